@@ -1,0 +1,325 @@
+//! A batch of changes as every stage between `decode` and `store` holds it.
+//!
+//! All text of a batch lies in one arena; a cell is eight bytes that point into it, and a row is a
+//! run of cells as long as its table has columns. Nothing is allocated per change. A stage that
+//! rewrites a cell appends the new text to the arena and repoints the cell.
+
+use std::sync::Arc;
+
+use crate::position::{Lsn, Position};
+use crate::table::Table;
+
+/// What happened to a row, or to its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Read by a snapshot.
+    Read,
+    /// Inserted.
+    Insert,
+    /// Updated; the key may have changed too, see [`Changes::key_changed`].
+    Update,
+    /// Deleted.
+    Delete,
+    /// The whole table was emptied.
+    Truncate,
+}
+
+impl Op {
+    /// Debezium's letter.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Op::Read => "r",
+            Op::Insert => "c",
+            Op::Update => "u",
+            Op::Delete => "d",
+            Op::Truncate => "t",
+        }
+    }
+}
+
+/// One cell's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// SQL NULL.
+    Null,
+    /// Not told: a TOASTed value that the update left alone. Distinct from NULL to the very end.
+    Unchanged,
+    /// PostgreSQL's text form, UTF-8.
+    Text(&'a [u8]),
+}
+
+/// Where a cell's text lies in the batch's arena; the two largest lengths mark the absent kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cell {
+    start: u32,
+    len: u32,
+}
+
+impl Cell {
+    /// SQL NULL.
+    pub const NULL: Cell = Cell { start: 0, len: u32::MAX };
+    /// A TOASTed value that was not sent.
+    pub const UNCHANGED: Cell = Cell { start: 0, len: u32::MAX - 1 };
+
+    /// A cell whose text is `arena[start..start + len]`.
+    #[must_use]
+    pub fn text(start: u32, len: u32) -> Cell {
+        debug_assert!(len < u32::MAX - 1, "a value of 4 GiB");
+        Cell { start, len }
+    }
+}
+
+/// A row: the index of its first cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row(pub u32);
+
+/// What is known of the row before the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Old {
+    /// Nothing.
+    None,
+    /// Only the replica identity's columns; the others are NULL in the row but unknown in truth.
+    Key(Row),
+    /// All of it.
+    Full(Row),
+}
+
+impl Old {
+    /// The row, whatever is known of it.
+    #[must_use]
+    pub fn row(self) -> Option<Row> {
+        match self {
+            Old::None => None,
+            Old::Key(row) | Old::Full(row) => Some(row),
+        }
+    }
+}
+
+/// One change; its table, transaction and cells are in the batch it came with.
+#[derive(Debug, Clone, Copy)]
+pub struct Change {
+    /// What happened.
+    pub op: Op,
+    /// Index into [`Changes::tables`].
+    pub table: u32,
+    /// Index into [`Changes::transactions`].
+    pub transaction: u32,
+    /// Ordinal within the transaction.
+    pub ordinal: u64,
+    /// LSN of the change's own record.
+    pub lsn: Lsn,
+    /// The row before.
+    pub old: Old,
+    /// The row after; none for deletes and truncates.
+    pub new: Option<Row>,
+}
+
+/// What the changes of one transaction share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transaction {
+    /// LSN of the commit record.
+    pub commit: Lsn,
+    /// LSN of the commit before it on this stream, 0 if none was seen.
+    pub previous_commit: Lsn,
+    /// When it committed, in microseconds since the Unix epoch.
+    pub committed_at: i64,
+    /// Transaction id.
+    pub xid: u32,
+}
+
+/// A batch of changes in commit order.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The text of all cells.
+    arena: Vec<u8>,
+    /// The cells of all rows.
+    cells: Vec<Cell>,
+    /// The changes, oldest first.
+    pub list: Vec<Change>,
+    /// The table versions they belong to.
+    pub tables: Vec<Arc<Table>>,
+    /// The transactions they belong to.
+    pub transactions: Vec<Transaction>,
+}
+
+impl Changes {
+    /// An empty batch over text that is already there (a read buffer); cells may point into it.
+    #[must_use]
+    pub fn over(arena: Vec<u8>) -> Changes {
+        Changes { arena, ..Changes::default() }
+    }
+
+    /// No change in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The number of changes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Bytes held, for the queue's bound.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.arena.len() + self.cells.len() * size_of::<Cell>() + self.list.len() * size_of::<Change>()
+    }
+
+    /// The table version of a change.
+    #[must_use]
+    pub fn table(&self, change: &Change) -> &Arc<Table> {
+        &self.tables[change.table as usize]
+    }
+
+    /// The transaction of a change.
+    #[must_use]
+    pub fn transaction(&self, change: &Change) -> &Transaction {
+        &self.transactions[change.transaction as usize]
+    }
+
+    /// The position of a change.
+    #[must_use]
+    pub fn position(&self, change: &Change) -> Position {
+        Position { commit: self.transaction(change).commit, ordinal: change.ordinal }
+    }
+
+    /// The cell of a row's column.
+    #[must_use]
+    pub fn value(&self, row: Row, column: usize) -> Value<'_> {
+        let cell = self.cells[row.0 as usize + column];
+        match cell {
+            Cell::NULL => Value::Null,
+            Cell::UNCHANGED => Value::Unchanged,
+            Cell { start, len } => {
+                Value::Text(&self.arena[start as usize..start as usize + len as usize])
+            }
+        }
+    }
+
+    /// Interns a table version and gives its index; cheap when it is the one used last.
+    pub fn intern_table(&mut self, table: &Arc<Table>) -> u32 {
+        let found = self.tables.iter().rposition(|known| Arc::ptr_eq(known, table));
+        let index = found.unwrap_or_else(|| {
+            self.tables.push(Arc::clone(table));
+            self.tables.len() - 1
+        });
+        u32::try_from(index).expect("fewer table versions than rows")
+    }
+
+    /// Adds a transaction and gives its index.
+    pub fn push_transaction(&mut self, transaction: Transaction) -> u32 {
+        self.transactions.push(transaction);
+        u32::try_from(self.transactions.len() - 1).expect("fewer transactions than cells")
+    }
+
+    /// Begins a row; the caller then pushes as many cells as its table has columns.
+    #[must_use]
+    pub fn begin_row(&self) -> Row {
+        Row(u32::try_from(self.cells.len()).expect("a batch holds fewer than 2^32 cells"))
+    }
+
+    /// Adds a cell to the row begun last.
+    pub fn push_cell(&mut self, cell: Cell) {
+        self.cells.push(cell);
+    }
+
+    /// Adds text to the arena and gives the cell that points to it.
+    pub fn push_text(&mut self, text: &[u8]) -> Cell {
+        let start = u32::try_from(self.arena.len()).expect("a batch's arena is below 4 GiB");
+        self.arena.extend_from_slice(text);
+        Cell::text(start, u32::try_from(text.len()).expect("a value is below 4 GiB"))
+    }
+
+    /// Lets `write` append text to the arena and gives the cell that points to it.
+    pub fn write_text(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Cell {
+        let start = self.arena.len();
+        write(&mut self.arena);
+        let len = u32::try_from(self.arena.len() - start).expect("a value is below 4 GiB");
+        Cell::text(u32::try_from(start).expect("a batch's arena is below 4 GiB"), len)
+    }
+
+    /// Replaces the cell of a row's column.
+    pub fn set_cell(&mut self, row: Row, column: usize, cell: Cell) {
+        self.cells[row.0 as usize + column] = cell;
+    }
+
+    /// Whether an update moved its row to another key: readers see a delete of the old key and an
+    /// insert of the new one.
+    #[must_use]
+    pub fn key_changed(&self, change: &Change) -> bool {
+        let (Op::Update, Some(old), Some(new)) = (change.op, change.old.row(), change.new) else {
+            return false;
+        };
+        let mut key = self.table(change).key();
+        key.any(|column| self.value(old, column) != self.value(new, column))
+    }
+
+    /// Takes the arena's memory back for reuse; the batch is empty afterwards.
+    #[must_use]
+    pub fn into_arena(self) -> Vec<u8> {
+        self.arena
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Column, ColumnType, ReplicaIdentity};
+
+    fn table() -> Arc<Table> {
+        let column = |name: &str, key| Column {
+            name: name.into(),
+            kind: ColumnType::Text,
+            type_name: "text".into(),
+            nullable: !key,
+            key,
+            default: None,
+        };
+        let columns = vec![column("id", true), column("note", false)];
+        Arc::new(Table::new(1, "public".into(), "t".into(), columns, ReplicaIdentity::Default))
+    }
+
+    fn push_row(changes: &mut Changes, values: &[&str]) -> Row {
+        let row = changes.begin_row();
+        for value in values {
+            let cell = changes.push_text(value.as_bytes());
+            changes.push_cell(cell);
+        }
+        row
+    }
+
+    #[test]
+    fn a_rewritten_cell_leaves_its_neighbours_alone() {
+        let mut changes = Changes::over(b"1abc".to_vec());
+        let row = changes.begin_row();
+        changes.push_cell(Cell::text(0, 1));
+        changes.push_cell(Cell::text(1, 3));
+        let cell = changes.push_text(b"longer than before");
+        changes.set_cell(row, 1, cell);
+        assert_eq!(changes.value(row, 0), Value::Text(b"1"));
+        assert_eq!(changes.value(row, 1), Value::Text(b"longer than before"));
+    }
+
+    #[test]
+    fn only_a_key_column_that_differs_is_a_key_change() {
+        let mut changes = Changes::default();
+        let table = changes.intern_table(&table());
+        let old = push_row(&mut changes, &["1", "a"]);
+        let same_key = push_row(&mut changes, &["1", "b"]);
+        let other_key = push_row(&mut changes, &["2", "a"]);
+        let update = |new| Change {
+            op: Op::Update,
+            table,
+            transaction: 0,
+            ordinal: 1,
+            lsn: Lsn(1),
+            old: Old::Full(old),
+            new: Some(new),
+        };
+        assert!(!changes.key_changed(&update(same_key)));
+        assert!(changes.key_changed(&update(other_key)));
+    }
+}

@@ -1,0 +1,1 @@
+//! Step 2, `decode`: pgoutput messages become changes. Sans-I/O.

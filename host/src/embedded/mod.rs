@@ -1,0 +1,1 @@
+//! The embedded ClickHouse engine: libchdb behind ClickHouse's HTTP interface, in a child process.

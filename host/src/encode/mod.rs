@@ -1,0 +1,1 @@
+//! Step 4, `encode`: changes become Debezium records, and records become changes again.

@@ -1,0 +1,60 @@
+//! What moves from stage to stage: changes, and the point of their source that may be
+//! acknowledged once they are durable.
+
+use serde::{Deserialize, Serialize};
+
+use crate::change::Changes;
+use crate::position::{Lsn, Position};
+use crate::table::TableName;
+
+/// A batch on its way. The point stands for everything up to and including these changes.
+#[derive(Debug)]
+pub struct Hop<P> {
+    /// The changes; may be empty when only the point moved.
+    pub changes: Changes,
+    /// What may be acknowledged once they are durable.
+    pub point: P,
+}
+
+/// A place in a source that can be acknowledged.
+pub trait Point: Send + 'static {
+    /// Takes in the point of the batch after this one.
+    fn merge(&mut self, later: Self);
+
+    /// Snapshots that ended up to here; the store records them before it reports success.
+    fn snapshots(&self) -> &[SnapshotDone];
+}
+
+/// A table whose snapshot is complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDone {
+    /// Which table.
+    pub table: TableName,
+    /// The snapshot shows every transaction that committed before this LSN and none after it, so
+    /// streamed changes of the table with a smaller commit LSN are skipped.
+    pub consistent_at: Lsn,
+}
+
+/// The point of the capture leg.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogPoint {
+    /// What the slot may be told: the end of the last transaction that is wholly inside, or a
+    /// keepalive's LSN after it.
+    pub confirm: Lsn,
+    /// The last change inside; a restart skips everything up to it.
+    pub position: Position,
+    /// Snapshots that ended since the point before.
+    pub snapshots: Vec<SnapshotDone>,
+}
+
+impl Point for LogPoint {
+    fn merge(&mut self, later: Self) {
+        self.confirm = self.confirm.max(later.confirm);
+        self.position = self.position.max(later.position);
+        self.snapshots.extend(later.snapshots);
+    }
+
+    fn snapshots(&self) -> &[SnapshotDone] {
+        &self.snapshots
+    }
+}

@@ -1,0 +1,59 @@
+//! Tailwater: a PostgreSQL write-ahead log, through WebAssembly plugins, over Kafka, into an exact
+//! copy in ClickHouse.
+//!
+//! The modules stand in the order of the data. `pipeline` is the only one that knows all stages.
+//!
+//! ```text
+//!   capture -> decode -> transform -> encode -> send -> store -> ack
+//!      1          2          3          4         5       6       7
+//! ```
+
+// The order below is the order of the data; the blank lines keep rustfmt from sorting it.
+
+/// 1: the replication stream and the snapshot.
+pub mod capture;
+
+/// 2: pgoutput messages become changes.
+pub mod decode;
+
+/// 3: WebAssembly components transform and deduplicate.
+pub mod plugin;
+
+/// 4: changes become Debezium records, and records changes.
+pub mod encode;
+
+/// 5: Kafka.
+pub mod transport;
+
+/// 6: ClickHouse.
+pub mod sink;
+
+/// 7: positions move.
+pub mod ack;
+
+/// What travels: a batch of changes.
+pub mod change;
+
+/// How it travels: with the point that may be acknowledged.
+pub mod hop;
+
+/// What travels with it: where a change stands.
+pub mod position;
+
+/// The schema of what travels.
+pub mod table;
+
+/// What is set aside.
+pub mod dead_letter;
+
+/// The embedded ClickHouse engine.
+pub mod embedded;
+
+/// The HTTP interface.
+pub mod serve;
+
+/// The configuration file and the command line.
+pub mod config;
+
+/// Logs and metrics.
+pub mod telemetry;

@@ -1,0 +1,1 @@
+//! Step 3, `transform`: WebAssembly components see, change and drop changes.

@@ -1,0 +1,176 @@
+//! One version of a table's schema, interned: a batch holds it behind an `Arc`, never per row.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// One version of a source table's schema. Two versions are the same exactly when their
+/// [`fingerprint`](Table::fingerprint)s are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The relation's object id (0 when read from a topic that does not tell it).
+    pub oid: u32,
+    /// Schema (namespace), unquoted.
+    pub schema: String,
+    /// Table name, unquoted.
+    pub name: String,
+    /// Columns in table order.
+    pub columns: Vec<Column>,
+    /// What the log holds of a row's old version.
+    pub identity: ReplicaIdentity,
+    /// Hash of everything above; see [`Table::new`].
+    pub fingerprint: u64,
+}
+
+/// One column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Name, unquoted.
+    pub name: String,
+    /// The type, domains resolved to what they are over.
+    pub kind: ColumnType,
+    /// The type as PostgreSQL prints it: `numeric(18,4)`, `us_zip`, `integer[]`.
+    pub type_name: String,
+    /// Whether the column may hold NULL.
+    pub nullable: bool,
+    /// Whether the column belongs to the row's key: the primary key, else the replica identity
+    /// index.
+    pub key: bool,
+    /// The column's default in text form, when it is a constant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+}
+
+/// What a column's text means. Types with no case of their own travel as text: [`Other`].
+///
+/// [`Other`]: ColumnType::Other
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnType {
+    /// `boolean`: `t` or `f`
+    Bool,
+    /// `smallint`
+    Int2,
+    /// `integer`
+    Int4,
+    /// `bigint`
+    Int8,
+    /// `oid`
+    Oid,
+    /// `real`
+    Float4,
+    /// `double precision`
+    Float8,
+    /// `numeric`, with precision and scale if declared
+    Numeric(Option<(u16, i16)>),
+    /// `money`
+    Money,
+    /// `text`, `varchar`, `char(n)`, `name`, `citext`
+    Text,
+    /// `bytea`, hex form
+    Bytea,
+    /// `uuid`
+    Uuid,
+    /// `json`
+    Json,
+    /// `jsonb`
+    Jsonb,
+    /// `xml`
+    Xml,
+    /// `date`
+    Date,
+    /// `time` with its fractional digits (0 to 6)
+    Time(u8),
+    /// `time with time zone`
+    Timetz(u8),
+    /// `timestamp` with its fractional digits
+    Timestamp(u8),
+    /// `timestamptz` with its fractional digits
+    Timestamptz(u8),
+    /// `interval`
+    Interval,
+    /// `bit(n)`
+    Bit(u32),
+    /// `bit varying(n)`, `None` without a limit
+    Varbit(Option<u32>),
+    /// An enumeration, with its labels in order.
+    Enum(Vec<String>),
+    /// An array of any number of dimensions, in PostgreSQL's `{…}` form.
+    Array(Box<ColumnType>),
+    /// `point`
+    Point,
+    /// Anything else, as its text.
+    Other,
+}
+
+/// PostgreSQL's `REPLICA IDENTITY` setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaIdentity {
+    /// The primary key, if there is one.
+    Default,
+    /// Nothing: the table takes inserts only.
+    Nothing,
+    /// The whole old row.
+    Full,
+    /// The columns of a unique index.
+    Index,
+}
+
+impl Table {
+    /// A table version; the fingerprint is computed here so that equal schemas have equal ones in
+    /// every process.
+    #[must_use]
+    pub fn new(
+        oid: u32,
+        schema: String,
+        name: String,
+        columns: Vec<Column>,
+        identity: ReplicaIdentity,
+    ) -> Table {
+        let mut table = Table { oid, schema, name, columns, identity, fingerprint: 0 };
+        let text = serde_json::to_vec(&table).expect("a table has only plain fields");
+        let digest = Sha256::digest(&text);
+        table.fingerprint = u64::from_be_bytes(digest[..8].try_into().expect("32 bytes"));
+        table
+    }
+
+    /// Indices of the key columns, in table order.
+    pub fn key(&self) -> impl Iterator<Item = usize> + '_ {
+        self.columns.iter().enumerate().filter(|(_, column)| column.key).map(|(index, _)| index)
+    }
+
+    /// Whether rows can be told apart at all.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.columns.iter().any(|column| column.key)
+    }
+
+    /// The index of the column of that name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// The name users write in settings: `public.users`.
+    #[must_use]
+    pub fn full_name(&self) -> TableName {
+        TableName { schema: self.schema.clone(), name: self.name.clone() }
+    }
+}
+
+/// A table's qualified name, printed as `schema.name` without quotes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableName {
+    /// Schema (namespace), unquoted.
+    pub schema: String,
+    /// Table, unquoted.
+    pub name: String,
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}

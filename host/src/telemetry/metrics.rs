@@ -1,0 +1,181 @@
+//! Every metric by name. Stages hold an `Arc<Metrics>` and touch it once per batch.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Labels of a counter of changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ChangeLabels {
+    /// `captured`, `sent`, `consumed`, `stored`
+    pub step: &'static str,
+    /// `schema.table`
+    pub table: String,
+    /// `read`, `insert`, `update`, `delete`, `truncate`
+    pub op: &'static str,
+}
+
+/// A step's label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StepLabels {
+    /// `captured`, `sent`, `stored`
+    pub step: &'static str,
+}
+
+/// A plugin's label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PluginLabels {
+    /// Name in the configuration.
+    pub plugin: String,
+}
+
+/// A plugin's fault or reload, by kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PluginKindLabels {
+    /// Name in the configuration.
+    pub plugin: String,
+    /// What happened.
+    pub kind: &'static str,
+}
+
+type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Changes that passed a step.
+    pub changes: Family<ChangeLabels, Counter>,
+    /// Bytes of write-ahead log between the server's end and what passed the step.
+    pub lag_bytes: Family<StepLabels, Gauge>,
+    /// Age of the newest commit that passed the step, when it passed.
+    pub lag_seconds: Family<StepLabels, FloatGauge>,
+    /// Commit to visible in ClickHouse.
+    pub visible_seconds: Histogram,
+    /// Write-ahead log the slot holds back.
+    pub slot_retained_bytes: Gauge,
+    /// Whether the slot is safe: 1 while `wal_status` is reserved or extended.
+    pub slot_safe: Gauge,
+    /// Rows of a batch at a step.
+    pub batch_rows: Family<StepLabels, Histogram>,
+    /// Time in a plugin.
+    pub plugin_seconds: Family<PluginLabels, FloatGauge>,
+    /// Calls of a plugin.
+    pub plugin_calls: Family<PluginLabels, Counter>,
+    /// Rows a plugin was shown.
+    pub plugin_rows: Family<PluginLabels, Counter>,
+    /// Faults of a plugin.
+    pub plugin_faults: Family<PluginKindLabels, Counter>,
+    /// Reloads of a plugin, by how they ended.
+    pub plugin_reloads: Family<PluginKindLabels, Counter>,
+    /// Linear memory of a plugin's instance.
+    pub plugin_memory_bytes: Family<PluginLabels, Gauge>,
+    /// Changes set aside.
+    pub dead_letters: Family<StepLabels, Counter>,
+    /// Times a stage lost its peer and tried again.
+    pub reconnects: Family<StepLabels, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("tailwater"),
+            changes: Family::default(),
+            lag_bytes: Family::default(),
+            lag_seconds: Family::default(),
+            visible_seconds: Histogram::new(exponential_buckets(0.005, 1.6, 20)),
+            slot_retained_bytes: Gauge::default(),
+            slot_safe: Gauge::default(),
+            batch_rows: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(1.0, 4.0, 11))
+            }),
+            plugin_seconds: Family::default(),
+            plugin_calls: Family::default(),
+            plugin_rows: Family::default(),
+            plugin_faults: Family::default(),
+            plugin_reloads: Family::default(),
+            plugin_memory_bytes: Family::default(),
+            dead_letters: Family::default(),
+            reconnects: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("changes", "changes that passed a step", self.changes.clone());
+        r.register(
+            "lag_bytes",
+            "write-ahead log between the server's end and what passed the step",
+            self.lag_bytes.clone(),
+        );
+        r.register_with_unit(
+            "lag",
+            "age of the newest commit that passed the step, when it passed",
+            Unit::Seconds,
+            self.lag_seconds.clone(),
+        );
+        r.register_with_unit(
+            "commit_to_visible",
+            "from commit in PostgreSQL to visible in ClickHouse",
+            Unit::Seconds,
+            self.visible_seconds.clone(),
+        );
+        r.register_with_unit(
+            "slot_retained",
+            "write-ahead log the replication slot holds back",
+            Unit::Bytes,
+            self.slot_retained_bytes.clone(),
+        );
+        r.register(
+            "slot_safe",
+            "1 while the server still promises the slot's write-ahead log",
+            self.slot_safe.clone(),
+        );
+        r.register("batch_rows", "rows of a batch at a step", self.batch_rows.clone());
+        r.register("dead_letters", "changes set aside", self.dead_letters.clone());
+        r.register("reconnects", "times a step lost its peer", self.reconnects.clone());
+        self.register_plugins();
+    }
+
+    fn register_plugins(&mut self) {
+        let r = self.registry.sub_registry_with_prefix("plugin");
+        r.register("busy_seconds", "time spent in the plugin", self.plugin_seconds.clone());
+        r.register("calls", "calls of the plugin", self.plugin_calls.clone());
+        r.register("rows", "rows shown to the plugin", self.plugin_rows.clone());
+        r.register("faults", "faults by kind", self.plugin_faults.clone());
+        r.register("reloads", "reloads by how they ended", self.plugin_reloads.clone());
+        r.register("memory_bytes", "linear memory held", self.plugin_memory_bytes.clone());
+    }
+
+    /// The exposition text of `/metrics`.
+    #[must_use]
+    pub fn expose(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a string does not fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exposition_carries_the_prefix_and_help() {
+        let metrics = Metrics::default();
+        metrics.slot_safe.set(1);
+        let text = metrics.expose();
+        assert!(text.contains("# HELP tailwater_slot_safe "), "{text}");
+        assert!(text.contains("tailwater_slot_safe 1\n"), "{text}");
+    }
+}
