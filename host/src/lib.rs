@@ -46,6 +46,9 @@ pub mod table;
 /// What is set aside.
 pub mod dead_letter;
 
+/// What to do about an error.
+pub mod disposition;
+
 /// The embedded ClickHouse engine.
 pub mod embedded;
 
