@@ -270,7 +270,7 @@ mod tests {
     use crate::table::{Column, ColumnType, ReplicaIdentity};
 
     fn table() -> Arc<Table> {
-        let column = |name: &str, key| Column {
+        let column = |name: &str, key: bool| Column {
             name: name.into(),
             kind: ColumnType::Text,
             type_name: "text".into(),
