@@ -144,10 +144,16 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// An empty batch over text that is already there (a read buffer); cells may point into it.
+    /// An empty batch over text that is already there; cells may point into it.
     #[must_use]
     pub fn over(arena: Vec<u8>) -> Changes {
         Changes { arena, ..Changes::default() }
+    }
+
+    /// Gives the batch the read buffer that its cells were pushed for.
+    pub fn adopt(&mut self, arena: Vec<u8>) {
+        assert!(self.arena.is_empty(), "a batch has one arena");
+        self.arena = arena;
     }
 
     /// No change in it.

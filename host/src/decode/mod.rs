@@ -1,1 +1,7 @@
-//! Step 2, `decode`: pgoutput messages become changes. Sans-I/O.
+//! Step 2, `decode`: what PostgreSQL sends becomes changes. Sans-I/O: nothing here waits.
+
+pub mod copy;
+pub mod decoder;
+pub mod message;
+
+pub use decoder::{Decoder, Error, Step};

@@ -1,0 +1,383 @@
+//! Turns the messages of one replication stream into a batch of changes.
+//!
+//! Sans-I/O: bytes and table definitions come in by method calls. When the stream describes a table
+//! the decoder has not seen in that shape, it asks for its definition ([`Step::Define`]) and the
+//! caller, who can query the catalog, answers with [`Decoder::define`].
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::message::{Malformed, Message, OldTuple, Relation, Tuple, TupleCell};
+use crate::change::{Cell, Change, Changes, Old, Op, Row, Transaction};
+use crate::position::{Lsn, Position};
+use crate::table::{Table, TableName};
+
+/// A message that does not fit the stream so far, or is no message at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a pgoutput message.
+    #[error("malformed pgoutput message")]
+    Malformed(#[from] Malformed),
+    /// A change of a table the stream never described.
+    #[error("the stream changed relation {0} without describing it first")]
+    UnknownRelation(u32),
+    /// A tuple whose width is not its table's.
+    #[error("a row of {table} came with {sent} columns, but the table has {expected}")]
+    Width {
+        /// Which table.
+        table: TableName,
+        /// Columns in the tuple.
+        sent: usize,
+        /// Columns in the table.
+        expected: usize,
+    },
+    /// A change or commit outside a transaction, or a begin inside one.
+    #[error("message `{0}` out of place: transactions do not nest")]
+    OutOfOrder(&'static str),
+}
+
+/// What the caller has to do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Go on.
+    Continue,
+    /// Look the table up and call [`Decoder::define`] before the next message.
+    Define(Relation),
+    /// A transaction ended; this is where the slot may be confirmed once it is durable.
+    Committed(Lsn),
+}
+
+/// The stream's state: its tables, and the transaction that is open.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    tables: FxHashMap<u32, Known>,
+    open: Option<Open>,
+    previous_commit: Lsn,
+    /// Changes up to here were delivered by an earlier run and are passed over.
+    resume_after: Position,
+    /// Until when changes of a table are part of its snapshot.
+    snapshots: FxHashMap<TableName, Lsn>,
+    /// The largest of `snapshots`: past it nobody looks them up.
+    snapshots_until: Lsn,
+}
+
+#[derive(Debug)]
+struct Known {
+    relation: Relation,
+    table: Option<Arc<Table>>,
+    /// Changes that commit before this LSN are part of the table's snapshot.
+    skip_before: Lsn,
+}
+
+#[derive(Debug)]
+struct Open {
+    transaction: Transaction,
+    /// Index in the batch at hand, once a change of it was pushed.
+    index: Option<u32>,
+    ordinal: u64,
+}
+
+impl Decoder {
+    /// A decoder for a stream that begins anew; changes up to `resume_after` are passed over.
+    #[must_use]
+    pub fn resuming_after(resume_after: Position) -> Decoder {
+        Decoder { resume_after, ..Decoder::default() }
+    }
+
+    /// Passes over changes of the table that its snapshot already shows.
+    pub fn snapshot_taken(&mut self, table: TableName, consistent_at: Lsn) {
+        self.snapshots_until = self.snapshots_until.max(consistent_at);
+        self.snapshots.insert(table, consistent_at);
+    }
+
+    /// Whether a transaction is open: keepalives inside one say nothing about it.
+    #[must_use]
+    pub fn in_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Tells the decoder that the next change goes to a new batch.
+    pub fn batch_taken(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.index = None;
+        }
+    }
+
+    /// Answers [`Step::Define`].
+    pub fn define(&mut self, relation: Relation, table: Arc<Table>) {
+        let skip_before =
+            self.snapshots.get(&table.full_name()).copied().unwrap_or_default();
+        let known = Known { relation, table: Some(table), skip_before };
+        self.tables.insert(known.relation.oid, known);
+    }
+
+    /// Takes one pgoutput message. `frame` lies at `offset` in the arena that the batch will get.
+    ///
+    /// # Errors
+    /// [`Error`] if the stream is corrupt; the connection must then be given up.
+    pub fn push(
+        &mut self,
+        frame: &[u8],
+        offset: usize,
+        lsn: Lsn,
+        batch: &mut Changes,
+    ) -> Result<Step, Error> {
+        let at = At { frame, offset, lsn };
+        match Message::parse(frame)? {
+            Message::Insert { relation, new } => {
+                self.change(batch, &at, relation, Op::Insert, None, Some(new))?;
+            }
+            Message::Update { relation, old, new } => {
+                self.change(batch, &at, relation, Op::Update, old, Some(new))?;
+            }
+            Message::Delete { relation, old } => {
+                self.change(batch, &at, relation, Op::Delete, Some(old), None)?;
+            }
+            Message::Truncate { relations } => {
+                for relation in relations {
+                    self.change(batch, &at, relation, Op::Truncate, None, None)?;
+                }
+            }
+            Message::Begin { commit, committed_at, xid } => self.begin(commit, committed_at, xid)?,
+            Message::Commit { commit, end } => return self.commit(commit, end),
+            Message::Relation(relation) => return Ok(self.relation(relation)),
+            Message::Ignored => {}
+        }
+        Ok(Step::Continue)
+    }
+
+    fn begin(&mut self, commit: Lsn, committed_at: i64, xid: u32) -> Result<(), Error> {
+        if self.open.is_some() {
+            return Err(Error::OutOfOrder("begin"));
+        }
+        let previous_commit = self.previous_commit;
+        let transaction = Transaction { commit, previous_commit, committed_at, xid };
+        self.open = Some(Open { transaction, index: None, ordinal: 0 });
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: Lsn, end: Lsn) -> Result<Step, Error> {
+        let open = self.open.take().ok_or(Error::OutOfOrder("commit"))?;
+        if open.transaction.commit != commit {
+            return Err(Error::OutOfOrder("commit"));
+        }
+        self.previous_commit = commit;
+        Ok(Step::Committed(end))
+    }
+
+    /// The server describes a table anew on every reconnect; only a new shape costs a look-up.
+    fn relation(&mut self, relation: Relation) -> Step {
+        match self.tables.get(&relation.oid) {
+            Some(known) if known.relation == relation && known.table.is_some() => Step::Continue,
+            _ => Step::Define(relation),
+        }
+    }
+
+    fn change(
+        &mut self,
+        batch: &mut Changes,
+        at: &At<'_>,
+        relation: u32,
+        op: Op,
+        old: Option<OldTuple<'_>>,
+        new: Option<Tuple<'_>>,
+    ) -> Result<(), Error> {
+        let open = self.open.as_mut().ok_or(Error::OutOfOrder("change"))?;
+        open.ordinal += 1;
+        let known = self.tables.get(&relation).ok_or(Error::UnknownRelation(relation))?;
+        let table = known.table.as_ref().ok_or(Error::UnknownRelation(relation))?;
+        let commit = open.transaction.commit;
+        let position = Position { commit, ordinal: open.ordinal };
+        if position <= self.resume_after
+            || (commit < self.snapshots_until && commit < known.skip_before)
+        {
+            return Ok(());
+        }
+        let old = match old {
+            None => Old::None,
+            Some(OldTuple::Key(tuple)) => Old::Key(at.push_row(batch, table, tuple)?),
+            Some(OldTuple::Full(tuple)) => Old::Full(at.push_row(batch, table, tuple)?),
+        };
+        let new = new.map(|tuple| at.push_row(batch, table, tuple)).transpose()?;
+        let transaction =
+            *open.index.get_or_insert_with(|| batch.push_transaction(open.transaction));
+        let (table, ordinal) = (batch.intern_table(table), open.ordinal);
+        batch.list.push(Change { op, table, transaction, ordinal, lsn: at.lsn, old, new });
+        Ok(())
+    }
+}
+
+/// Where a frame lies.
+struct At<'a> {
+    frame: &'a [u8],
+    offset: usize,
+    lsn: Lsn,
+}
+
+impl At<'_> {
+    /// Pushes the row's cells as slices of the arena that the frame lies in.
+    #[inline]
+    fn push_row(&self, batch: &mut Changes, table: &Table, tuple: Tuple<'_>) -> Result<Row, Error> {
+        let (sent, expected) = (usize::from(tuple.columns), table.columns.len());
+        if sent != expected {
+            return Err(Error::Width { table: table.full_name(), sent, expected });
+        }
+        let row = batch.begin_row();
+        for cell in tuple.cells() {
+            batch.push_cell(match cell {
+                TupleCell::Null => Cell::NULL,
+                TupleCell::Unchanged => Cell::UNCHANGED,
+                TupleCell::Text(text) => self.slice(text),
+            });
+        }
+        Ok(row)
+    }
+
+    fn slice(&self, text: &[u8]) -> Cell {
+        let start = self.offset + (text.as_ptr().addr() - self.frame.as_ptr().addr());
+        let narrow = |n| u32::try_from(n).expect("the reader bounds a batch's arena below 4 GiB");
+        Cell::text(narrow(start), narrow(text.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::RelationColumn;
+    use super::super::message::tests::insert;
+    use super::*;
+    use crate::change::Value;
+    use crate::table::{Column, ColumnType, ReplicaIdentity};
+
+    fn relation(columns: &[&str]) -> Relation {
+        let column = |name: &&str| RelationColumn {
+            identity: *name == "id",
+            name: (*name).into(),
+            type_oid: 25,
+            type_modifier: -1,
+        };
+        Relation {
+            oid: 7,
+            schema: "public".into(),
+            name: "t".into(),
+            identity: ReplicaIdentity::Default,
+            columns: columns.iter().map(column).collect(),
+        }
+    }
+
+    fn table(relation: &Relation) -> Arc<Table> {
+        let column = |column: &RelationColumn| Column {
+            name: column.name.clone(),
+            kind: ColumnType::Text,
+            type_name: "text".into(),
+            nullable: true,
+            key: column.identity,
+            default: None,
+        };
+        let columns = relation.columns.iter().map(column).collect();
+        Arc::new(Table::new(7, "public".into(), "t".into(), columns, relation.identity))
+    }
+
+    fn begin(commit: u64) -> Vec<u8> {
+        [&b"B"[..], &commit.to_be_bytes(), &0i64.to_be_bytes(), &1u32.to_be_bytes()].concat()
+    }
+
+    fn commit(commit: u64, end: u64) -> Vec<u8> {
+        let (commit, end) = (commit.to_be_bytes(), end.to_be_bytes());
+        [&b"C\0"[..], &commit, &end, &0i64.to_be_bytes()].concat()
+    }
+
+    /// Feeds messages through one arena, as the stream does.
+    struct Feed {
+        decoder: Decoder,
+        arena: Vec<u8>,
+        batch: Changes,
+    }
+
+    impl Feed {
+        fn new(mut decoder: Decoder) -> Feed {
+            let relation = relation(&["id", "note"]);
+            let table = table(&relation);
+            decoder.define(relation, table);
+            Feed { decoder, arena: vec![0xAA; 3], batch: Changes::default() }
+        }
+
+        fn push(&mut self, frame: &[u8]) -> Result<Step, Error> {
+            let offset = self.arena.len();
+            self.arena.extend_from_slice(frame);
+            self.decoder.push(frame, offset, Lsn(1), &mut self.batch)
+        }
+
+        fn transaction(&mut self, at: u64, rows: &[&str]) {
+            self.push(&begin(at)).unwrap();
+            for row in rows {
+                self.push(&insert(7, &[Some(row.as_bytes()), None])).unwrap();
+            }
+            assert!(matches!(self.push(&commit(at, at + 8)), Ok(Step::Committed(_))));
+        }
+
+        fn ids(mut self) -> Vec<(String, String)> {
+            self.batch.adopt(self.arena);
+            let batch = &self.batch;
+            let id = |change: &Change| match batch.value(change.new.unwrap(), 0) {
+                Value::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
+                other => panic!("{other:?}"),
+            };
+            batch.list.iter().map(|c| (batch.position(c).to_string(), id(c))).collect()
+        }
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect()
+    }
+
+    #[test]
+    fn changes_are_positioned_by_commit_and_ordinal() {
+        let mut feed = Feed::new(Decoder::default());
+        feed.transaction(0x100, &["a", "b"]);
+        feed.transaction(0x200, &["c"]);
+        assert_eq!(feed.ids(), pairs(&[("0/100:1", "a"), ("0/100:2", "b"), ("0/200:1", "c")]));
+    }
+
+    #[test]
+    fn a_restart_inside_a_transaction_goes_on_after_the_last_delivered_change() {
+        let delivered = Position { commit: Lsn(0x200), ordinal: 1 };
+        let mut feed = Feed::new(Decoder::resuming_after(delivered));
+        feed.transaction(0x100, &["a"]);
+        feed.transaction(0x200, &["b", "c"]);
+        assert_eq!(feed.ids(), pairs(&[("0/200:2", "c")]));
+    }
+
+    #[test]
+    fn changes_a_snapshot_shows_are_passed_over() {
+        let mut decoder = Decoder::default();
+        let name = TableName { schema: "public".into(), name: "t".into() };
+        decoder.snapshot_taken(name, Lsn(0x200));
+        let mut feed = Feed::new(decoder);
+        feed.transaction(0x1FF, &["seen by the snapshot"]);
+        feed.transaction(0x200, &["after it"]);
+        assert_eq!(feed.ids(), pairs(&[("0/200:1", "after it")]));
+    }
+
+    #[test]
+    fn only_a_new_shape_asks_for_the_catalog() {
+        let mut feed = Feed::new(Decoder::default());
+        assert!(matches!(feed.decoder.relation(relation(&["id", "note"])), Step::Continue));
+        assert!(matches!(feed.decoder.relation(relation(&["id", "note", "x"])), Step::Define(_)));
+    }
+
+    #[test]
+    fn a_row_of_another_width_is_an_error() {
+        let mut feed = Feed::new(Decoder::default());
+        feed.push(&begin(0x100)).unwrap();
+        let error = feed.push(&insert(7, &[None])).unwrap_err().to_string();
+        assert_eq!(error, "a row of public.t came with 1 columns, but the table has 2");
+    }
+
+    #[test]
+    fn a_change_outside_a_transaction_is_an_error() {
+        let mut feed = Feed::new(Decoder::default());
+        assert!(matches!(feed.push(&insert(7, &[None, None])), Err(Error::OutOfOrder(_))));
+        assert!(matches!(feed.push(&commit(1, 2)), Err(Error::OutOfOrder(_))));
+    }
+}
