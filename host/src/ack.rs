@@ -43,10 +43,9 @@ impl<P> From<Stored<P>> for Durable<P> {
 pub struct SlotAck(Arc<AtomicU64>);
 
 impl SlotAck {
-    /// Starts at the slot's `confirmed_flush_lsn`.
-    #[must_use]
-    pub fn starting_at(lsn: Lsn) -> SlotAck {
-        SlotAck(Arc::new(AtomicU64::new(lsn.0)))
+    /// Starts at what the slot has confirmed already.
+    pub fn start_at(&self, confirmed: Lsn) {
+        self.0.fetch_max(confirmed.0, Ordering::AcqRel);
     }
 
     /// Moves to the point, unless it is already past it.
@@ -68,7 +67,8 @@ mod tests {
 
     #[test]
     fn the_slot_position_never_moves_back() {
-        let ack = SlotAck::starting_at(Lsn(10));
+        let ack = SlotAck::default();
+        ack.start_at(Lsn(10));
         let at = |lsn| Durable(LogPoint { confirm: Lsn(lsn), ..LogPoint::default() });
         ack.advance(at(30));
         ack.advance(at(20));

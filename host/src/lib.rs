@@ -46,6 +46,9 @@ pub mod table;
 /// What is set aside.
 pub mod dead_letter;
 
+/// How the process ends.
+pub mod shutdown;
+
 /// What to do about an error.
 pub mod disposition;
 

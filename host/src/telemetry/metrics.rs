@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::change::Changes;
+
 /// Labels of a counter of changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ChangeLabels {
@@ -42,6 +44,9 @@ pub struct PluginKindLabels {
     /// What happened.
     pub kind: &'static str,
 }
+
+/// Labels of [`Op`](crate::change::Op)s, in their order.
+const OPS: [&str; 5] = ["read", "insert", "update", "delete", "truncate"];
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
@@ -154,6 +159,22 @@ impl Metrics {
         r.register("faults", "faults by kind", self.plugin_faults.clone());
         r.register("reloads", "reloads by how they ended", self.plugin_reloads.clone());
         r.register("memory_bytes", "linear memory held", self.plugin_memory_bytes.clone());
+    }
+
+    /// Counts a batch's changes by table and operation.
+    pub fn count_changes(&self, step: &'static str, changes: &Changes) {
+        let mut counts = vec![[0u64; OPS.len()]; changes.tables.len()];
+        for change in &changes.list {
+            counts[change.table as usize][change.op as usize] += 1;
+        }
+        for (table, counts) in changes.tables.iter().zip(counts) {
+            for (op, count) in OPS.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+                let labels = ChangeLabels { step, table: table.full_name().to_string(), op };
+                self.changes.get_or_create(&labels).inc_by(count);
+            }
+        }
+        let rows = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+        self.batch_rows.get_or_create(&StepLabels { step }).observe(f64::from(rows));
     }
 
     /// The exposition text of `/metrics`.

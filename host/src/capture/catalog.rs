@@ -1,0 +1,325 @@
+//! What the stream does not tell of a table: its primary key, NOT NULL, defaults, and what its
+//! types are. Looked up once per table version; reflects the catalog as it is now, matched to the
+//! stream's description by column name.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Oid;
+use tracing::warn;
+
+use super::error::Error;
+use super::source_url::SourceUrl;
+use super::tls;
+use crate::decode::message::{Relation, RelationColumn};
+use crate::table::{Column, ColumnType, ReplicaIdentity, Table, TableName};
+
+/// Opens a connection for queries; its driver runs on the current runtime until the client drops.
+///
+/// # Errors
+/// What the server or TLS refused.
+pub async fn connect(url: &SourceUrl) -> Result<Client, Error> {
+    let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls::client_config(&url.tls)?);
+    let (client, connection) = url.config().connect(tls).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            warn!(%error, "a query connection to the source broke");
+        }
+    });
+    Ok(client)
+}
+
+/// Everything of a column that only the catalog knows.
+struct CatalogColumn {
+    nullable: bool,
+    key: bool,
+    type_name: String,
+    default: Option<String>,
+}
+
+const COLUMNS: &str = "
+    SELECT a.attname, NOT a.attnotnull, coalesce(a.attnum = ANY (i.indkey), false),
+           format_type(a.atttypid, a.atttypmod),
+           CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END
+    FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    LEFT JOIN LATERAL (
+        SELECT x.indkey::int2[] AS indkey FROM pg_index x
+        WHERE x.indrelid = c.oid
+          AND CASE WHEN c.relreplident = 'i' THEN x.indisreplident ELSE x.indisprimary END
+        LIMIT 1
+    ) i ON true
+    WHERE c.oid = $1";
+
+/// The schema of a table as the stream described it, completed from the catalog. A table that has
+/// been dropped since is completed from the description alone.
+///
+/// # Errors
+/// A query's error.
+pub async fn define(client: &Client, relation: &Relation) -> Result<Table, Error> {
+    let mut known = HashMap::new();
+    for row in client.query(COLUMNS, &[&relation.oid]).await? {
+        let default: Option<String> = row.get(4);
+        let column = CatalogColumn {
+            nullable: row.get(1),
+            key: row.get(2),
+            type_name: row.get(3),
+            default: default.as_deref().and_then(constant),
+        };
+        known.insert(row.get::<_, String>(0), column);
+    }
+    let mut columns = Vec::with_capacity(relation.columns.len());
+    for column in &relation.columns {
+        columns.push(define_column(client, column, known.remove(&column.name), relation).await?);
+    }
+    let Relation { oid, schema, name, identity, .. } = relation.clone();
+    Ok(Table::new(oid, schema, name, columns, identity))
+}
+
+async fn define_column(
+    client: &Client,
+    column: &RelationColumn,
+    known: Option<CatalogColumn>,
+    relation: &Relation,
+) -> Result<Column, Error> {
+    let kind = column_type(client, column.type_oid, column.type_modifier).await?;
+    // Renamed or dropped since: the stream's own flags are all there is. With full identity every
+    // column carries the flag, which says nothing about the key.
+    let known = known.unwrap_or_else(|| CatalogColumn {
+        nullable: true,
+        key: column.identity && relation.identity != ReplicaIdentity::Full,
+        type_name: "text".into(),
+        default: None,
+    });
+    Ok(Column {
+        name: column.name.clone(),
+        kind,
+        type_name: known.type_name,
+        nullable: known.nullable && !known.key,
+        key: known.key,
+        default: known.default,
+    })
+}
+
+const TYPE: &str = "
+    SELECT t.typname::text, t.typtype::text, t.typbasetype, t.typtypmod, t.typelem,
+           t.typcategory::text,
+           ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid
+                 ORDER BY e.enumsortorder)
+    FROM pg_type t WHERE t.oid = $1";
+
+/// Resolves a type; user-defined ones cost a query each.
+fn column_type<'a>(
+    client: &'a Client,
+    oid: Oid,
+    modifier: i32,
+) -> Pin<Box<dyn Future<Output = Result<ColumnType, Error>> + Send + 'a>> {
+    Box::pin(async move {
+        if let Some(built_in) = built_in(oid, modifier) {
+            return Ok(built_in);
+        }
+        let Some(row) = client.query_opt(TYPE, &[&oid]).await? else {
+            return Ok(ColumnType::Other);
+        };
+        let (name, class): (String, String) = (row.get(0), row.get(1));
+        let (base, base_modifier): (Oid, i32) = (row.get(2), row.get(3));
+        let (element, category): (Oid, String) = (row.get(4), row.get(5));
+        Ok(match (class.as_str(), category.as_str(), name.as_str()) {
+            ("d", ..) => column_type(client, base, base_modifier).await?,
+            ("e", ..) => ColumnType::Enum(row.get(6)),
+            // Their text form is not the array form.
+            (_, _, "int2vector" | "oidvector") => ColumnType::Other,
+            (_, "A", _) if element != 0 => {
+                ColumnType::Array(Box::new(column_type(client, element, modifier).await?))
+            }
+            (_, _, "citext") => ColumnType::Text,
+            _ => ColumnType::Other,
+        })
+    })
+}
+
+/// Object ids as `pg_type.dat` fixes them.
+fn built_in(oid: Oid, modifier: i32) -> Option<ColumnType> {
+    let digits = || u8::try_from(modifier).ok().filter(|digits| *digits <= 6).unwrap_or(6);
+    Some(match oid {
+        16 => ColumnType::Bool,
+        17 => ColumnType::Bytea,
+        20 => ColumnType::Int8,
+        21 => ColumnType::Int2,
+        23 => ColumnType::Int4,
+        26 => ColumnType::Oid,
+        18 | 19 | 25 | 1042 | 1043 => ColumnType::Text,
+        114 => ColumnType::Json,
+        142 => ColumnType::Xml,
+        600 => ColumnType::Point,
+        700 => ColumnType::Float4,
+        701 => ColumnType::Float8,
+        790 => ColumnType::Money,
+        1082 => ColumnType::Date,
+        1083 => ColumnType::Time(digits()),
+        1114 => ColumnType::Timestamp(digits()),
+        1184 => ColumnType::Timestamptz(digits()),
+        1186 => ColumnType::Interval,
+        1266 => ColumnType::Timetz(digits()),
+        1560 => ColumnType::Bit(u32::try_from(modifier).unwrap_or(1)),
+        1562 => ColumnType::Varbit(u32::try_from(modifier).ok()),
+        1700 => ColumnType::Numeric(numeric_modifier(modifier)),
+        2950 => ColumnType::Uuid,
+        3802 => ColumnType::Jsonb,
+        _ => return None,
+    })
+}
+
+/// `numeric(p,s)` packs the precision into the high half and an 11-bit signed scale into the low.
+fn numeric_modifier(modifier: i32) -> Option<(u16, i16)> {
+    let packed = u32::try_from(modifier.checked_sub(4)?).ok()?;
+    let precision = u16::try_from(packed >> 16).ok()?;
+    let scale = i16::try_from((packed & 0x7FF) ^ 0x400).ok()? - 0x400;
+    Some((precision, scale))
+}
+
+/// The value of a default expression that is a literal, in text form.
+fn constant(expression: &str) -> Option<String> {
+    match expression {
+        "true" => return Some("t".into()),
+        "false" => return Some("f".into()),
+        _ => {}
+    }
+    if let Some(quoted) = expression.strip_prefix('\'') {
+        let (literal, cast) = quoted.rsplit_once("'::")?;
+        let plain = !cast.contains(['(', '\'']) || cast.starts_with("character");
+        return (plain && !literal.replace("''", "").contains('\''))
+            .then(|| literal.replace("''", "'"));
+    }
+    let number = expression.trim_start_matches('(').trim_end_matches(')');
+    number.parse::<f64>().ok().map(|_| number.to_owned())
+}
+
+/// A table of the publication.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Its name.
+    pub name: TableName,
+    /// As the stream will describe it.
+    pub relation: Relation,
+    /// The publication's row filter, SQL.
+    pub filter: Option<String>,
+    /// Rows, by the planner's estimate.
+    pub estimated_rows: u64,
+    /// Whether rows can be told apart.
+    pub has_key: bool,
+    /// A partitioned table: its rows are in its partitions.
+    pub partitioned: bool,
+}
+
+const PUBLISHED: &str = "
+    SELECT n.nspname::text, c.relname::text, c.oid, c.relreplident::text,
+           greatest(c.reltuples, 0)::float8, c.relkind = 'p',
+           EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND
+               CASE WHEN c.relreplident = 'i' THEN x.indisreplident ELSE x.indisprimary END),
+           p.attnames::text[], p.rowfilter
+    FROM (SELECT pt.schemaname, pt.tablename, {columns} FROM pg_publication_tables pt
+          WHERE pt.pubname = $1) p
+    JOIN pg_namespace n ON n.nspname = p.schemaname
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+    ORDER BY 1, 2";
+
+const ATTRIBUTES: &str = "
+    SELECT attname::text, atttypid, atttypmod FROM pg_attribute
+    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+      AND ($2::text[] IS NULL AND attgenerated = '' OR attname = ANY ($2))
+    ORDER BY attnum";
+
+/// The publication's tables, in name order.
+///
+/// # Errors
+/// A query's error.
+pub async fn published(
+    client: &Client,
+    publication: &str,
+    server_version: i32,
+) -> Result<Vec<Published>, Error> {
+    // Column lists and row filters came with version 15.
+    let columns = if server_version >= 150_000 {
+        "pt.attnames::text[] AS attnames, pt.rowfilter"
+    } else {
+        "NULL::text[] AS attnames, NULL::text AS rowfilter"
+    };
+    let mut tables = Vec::new();
+    for row in client.query(&PUBLISHED.replace("{columns}", columns), &[&publication]).await? {
+        let name = TableName { schema: row.get(0), name: row.get(1) };
+        let identity = match row.get::<_, String>(3).as_str() {
+            "f" => ReplicaIdentity::Full,
+            "n" => ReplicaIdentity::Nothing,
+            "i" => ReplicaIdentity::Index,
+            _ => ReplicaIdentity::Default,
+        };
+        let (oid, names): (Oid, Option<Vec<String>>) = (row.get(2), row.get(7));
+        let relation = Relation {
+            oid,
+            schema: name.schema.clone(),
+            name: name.name.clone(),
+            identity,
+            columns: attributes(client, oid, names.as_deref()).await?,
+        };
+        let estimate: f64 = row.get(4);
+        tables.push(Published {
+            name,
+            relation,
+            filter: row.get(8),
+            estimated_rows: format!("{estimate:.0}").parse().unwrap_or(0),
+            has_key: row.get(6),
+            partitioned: row.get(5),
+        });
+    }
+    Ok(tables)
+}
+
+async fn attributes(
+    client: &Client,
+    oid: Oid,
+    names: Option<&[String]>,
+) -> Result<Vec<RelationColumn>, Error> {
+    let rows = client.query(ATTRIBUTES, &[&oid, &names]).await?;
+    let column = |row: &tokio_postgres::Row| RelationColumn {
+        identity: false,
+        name: row.get(0),
+        type_oid: row.get(1),
+        type_modifier: row.get(2),
+    };
+    Ok(rows.iter().map(column).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numeric_modifiers_unpack_to_precision_and_scale() {
+        assert_eq!(numeric_modifier(-1), None);
+        assert_eq!(numeric_modifier(4 + (18 << 16 | 4)), Some((18, 4)));
+        assert_eq!(numeric_modifier(4 + (5 << 16 | (0x800 - 2))), Some((5, -2)));
+    }
+
+    #[test]
+    fn only_literal_defaults_are_constants() {
+        let cases = [
+            ("true", Some("t")),
+            ("42", Some("42")),
+            ("'-1'::integer", Some("-1")),
+            ("'it''s'::text", Some("it's")),
+            ("'2023-08-17 10:30:00'::timestamp without time zone", Some("2023-08-17 10:30:00")),
+            ("'x'::character varying(40)", Some("x")),
+            ("now()", None),
+            ("nextval('users_id_seq'::regclass)", None),
+            ("('a'::text || 'b'::text)", None),
+            ("'a'::text || 'b'::text", None),
+        ];
+        for (expression, value) in cases {
+            assert_eq!(constant(expression).as_deref(), value, "{expression}");
+        }
+    }
+}

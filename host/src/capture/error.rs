@@ -1,0 +1,186 @@
+//! What can go wrong between us and the source, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use crate::decode;
+use crate::disposition::Disposition;
+use crate::table::TableName;
+
+/// An error of the capture stage.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The source URL cannot be used.
+    #[error("the source URL cannot be used: {0}")]
+    Url(String),
+    /// A certificate or key file cannot be used.
+    #[error("certificate file {path}: {reason}")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS failed.
+    #[error("TLS with the source failed; check sslmode and sslrootcert")]
+    Tls(#[source] rustls::Error),
+    /// `sslmode` asks for TLS and the server has none.
+    #[error(
+        "the source offers no TLS but sslmode requires it; enable ssl on the server or use \
+         sslmode=prefer"
+    )]
+    TlsRefused,
+    /// No host of the URL answered.
+    #[error("cannot reach the source at {endpoint}; check host, port and that PostgreSQL runs")]
+    Unreachable {
+        /// `host:port` or the socket's path.
+        endpoint: String,
+        /// The last attempt's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the connection to the source broke")]
+    Io(#[from] io::Error),
+    /// Nothing came for too long.
+    #[error("the source was silent for {0:?}; taking the connection for dead")]
+    Silent(Duration),
+    /// The server ended the stream.
+    #[error("the source ended the replication stream")]
+    Ended,
+    /// The server refused the credentials in a way we do not speak.
+    #[error("the source asks for {0} authentication, which is not supported; use scram-sha-256")]
+    Authentication(&'static str),
+    /// The server asks for a password and the URL has none.
+    #[error("the source asks for a password; put it into the URL: postgres://user:PASSWORD@host/…")]
+    NoPassword,
+    /// The server answered with an error.
+    #[error("{}", server_sentence(.code, .message))]
+    Server {
+        /// SQLSTATE.
+        code: String,
+        /// The server's words.
+        message: String,
+    },
+    /// The server sent something the protocol does not allow here.
+    #[error("unexpected message `{0}` from the source")]
+    Protocol(char),
+    /// A query failed.
+    #[error("{}", query_sentence(.0))]
+    Query(#[source] tokio_postgres::Error),
+    /// The stream is not what pgoutput defines.
+    #[error("the replication stream cannot be decoded")]
+    Decode(#[from] decode::Error),
+    /// A COPY line of a snapshot is not what was asked for.
+    #[error("the snapshot of {table} cannot be read")]
+    Snapshot {
+        /// Which table.
+        table: TableName,
+        /// What was wrong.
+        #[source]
+        source: decode::copy::Width,
+    },
+    /// A precondition does not hold; the text says which and how to fix it.
+    #[error("{0}")]
+    Precondition(String),
+    /// The next stage is gone.
+    #[error("the pipeline behind the capture ended")]
+    Abandoned,
+}
+
+impl Error {
+    /// Whether waiting can help.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Error::Unreachable { .. }
+            | Error::Io(_)
+            | Error::Silent(_)
+            | Error::Ended => Disposition::Retry,
+            Error::Server { code, .. } if passing(code) => Disposition::Retry,
+            Error::Query(error) if query_passing(error) => Disposition::Retry,
+            Error::Url(_)
+            | Error::Certificate { .. }
+            | Error::Tls(_)
+            | Error::TlsRefused
+            | Error::Authentication(_)
+            | Error::NoPassword
+            | Error::Server { .. }
+            | Error::Protocol(_)
+            | Error::Query(_)
+            | Error::Decode(_)
+            | Error::Snapshot { .. }
+            | Error::Abandoned
+            | Error::Precondition(_) => Disposition::Halt,
+        }
+    }
+
+    /// The SQLSTATE, if the server sent one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Error::Server { code, .. } => Some(code),
+            Error::Query(error) => error.code().map(SqlState::code),
+            _ => None,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Error::Query(error)
+    }
+}
+
+/// Classes 08 (connection), 53 (resources), 57 (shutdown, crash), 58 (system); 40 (serialization);
+/// 55006 (slot still in use by our own former connection).
+fn passing(code: &str) -> bool {
+    code == "55006" || ["08", "40", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default())
+}
+
+fn query_passing(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => passing(code.code()),
+        // No SQLSTATE: the connection itself failed.
+        None => error.is_closed() || std::error::Error::source(error).is_some_and(|s| s.is::<io::Error>()),
+    }
+}
+
+/// The server's words, and for what users meet most, what to do.
+fn server_sentence(code: &str, message: &str) -> String {
+    let advice = match code {
+        "28P01" | "28000" => "; check user, password and pg_hba.conf",
+        "3D000" => "; check the database's name in the source URL",
+        "42501" => "; grant the privilege or use another user",
+        "53300" => "; raise max_connections or max_wal_senders on the server",
+        "55006" => "; another process streams from this slot: stop it, or set [source] slot",
+        _ => "",
+    };
+    format!("the source refused: {message} (SQLSTATE {code}){advice}")
+}
+
+fn query_sentence(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => server_sentence(db.code().code(), db.message()),
+        None if error.is_closed() => "the connection to the source closed".to_owned(),
+        None => "a query to the source failed; check host, port and that PostgreSQL runs".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_password_halts_and_a_shutdown_is_waited_out() {
+        let server =
+            |code: &str| Error::Server { code: code.into(), message: "x".into() }.disposition();
+        assert_eq!(server("28P01"), Disposition::Halt);
+        assert_eq!(server("57P01"), Disposition::Retry);
+        assert_eq!(server("55006"), Disposition::Retry);
+        assert_eq!(server("42501"), Disposition::Halt);
+    }
+}

@@ -1,0 +1,287 @@
+//! Before the first byte is streamed: every precondition checked, each failure one sentence with
+//! its fix; the publication created or completed.
+
+use tokio_postgres::Client;
+use tracing::{info, warn};
+
+use super::catalog::{self, Published};
+use super::error::Error;
+use super::options::Options;
+use crate::position::Lsn;
+use crate::table::{ReplicaIdentity, TableName};
+
+/// What the checks found.
+#[derive(Debug)]
+pub struct Preflight {
+    /// `server_version_num`
+    pub server_version: i32,
+    /// The tables that will be streamed.
+    pub tables: Vec<Published>,
+    /// The slot, if it exists.
+    pub slot: Option<Slot>,
+}
+
+/// An existing slot.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// `confirmed_flush_lsn`
+    pub confirmed: Lsn,
+}
+
+/// Marks publications that Tailwater made and may complete.
+const OURS: &str = "managed by tailwater";
+
+/// Checks the server, the publication, the tables and the slot.
+///
+/// # Errors
+/// [`Error::Precondition`] says what is missing and how to mend it.
+pub async fn check(client: &Client, options: &Options) -> Result<Preflight, Error> {
+    let server_version = server(client).await?;
+    let slot = slot(client, options).await?;
+    if slot.is_none() {
+        slot_can_be_made(client, options).await?;
+    }
+    publication(client, options).await?;
+    let tables = catalog::published(client, &options.publication, server_version).await?;
+    tables_are_usable(&tables, options)?;
+    Ok(Preflight { server_version, tables, slot })
+}
+
+fn unmet<T>(sentence: String) -> Result<T, Error> {
+    Err(Error::Precondition(sentence))
+}
+
+async fn setting(client: &Client, name: &str) -> Result<String, Error> {
+    Ok(client.query_one("SELECT current_setting($1)", &[&name]).await?.get(0))
+}
+
+async fn server(client: &Client) -> Result<i32, Error> {
+    let version = setting(client, "server_version_num").await?.parse().unwrap_or(0);
+    if version < 140_000 {
+        return unmet(format!(
+            "the source is PostgreSQL {}; Tailwater needs 14 or later",
+            version / 10_000
+        ));
+    }
+    let wal_level = setting(client, "wal_level").await?;
+    if wal_level != "logical" {
+        return unmet(format!(
+            "wal_level is `{wal_level}` but logical decoding needs `logical`; run ALTER SYSTEM SET \
+             wal_level = 'logical' and restart the server (on Amazon RDS set \
+             rds.logical_replication = 1 in the parameter group and reboot)"
+        ));
+    }
+    let recovering: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await?.get(0);
+    if recovering {
+        return unmet("the source is a standby; connect to the primary".into());
+    }
+    let replication = "SELECT rolreplication OR rolsuper
+         OR EXISTS (SELECT FROM pg_roles g WHERE g.rolname IN ('rds_replication', 'rds_superuser')
+                    AND pg_has_role(current_user, g.oid, 'member')),
+         current_user::text FROM pg_roles WHERE rolname = current_user";
+    let role = client.query_one(replication, &[]).await?;
+    if !role.get::<_, bool>(0) {
+        let user: String = role.get(1);
+        return unmet(format!(
+            "user {user} may not replicate; run ALTER ROLE {} REPLICATION (on Amazon RDS: GRANT \
+             rds_replication TO …)",
+            quote_ident(&user)
+        ));
+    }
+    Ok(version)
+}
+
+async fn slot(client: &Client, options: &Options) -> Result<Option<Slot>, Error> {
+    let name = &options.slot;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
+        return unmet(format!(
+            "`{name}` is no name for a replication slot; use up to 63 of a-z, 0-9 and _"
+        ));
+    }
+    let found = "SELECT slot_type, plugin::text, database::text, wal_status, confirmed_flush_lsn,
+         active_pid, current_database()::text FROM pg_replication_slots WHERE slot_name = $1";
+    let Some(row) = client.query_opt(found, &[name]).await? else { return Ok(None) };
+    let (kind, plugin): (String, Option<String>) = (row.get(0), row.get(1));
+    if kind != "logical" || plugin.as_deref() != Some("pgoutput") {
+        return unmet(format!(
+            "slot {name} is not a logical slot of pgoutput; choose another name with [source] slot"
+        ));
+    }
+    let (database, current): (Option<String>, String) = (row.get(2), row.get(6));
+    if database.as_deref() != Some(current.as_str()) {
+        return unmet(format!(
+            "slot {name} belongs to database {}; choose another name with [source] slot",
+            database.unwrap_or_default()
+        ));
+    }
+    if row.get::<_, Option<String>>(3).as_deref() == Some("lost") {
+        return unmet(format!(
+            "slot {name} lost its write-ahead log (max_slot_wal_keep_size was exceeded), so changes \
+             are missing; run SELECT pg_drop_replication_slot('{name}') and start again: every \
+             table is then copied anew"
+        ));
+    }
+    if let Some(pid) = row.get::<_, Option<i32>>(5) {
+        return Err(Error::Server {
+            code: "55006".into(),
+            message: format!("replication slot {name} is active for PID {pid}"),
+        });
+    }
+    let confirmed: Option<tokio_postgres::types::PgLsn> = row.get(4);
+    Ok(confirmed.map(|lsn| Slot { confirmed: Lsn(lsn.into()) }))
+}
+
+async fn slot_can_be_made(client: &Client, options: &Options) -> Result<(), Error> {
+    let room = "SELECT current_setting('max_replication_slots')::int,
+         (SELECT count(*)::int FROM pg_replication_slots)";
+    let row = client.query_one(room, &[]).await?;
+    let (limit, used): (i32, i32) = (row.get(0), row.get(1));
+    if used >= limit {
+        return unmet(format!(
+            "all {limit} replication slots are taken, none is left for {}; raise \
+             max_replication_slots and restart the server, or drop a slot that is not used",
+            options.slot
+        ));
+    }
+    Ok(())
+}
+
+async fn publication(client: &Client, options: &Options) -> Result<(), Error> {
+    let name = &options.publication;
+    let found = "SELECT puballtables, obj_description(oid, 'pg_publication') = $2
+         FROM pg_publication WHERE pubname = $1";
+    let wanted = wanted_tables(client, options).await?;
+    match client.query_opt(found, &[name, &OURS]).await? {
+        None => {
+            if wanted.is_empty() {
+                return unmet(
+                    "no table with a primary key was found to publish; create one, or list tables \
+                     in [source] tables"
+                        .into(),
+                );
+            }
+            let tables = wanted.iter().map(quote).collect::<Vec<_>>().join(", ");
+            let sql = format!(
+                "CREATE PUBLICATION {name} FOR TABLE {tables} \
+                 WITH (publish_via_partition_root = true);
+                 COMMENT ON PUBLICATION {name} IS '{OURS}'",
+                name = quote_ident(name)
+            );
+            client.batch_execute(&sql).await?;
+            info!(publication = name, tables = wanted.len(), "created the publication");
+        }
+        Some(row) if row.get::<_, Option<bool>>(1) == Some(true) => {
+            complete(client, name, &wanted).await?;
+        }
+        Some(_) => {}
+    }
+    Ok(())
+}
+
+/// Adds tables that came since to a publication of ours.
+async fn complete(client: &Client, publication: &str, wanted: &[TableName]) -> Result<(), Error> {
+    let listed = "SELECT schemaname::text, tablename::text FROM pg_publication_tables
+         WHERE pubname = $1";
+    let rows = client.query(listed, &[&publication]).await?;
+    let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
+    let listed: Vec<TableName> = rows.iter().map(name).collect();
+    for table in wanted.iter().filter(|table| !listed.contains(table)) {
+        let add = format!(
+            "ALTER PUBLICATION {} ADD TABLE {}",
+            quote_ident(publication),
+            quote(table)
+        );
+        client.batch_execute(&add).await?;
+        info!(publication, %table, "added a table to the publication");
+    }
+    Ok(())
+}
+
+const USER_TABLES: &str = "
+    SELECT n.nspname::text, c.relname::text,
+           c.relreplident IN ('f', 'i') OR c.relreplident = 'd' AND EXISTS
+               (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+      AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+    ORDER BY 1, 2";
+
+/// The tables a publication of ours should hold. Once published, a table without a key refuses
+/// updates and deletes in the source itself, so such tables are left out, or refused if named.
+async fn wanted_tables(client: &Client, options: &Options) -> Result<Vec<TableName>, Error> {
+    let mut wanted = Vec::new();
+    let mut all = Vec::new();
+    for row in client.query(USER_TABLES, &[]).await? {
+        let table = TableName { schema: row.get(0), name: row.get(1) };
+        let text = table.to_string();
+        let named = options.tables.contains(&text);
+        let keyed: bool = row.get(2);
+        all.push(text.clone());
+        if named && !keyed {
+            return unmet(format!(
+                "table {table} has no primary key, so PostgreSQL would refuse its updates and \
+                 deletes once it is published; add a primary key, run ALTER TABLE {} REPLICA \
+                 IDENTITY USING INDEX …, or take it out of [source] tables",
+                quote(&table)
+            ));
+        }
+        if options.tables.is_empty() && !options.exclude.contains(&text) && !keyed {
+            warn!(%table, "not captured: it has no primary key");
+        }
+        if named || (options.tables.is_empty() && keyed && !options.exclude.contains(&text)) {
+            wanted.push(table);
+        }
+    }
+    if let Some(missing) = options.tables.iter().find(|name| !all.contains(name)) {
+        return unmet(format!(
+            "table {missing} of [source] tables does not exist; names are schema.table, as in \
+             public.users"
+        ));
+    }
+    Ok(wanted)
+}
+
+fn tables_are_usable(tables: &[Published], options: &Options) -> Result<(), Error> {
+    if tables.is_empty() {
+        return unmet(format!(
+            "publication {} holds no table; run ALTER PUBLICATION {} ADD TABLE …",
+            options.publication,
+            quote_ident(&options.publication)
+        ));
+    }
+    for table in tables.iter().filter(|table| !table.has_key) {
+        if table.relation.identity == ReplicaIdentity::Full {
+            return unmet(format!(
+                "table {} has REPLICA IDENTITY FULL but no primary key, so equal rows cannot be \
+                 told apart; add a primary key or take it out of the publication",
+                table.name
+            ));
+        }
+        warn!(table = %table.name, "has no primary key: mirrored as append-only, inserts only");
+    }
+    Ok(())
+}
+
+/// A table's name as SQL.
+#[must_use]
+pub fn quote(table: &TableName) -> String {
+    format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name))
+}
+
+/// A name as an SQL identifier.
+#[must_use]
+pub fn quote_ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_quotes_stay_one_identifier() {
+        let table = TableName { schema: "a\"b".into(), name: "c; drop".into() };
+        assert_eq!(quote(&table), r#""a""b"."c; drop""#);
+    }
+}

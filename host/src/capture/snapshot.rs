@@ -1,0 +1,209 @@
+//! The initial copy of tables, from the snapshot that a slot's creation exported: it shows exactly
+//! the transactions that committed before the slot's consistent point, and the stream brings
+//! exactly those after it.
+//!
+//! Rows get the position `(consistent point - 1, n)`, below every streamed change. A table is one
+//! unit: its completion is recorded by the store together with its last rows, and a copy that was
+//! cut short begins anew, with a truncate first, under a new snapshot. Streamed changes that the
+//! new snapshot already shows are passed over by the decoder.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::{StreamExt, pin_mut};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+use tracing::info;
+
+use super::catalog::{self, Published};
+use super::error::Error;
+use super::preflight::{quote, quote_ident};
+use super::progress::Progress;
+use super::source_url::SourceUrl;
+use crate::change::{Change, Changes, Old, Op, Transaction};
+use crate::decode::copy;
+use crate::hop::{Hop, LogPoint, SnapshotDone};
+use crate::position::Lsn;
+use crate::table::Table;
+
+/// Bytes of a batch of rows.
+const BATCH_BYTES: usize = 512 * 1024;
+
+/// What is copied, and as of when.
+#[derive(Debug)]
+pub struct Plan {
+    /// The source.
+    pub url: SourceUrl,
+    /// The exported snapshot's name.
+    pub snapshot: String,
+    /// Its consistent point.
+    pub consistent_at: Lsn,
+    /// The tables to copy.
+    pub tables: Vec<Published>,
+    /// Whether a copy may have been begun before, so that it has to be emptied first.
+    pub truncate_first: bool,
+    /// Tables copied at once.
+    pub workers: usize,
+}
+
+/// The stage behind is gone; there is nobody to copy for.
+#[derive(Debug)]
+pub enum Stop {
+    /// The receiver was dropped.
+    Receiver,
+    /// The source failed.
+    Source(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Source(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for Stop {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Stop::Source(error.into())
+    }
+}
+
+/// Copies the tables of the plan into the pipeline.
+///
+/// # Errors
+/// [`Stop`]; tables that were not reported done will be copied again.
+pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> Result<(), Stop> {
+    let progress = Progress::new(&plan.tables);
+    let queue: VecDeque<Published> = plan.tables.iter().cloned().collect();
+    let queue = Arc::new(Mutex::new(queue));
+    let plan = Arc::new(plan);
+    let mut workers = JoinSet::new();
+    for _ in 0..plan.workers.clamp(1, plan.tables.len().max(1)) {
+        let worker = Worker {
+            plan: Arc::clone(&plan),
+            queue: Arc::clone(&queue),
+            out: out.clone(),
+            progress: progress.clone(),
+        };
+        workers.spawn(worker.run());
+    }
+    while let Some(ended) = workers.join_next().await {
+        ended.expect("a snapshot worker does not panic")?;
+    }
+    progress.finish();
+    Ok(())
+}
+
+struct Worker {
+    plan: Arc<Plan>,
+    queue: Arc<Mutex<VecDeque<Published>>>,
+    out: mpsc::Sender<Hop<LogPoint>>,
+    progress: Progress,
+}
+
+impl Worker {
+    async fn run(self) -> Result<(), Stop> {
+        let client = catalog::connect(&self.plan.url).await?;
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
+            self.plan.snapshot.replace('\'', "''")
+        );
+        client.batch_execute(&begin).await?;
+        loop {
+            let next = self.queue.lock().expect("no panic while held").pop_front();
+            let Some(table) = next else { return Ok(()) };
+            self.copy(&client, &table).await?;
+        }
+    }
+
+    async fn copy(&self, client: &Client, published: &Published) -> Result<(), Stop> {
+        let table = Arc::new(catalog::define(client, &published.relation).await?);
+        let mut rows = Rows::new(Arc::clone(&table), self.plan.consistent_at);
+        if self.plan.truncate_first {
+            rows.push_truncate();
+        }
+        let lines = client.copy_out(&copy_statement(published)).await?;
+        pin_mut!(lines);
+        while let Some(line) = lines.next().await {
+            rows.push_line(&line?)?;
+            if rows.batch.bytes() >= BATCH_BYTES {
+                self.send(&mut rows, Vec::new()).await?;
+            }
+        }
+        let (name, consistent_at) = (table.full_name(), self.plan.consistent_at);
+        let count = rows.ordinal;
+        let done = SnapshotDone { table: name, consistent_at };
+        self.send(&mut rows, vec![done]).await?;
+        self.progress.table_done(&published.name);
+        info!(table = %published.name, rows = count, "copied the table");
+        Ok(())
+    }
+
+    async fn send(&self, rows: &mut Rows, snapshots: Vec<SnapshotDone>) -> Result<(), Stop> {
+        let changes = std::mem::take(&mut rows.batch);
+        self.progress.add(&rows.table.full_name(), changes.len());
+        // Neither confirms the slot nor moves the resume position: only the stream does.
+        let point = LogPoint { snapshots, ..LogPoint::default() };
+        self.out.send(Hop { changes, point }).await.map_err(|_| Stop::Receiver)
+    }
+}
+
+/// The rows of one table on their way.
+struct Rows {
+    table: Arc<Table>,
+    transaction: Transaction,
+    ordinal: u64,
+    batch: Changes,
+}
+
+impl Rows {
+    fn new(table: Arc<Table>, consistent_at: Lsn) -> Rows {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let transaction = Transaction {
+            commit: Lsn(consistent_at.0.saturating_sub(1)),
+            previous_commit: Lsn(0),
+            committed_at: i64::try_from(now.as_micros()).unwrap_or(i64::MAX),
+            xid: 0,
+        };
+        Rows { table, transaction, ordinal: 0, batch: Changes::default() }
+    }
+
+    fn push_truncate(&mut self) {
+        self.push(Op::Truncate, None);
+    }
+
+    fn push_line(&mut self, line: &[u8]) -> Result<(), Error> {
+        let columns = self.table.columns.len();
+        let row = copy::push_row(line, columns, &mut self.batch)
+            .map_err(|source| Error::Snapshot { table: self.table.full_name(), source })?;
+        self.ordinal += 1;
+        self.push(Op::Read, Some(row));
+        Ok(())
+    }
+
+    fn push(&mut self, op: Op, new: Option<crate::change::Row>) {
+        if self.batch.transactions.is_empty() {
+            self.batch.push_transaction(self.transaction);
+        }
+        let table = self.batch.intern_table(&self.table);
+        self.batch.list.push(Change {
+            op,
+            table,
+            transaction: 0,
+            ordinal: self.ordinal,
+            lsn: Lsn(self.transaction.commit.0),
+            old: Old::None,
+            new,
+        });
+    }
+}
+
+fn copy_statement(table: &Published) -> String {
+    let columns = table.relation.columns.iter();
+    let columns = columns.map(|column| quote_ident(&column.name)).collect::<Vec<_>>().join(", ");
+    // Children of plain inheritance are tables of their own; partitions belong to their root.
+    let only = if table.partitioned { "" } else { "ONLY " };
+    let filter = table.filter.as_ref().map_or_else(String::new, |sql| format!(" WHERE {sql}"));
+    format!("COPY (SELECT {columns} FROM {only}{}{filter}) TO STDOUT", quote(&table.name))
+}

@@ -1,0 +1,250 @@
+//! The stream of one connection: frames in, batches out, confirmations back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_postgres::Client;
+
+use super::catalog;
+use super::connection::Connection;
+use super::error::Error;
+use super::frames::{Frame, Frames};
+use crate::ack::SlotAck;
+use crate::change::Changes;
+use crate::decode::message::POSTGRES_EPOCH_MICROS;
+use crate::decode::{Decoder, Step};
+use crate::hop::{Hop, LogPoint};
+use crate::position::{Lsn, Position};
+use crate::shutdown::{Phase, Shutdown};
+use crate::telemetry::metrics::{Metrics, StepLabels};
+
+/// The server is told where we are at least this often, and at once when it asks.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// And not more often than this when only the confirmed position moved.
+const STATUS_MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a read waits when nothing is pending.
+const IDLE_READ: Duration = Duration::from_millis(50);
+
+/// What a stream needs from the capture that runs it.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    /// In copy mode.
+    pub connection: Connection,
+    /// For the catalog.
+    pub client: &'a Client,
+    /// To run the catalog's queries on.
+    pub runtime: &'a Handle,
+    /// Where batches go.
+    pub out: &'a Sender<Hop<LogPoint>>,
+    /// What may be confirmed.
+    pub ack: &'a SlotAck,
+    /// When to end.
+    pub shutdown: &'a Shutdown,
+    /// Counters.
+    pub metrics: &'a Metrics,
+    /// How long a change may wait for company.
+    pub linger: Duration,
+    /// When silence means death.
+    pub silence: Duration,
+    /// The decoder, resumed where the last delivery ended.
+    pub decoder: Decoder,
+    /// The last change that went on, kept across connections.
+    pub delivered: &'a mut Position,
+}
+
+/// The batch that is being filled, and the stream's clocks.
+struct State {
+    frames: Frames,
+    batch: Changes,
+    /// When the first thing worth sending came.
+    pending_since: Option<Instant>,
+    /// What may be confirmed once the batch and all before it are durable.
+    confirm: Lsn,
+    server_end: Lsn,
+    last_heard: Instant,
+    last_status: Instant,
+    told: Lsn,
+    reply_now: bool,
+    read_timeout: Duration,
+}
+
+impl State {
+    fn new(confirmed: Lsn) -> State {
+        let now = Instant::now();
+        State {
+            frames: Frames::default(),
+            batch: Changes::default(),
+            pending_since: None,
+            confirm: confirmed,
+            server_end: confirmed,
+            last_heard: now,
+            last_status: now,
+            told: Lsn(0),
+            reply_now: true,
+            read_timeout: Duration::ZERO,
+        }
+    }
+
+    fn confirm_up_to(&mut self, lsn: Lsn) {
+        if lsn > self.confirm {
+            self.confirm = lsn;
+            self.pending_since.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
+impl Stream<'_> {
+    /// Streams until told to stop; what was read by then has been sent on.
+    ///
+    /// # Errors
+    /// The connection's or the decoder's error; everything sent on stays valid.
+    pub fn run(mut self) -> Result<Connection, Error> {
+        let mut state = State::new(self.ack.confirmed());
+        while self.shutdown.phase() == Phase::Running {
+            self.status(&mut state)?;
+            self.read(&mut state)?;
+            self.decode(&mut state)?;
+            if self.is_due(&state) {
+                self.send(&mut state)?;
+            }
+        }
+        self.send(&mut state)?;
+        Ok(self.connection)
+    }
+
+    /// Reads once, for no longer than the pending batch may wait.
+    fn read(&mut self, state: &mut State) -> Result<(), Error> {
+        let timeout = if state.pending_since.is_some() { self.linger } else { IDLE_READ };
+        if timeout != state.read_timeout {
+            self.connection.set_timeout(timeout)?;
+            state.read_timeout = timeout;
+        }
+        match self.connection.read(state.frames.spare())? {
+            Some(count) => {
+                state.frames.advance(count);
+                state.last_heard = Instant::now();
+                Ok(())
+            }
+            None if state.last_heard.elapsed() >= self.silence => Err(Error::Silent(self.silence)),
+            None => Ok(()),
+        }
+    }
+
+    fn decode(&mut self, state: &mut State) -> Result<(), Error> {
+        while let Some(frame) = state.frames.next()? {
+            match frame {
+                Frame::Wal { start, end, lsn, server_end } => {
+                    state.server_end = state.server_end.max(server_end);
+                    let message = state.frames.slice(start, end);
+                    match self.decoder.push(message, start, lsn, &mut state.batch)? {
+                        Step::Continue => {}
+                        Step::Committed(end) => state.confirm_up_to(end),
+                        Step::Define(relation) => {
+                            let lookup = catalog::define(self.client, &relation);
+                            let table = self.runtime.block_on(lookup)?;
+                            self.decoder.define(relation, Arc::new(table));
+                        }
+                    }
+                    if !state.batch.is_empty() {
+                        state.pending_since.get_or_insert_with(Instant::now);
+                    }
+                }
+                Frame::Keepalive { server_end, reply } => {
+                    state.server_end = state.server_end.max(server_end);
+                    state.reply_now |= reply;
+                    // Between transactions everything before this LSN has been sent to us, and
+                    // what was of no interest needs no delivery: an idle slot moves on.
+                    if !self.decoder.in_transaction() {
+                        state.confirm_up_to(server_end);
+                    }
+                }
+                Frame::Skipped => {}
+            }
+        }
+        if state.batch.is_empty() {
+            state.frames.forget_parsed();
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, state: &State) -> bool {
+        let waited = |since: Instant| since.elapsed() >= self.linger;
+        state.pending_since.is_some_and(|since| waited(since) || state.frames.is_full())
+    }
+
+    /// Sends the batch on. While the next stage is busy the server still hears from us; it is not
+    /// read from, so that it waits too.
+    fn send(&mut self, state: &mut State) -> Result<(), Error> {
+        if state.pending_since.take().is_none() {
+            return Ok(());
+        }
+        let mut changes = std::mem::take(&mut state.batch);
+        if !changes.is_empty() {
+            changes.adopt(state.frames.take(Vec::new()));
+        }
+        self.decoder.batch_taken();
+        if let Some(last) = changes.list.last() {
+            *self.delivered = changes.position(last);
+        }
+        self.observe(state, &changes);
+        let point =
+            LogPoint { confirm: state.confirm, position: *self.delivered, ..LogPoint::default() };
+        let mut hop = Hop { changes, point };
+        loop {
+            match self.out.try_send(hop) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Closed(_)) => return Err(Error::Abandoned),
+                Err(TrySendError::Full(back)) => hop = back,
+            }
+            self.status(state)?;
+            let room = tokio::time::timeout(STATUS_MIN_INTERVAL, self.out.reserve());
+            if let Ok(Err(_)) = self.runtime.block_on(async { room.await.map(|r| r.map(drop)) }) {
+                return Err(Error::Abandoned);
+            }
+            state.last_heard = Instant::now();
+            if self.shutdown.phase() == Phase::Drained {
+                return Err(Error::Abandoned);
+            }
+        }
+    }
+
+    fn observe(&self, state: &State, changes: &Changes) {
+        self.metrics.count_changes("captured", changes);
+        let lag = state.server_end.0.saturating_sub(state.confirm.0);
+        let labels = StepLabels { step: "captured" };
+        self.metrics.lag_bytes.get_or_create(&labels).set(i64::try_from(lag).unwrap_or(i64::MAX));
+    }
+
+    /// Tells the server what it may forget: on its request, when that moved, and now and then.
+    fn status(&mut self, state: &mut State) -> Result<(), Error> {
+        let confirmed = self.ack.confirmed();
+        let since = state.last_status.elapsed();
+        let moved = confirmed > state.told && since >= STATUS_MIN_INTERVAL;
+        if !(moved || state.reply_now || since >= STATUS_INTERVAL) {
+            return Ok(());
+        }
+        // Half the silence is over: ask for a sign of life.
+        let ask = state.last_heard.elapsed() >= self.silence / 2;
+        let received = state.server_end.max(confirmed);
+        self.connection.write_copy(&status_update(received, confirmed, ask))?;
+        (state.told, state.last_status, state.reply_now) = (confirmed, Instant::now(), false);
+        Ok(())
+    }
+}
+
+/// A standby status update: written, flushed, applied, the clock, whether to answer.
+#[must_use]
+pub fn status_update(received: Lsn, confirmed: Lsn, ask: bool) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH_MICROS;
+    let mut update = vec![b'r'];
+    for lsn in [received, confirmed, confirmed] {
+        update.extend(lsn.0.to_be_bytes());
+    }
+    update.extend(now.to_be_bytes());
+    update.push(u8::from(ask));
+    update
+}
