@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::change::Changes;
+use crate::dead_letter::DeadLetter;
 use crate::position::{Lsn, Position};
 use crate::table::TableName;
 
@@ -12,8 +13,17 @@ use crate::table::TableName;
 pub struct Hop<P> {
     /// The changes; may be empty when only the point moved.
     pub changes: Changes,
+    /// What earlier stages set aside out of these changes; stored with them.
+    pub dead_letters: Vec<DeadLetter>,
     /// What may be acknowledged once they are durable.
     pub point: P,
+}
+
+impl<P> Hop<P> {
+    /// A batch of which nothing was set aside yet.
+    pub fn new(changes: Changes, point: P) -> Hop<P> {
+        Hop { changes, dead_letters: Vec::new(), point }
+    }
 }
 
 /// A place in a source that can be acknowledged.

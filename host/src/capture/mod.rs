@@ -23,6 +23,7 @@ mod frames;
 mod options;
 mod preflight;
 mod progress;
+mod slot_monitor;
 mod snapshot;
 mod source_url;
 mod stream;
@@ -40,6 +41,7 @@ use tracing::{info, warn};
 pub use error::Error;
 pub use options::{Options, SnapshotMode};
 pub use preflight::Preflight;
+pub use slot_monitor::watch_slot;
 pub use source_url::SourceUrl;
 
 use crate::ack::SlotAck;

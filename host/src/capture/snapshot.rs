@@ -145,7 +145,7 @@ impl Worker {
         self.progress.add(&rows.table.full_name(), changes.len());
         // Neither confirms the slot nor moves the resume position: only the stream does.
         let point = LogPoint { snapshots, ..LogPoint::default() };
-        self.out.send(Hop { changes, point }).await.map_err(|_| Stop::Receiver)
+        self.out.send(Hop::new(changes, point)).await.map_err(|_| Stop::Receiver)
     }
 }
 

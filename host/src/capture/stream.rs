@@ -192,7 +192,7 @@ impl Stream<'_> {
         self.observe(state, &changes);
         let point =
             LogPoint { confirm: state.confirm, position: *self.delivered, ..LogPoint::default() };
-        let mut hop = Hop { changes, point };
+        let mut hop = Hop::new(changes, point);
         loop {
             match self.out.try_send(hop) {
                 Ok(()) => return Ok(()),

@@ -1,0 +1,65 @@
+//! Watches what the slot holds back: a metric, and an input of readiness.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tracing::warn;
+
+use super::catalog;
+use super::error::Error;
+use super::source_url::SourceUrl;
+use crate::shutdown::{Phase, Shutdown};
+use crate::telemetry::metrics::Metrics;
+
+const INTERVAL: Duration = Duration::from_secs(5);
+
+const SLOT: &str = "
+    SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8, wal_status
+    FROM pg_replication_slots WHERE slot_name = $1";
+
+/// Keeps the slot's metrics true until the process drains. A source that cannot be reached is
+/// tried again; the capture itself reports it.
+pub async fn watch_slot(url: SourceUrl, slot: String, metrics: Arc<Metrics>, shutdown: Shutdown) {
+    let mut client = None;
+    let mut safe = true;
+    loop {
+        match look(&url, &slot, &mut client).await {
+            Ok(Some((retained, status))) => {
+                metrics.slot_retained_bytes.set(retained);
+                let now_safe = !matches!(status.as_str(), "unreserved" | "lost");
+                if safe && !now_safe {
+                    warn!(
+                        slot,
+                        status,
+                        retained,
+                        "the slot is about to lose its write-ahead log; raise \
+                         max_slot_wal_keep_size"
+                    );
+                }
+                safe = now_safe;
+                metrics.slot_safe.set(i64::from(safe));
+            }
+            Ok(None) => {}
+            Err(_) => client = None,
+        }
+        let wait = tokio::time::timeout(INTERVAL, shutdown.reached(Phase::Draining));
+        if wait.await.is_ok() {
+            return;
+        }
+    }
+}
+
+async fn look(
+    url: &SourceUrl,
+    slot: &str,
+    client: &mut Option<Client>,
+) -> Result<Option<(i64, String)>, Error> {
+    let open = match client.take() {
+        Some(open) => open,
+        None => catalog::connect(url).await?,
+    };
+    let row = open.query_opt(SLOT, &[&slot]).await?;
+    *client = Some(open);
+    Ok(row.map(|row| (row.get(0), row.get::<_, Option<String>>(1).unwrap_or_default())))
+}
