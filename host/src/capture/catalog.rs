@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 
-use tokio_postgres::Client;
 use tokio_postgres::types::Oid;
-use tracing::warn;
+use tokio_postgres::{Client, NoTls};
+use tracing::debug;
 
 use super::error::Error;
-use super::source_url::SourceUrl;
+use super::source_url::{SourceUrl, Tls};
 use super::tls;
 use crate::decode::message::{Relation, RelationColumn};
 use crate::table::{Column, ColumnType, ReplicaIdentity, Table, TableName};
@@ -21,14 +21,21 @@ use crate::table::{Column, ColumnType, ReplicaIdentity, Table, TableName};
 /// # Errors
 /// What the server or TLS refused.
 pub async fn connect(url: &SourceUrl) -> Result<Client, Error> {
+    if url.tls.mode == Tls::Disable {
+        let (client, connection) = url.config().connect(NoTls).await?;
+        tokio::spawn(drive(connection));
+        return Ok(client);
+    }
     let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls::client_config(&url.tls)?);
     let (client, connection) = url.config().connect(tls).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            warn!(%error, "a query connection to the source broke");
-        }
-    });
+    tokio::spawn(drive(connection));
     Ok(client)
+}
+
+async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
+    if let Err(error) = connection.await {
+        debug!(%error, "a query connection to the source broke");
+    }
 }
 
 /// Everything of a column that only the catalog knows.

@@ -60,7 +60,14 @@ impl SourceUrl {
     pub fn parse(text: &str) -> Result<SourceUrl, Error> {
         let (rest, words) = take_tls_words(text);
         let mut config: Config = rest.parse().map_err(|error| Error::Url(describe(&error)))?;
-        let tls = TlsOptions::from_words(&words)?;
+        if config.get_hosts().is_empty() {
+            config.host("localhost");
+        }
+        let mut tls = TlsOptions::from_words(&words)?;
+        if config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) {
+            // As libpq has it: sslmode says nothing about unix sockets.
+            tls.mode = Tls::Disable;
+        }
         config.ssl_mode(match tls.mode {
             Tls::Disable => SslMode::Disable,
             Tls::Prefer => SslMode::Prefer,
@@ -73,9 +80,6 @@ impl SourceUrl {
         if config.get_dbname().is_none() {
             let user = config.get_user().unwrap_or_default().to_owned();
             config.dbname(user);
-        }
-        if config.get_hosts().is_empty() {
-            config.host("localhost");
         }
         let options = config.get_options().map_or_else(String::new, |own| format!("{own} "));
         config.options(format!("{options}{SESSION}")).application_name("tailwater");
