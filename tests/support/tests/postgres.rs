@@ -4,30 +4,32 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{Postgres, PostgresOptions, PostgresVersion, wait_until};
 
-fn serves_sql_over_socket_and_password(version: PostgresVersion, major: &str) {
+fn serves_sql_over_socket_and_password(version: PostgresVersion, major: &str) -> Result<()> {
     let postgres = Postgres::shared(version);
-    let database = postgres.create_database().unwrap();
-    database
-        .execute("CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'x')")
-        .unwrap();
-    assert_eq!(database.query("SELECT * FROM t").unwrap(), [["1", "x"]]);
+    let database = postgres.create_database()?;
+    database.execute("CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'x')")?;
+    assert_eq!(database.query("SELECT * FROM t")?, [["1", "x"]]);
     let settings = "SELECT current_setting('server_version'), current_setting('wal_level')";
-    let settings = database.query(settings).unwrap();
+    let settings = database.query(settings)?;
     assert!(settings[0][0].starts_with(major), "{settings:?}");
     assert_eq!(settings[0][1], "logical");
 
     let ca = &postgres.certificates().ca;
-    let over_plain_tcp = psql(postgres, &database.tcp_url(), "disable", ca, TLS_IN_USE);
-    assert_eq!(over_plain_tcp.unwrap(), "f");
+    let over_plain_tcp = psql(postgres, &database.tcp_url(), "disable", ca, TLS_IN_USE)?;
+    assert_eq!(over_plain_tcp, "f");
     let wrong = database.tcp_url().replace("correct", "wrong");
-    let refused = psql(postgres, &wrong, "disable", ca, TLS_IN_USE).unwrap_err();
+    let refused = psql(postgres, &wrong, "disable", ca, TLS_IN_USE).expect_err("wrong password");
     assert!(
-        refused.contains("password authentication failed"),
+        refused
+            .to_string()
+            .contains("password authentication failed"),
         "{refused}"
     );
+    Ok(())
 }
 
 #[test]
@@ -44,40 +46,38 @@ fn version_15_proves_itself_by_our_authority_only() {
     assert_eq!(over_tls.unwrap(), "t");
     let unrelated = &postgres.certificates().unrelated_ca;
     let refused = psql(postgres, &url, "verify-full", unrelated, TLS_IN_USE);
-    assert!(refused.unwrap_err().contains("certificate verify failed"));
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("certificate verify failed")
+    );
 }
 
 const TLS_IN_USE: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
 
-fn psql(
-    postgres: &Postgres,
-    url: &str,
-    ssl_mode: &str,
-    ca: &Path,
-    sql: &str,
-) -> Result<String, String> {
+fn psql(postgres: &Postgres, url: &str, mode: &str, ca: &Path, sql: &str) -> Result<String> {
     let output = Command::new(postgres.program("psql"))
         .args(["-X", "-A", "-t", "-d", url, "-c", sql])
-        .env("PGSSLMODE", ssl_mode)
+        .env("PGSSLMODE", mode)
         .env("PGSSLROOTCERT", ca)
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() {
-        Ok(text(&output.stdout))
-    } else {
-        Err(text(&output.stderr))
-    }
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 #[test]
 fn version_15_serves_sql_over_socket_and_password() {
-    serves_sql_over_socket_and_password(PostgresVersion::V15, "15.");
+    serves_sql_over_socket_and_password(PostgresVersion::V15, "15.").unwrap();
 }
 
 #[test]
 fn version_18_serves_sql_over_socket_and_password() {
-    serves_sql_over_socket_and_password(PostgresVersion::V18, "18.");
+    serves_sql_over_socket_and_password(PostgresVersion::V18, "18.").unwrap();
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 mod runner;
 
-use std::fmt::Write as _;
-
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -133,7 +131,6 @@ impl Shop {
     fn update(&mut self) -> String {
         let index = self.any_live();
         let id = self.live[index];
-        let mut sql = String::from("UPDATE users SET updated_at = clock_timestamp()");
         let change = match self.random.random_range(0..6) {
             0 => "email_verified = NOT email_verified".to_owned(),
             1 => "onboarded = true".to_owned(),
@@ -145,9 +142,7 @@ impl Shop {
                 email(self.random.random_range(1..1_000_000))
             ),
         };
-        // Writing to a string cannot fail.
-        let _ = write!(sql, ", {change} WHERE id = {id}");
-        sql
+        format!("UPDATE users SET updated_at = clock_timestamp(), {change} WHERE id = {id}")
     }
 
     fn rekey(&mut self) -> String {
