@@ -1,1 +1,10 @@
-//! End-to-end tests.
+//! What end-to-end tests, the demo and the soak check a run against. Nothing here shares code with
+//! the product: the source is asked in SQL, ClickHouse over HTTP, Kafka by a plain consumer.
+
+mod audit;
+mod copy;
+mod topic;
+
+pub use audit::Audit;
+pub use copy::{Difference, differences, wait_equal};
+pub use topic::{Record, read_committed};

@@ -96,10 +96,9 @@ impl Error {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Error::Unreachable { .. }
-            | Error::Io(_)
-            | Error::Silent(_)
-            | Error::Ended => Disposition::Retry,
+            Error::Unreachable { .. } | Error::Io(_) | Error::Silent(_) | Error::Ended => {
+                Disposition::Retry
+            }
             Error::Server { code, .. } if passing(code) => Disposition::Retry,
             Error::Query(error) if query_passing(error) => Disposition::Retry,
             Error::Url(_)
@@ -145,7 +144,10 @@ fn query_passing(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => passing(code.code()),
         // No SQLSTATE: the connection itself failed.
-        None => error.is_closed() || std::error::Error::source(error).is_some_and(|s| s.is::<io::Error>()),
+        None => {
+            error.is_closed()
+                || std::error::Error::source(error).is_some_and(|s| s.is::<io::Error>())
+        }
     }
 }
 
@@ -166,7 +168,9 @@ fn query_sentence(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => server_sentence(db.code().code(), db.message()),
         None if error.is_closed() => "the connection to the source closed".to_owned(),
-        None => "a query to the source failed; check host, port and that PostgreSQL runs".to_owned(),
+        None => {
+            "a query to the source failed; check host, port and that PostgreSQL runs".to_owned()
+        }
     }
 }
 
@@ -176,8 +180,13 @@ mod tests {
 
     #[test]
     fn a_wrong_password_halts_and_a_shutdown_is_waited_out() {
-        let server =
-            |code: &str| Error::Server { code: code.into(), message: "x".into() }.disposition();
+        let server = |code: &str| {
+            Error::Server {
+                code: code.into(),
+                message: "x".into(),
+            }
+            .disposition()
+        };
         assert_eq!(server("28P01"), Disposition::Halt);
         assert_eq!(server("57P01"), Disposition::Retry);
         assert_eq!(server("55006"), Disposition::Retry);

@@ -47,7 +47,11 @@ pub enum Frame {
 
 impl Default for Frames {
     fn default() -> Self {
-        Frames { bytes: vec![0; BUFFER_BYTES], filled: 0, parsed: 0 }
+        Frames {
+            bytes: vec![0; BUFFER_BYTES],
+            filled: 0,
+            parsed: 0,
+        }
     }
 }
 
@@ -80,7 +84,9 @@ impl Frames {
     /// The server's error, or a message that has no place in the stream.
     pub fn next(&mut self) -> Result<Option<Frame>, Error> {
         let rest = &self.bytes[self.parsed..self.filled];
-        let Some((header, _)) = rest.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let Some((header, _)) = rest.split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
         let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
         if !(4..=1 << 30).contains(&len) {
             return Err(Error::Protocol(char::from(header[0])));
@@ -145,10 +151,12 @@ fn copy_data(payload: &[u8], offset: usize) -> Result<Frame, Error> {
             lsn: lsn(1).unwrap_or_default(),
             server_end: lsn(9).unwrap_or_default(),
         }),
-        b'k' => lsn(1).zip(payload.get(17)).map(|(server_end, reply)| Frame::Keepalive {
-            server_end,
-            reply: *reply == 1,
-        }),
+        b'k' => lsn(1)
+            .zip(payload.get(17))
+            .map(|(server_end, reply)| Frame::Keepalive {
+                server_end,
+                reply: *reply == 1,
+            }),
         _ => None,
     };
     frame.ok_or(Error::Protocol(char::from(kind)))
@@ -157,10 +165,17 @@ fn copy_data(payload: &[u8], offset: usize) -> Result<Frame, Error> {
 /// The fields of an error message: a type byte and a C string each.
 fn refusal(body: &[u8]) -> Error {
     let field = |kind| {
-        let found = body.split(|byte| *byte == 0).find(|field| field.first() == Some(&kind));
-        found.map_or_else(String::new, |field| String::from_utf8_lossy(&field[1..]).into_owned())
+        let found = body
+            .split(|byte| *byte == 0)
+            .find(|field| field.first() == Some(&kind));
+        found.map_or_else(String::new, |field| {
+            String::from_utf8_lossy(&field[1..]).into_owned()
+        })
     };
-    Error::Server { code: field(b'C'), message: field(b'M') }
+    Error::Server {
+        code: field(b'C'),
+        message: field(b'M'),
+    }
 }
 
 #[cfg(test)]
@@ -205,7 +220,10 @@ mod tests {
         let bytes = copy(&payload);
         frames.spare()[..bytes.len()].copy_from_slice(&bytes);
         frames.advance(bytes.len());
-        let keepalive = Frame::Keepalive { server_end: Lsn(0x77), reply: true };
+        let keepalive = Frame::Keepalive {
+            server_end: Lsn(0x77),
+            reply: true,
+        };
         assert_eq!(frames.next().unwrap(), Some(keepalive));
         assert_eq!(frames.next().unwrap(), None);
     }
@@ -214,7 +232,10 @@ mod tests {
     fn a_server_error_is_told_in_its_own_words() {
         let body = b"SFATAL\0C57P01\0Mterminating connection\0\0";
         let error = refusal(body);
-        assert!(matches!(error, Error::Server { ref code, .. } if code == "57P01"), "{error}");
+        assert!(
+            matches!(error, Error::Server { ref code, .. } if code == "57P01"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,1 +1,32 @@
-//! Support.
+//! The real services that Tailwater's tests, demo and benches talk to, started from scratch on free
+//! loopback ports and gone again when the process that wanted them is gone, however it ended.
+//!
+//! * [`setup`] brings a Debian 12 machine to readiness and is a no-op once it is ready.
+//! * [`Postgres`], [`Kafka`]: servers with their own data directory; `shared()` gives the one of this
+//!   process, `start()` one of your own to stop, crash and restart.
+//! * [`TailwaterProcess`]: the real binary, to be killed and started again.
+//! * [`wait_until`]: the only way to wait for anything.
+
+pub mod cache;
+mod certificates;
+mod child;
+mod download;
+mod http;
+mod kafka;
+mod port;
+mod postgres;
+mod progress;
+mod scratch;
+pub mod setup;
+mod tailwater;
+mod wait;
+pub mod workload;
+
+pub use certificates::Certificates;
+pub use http::{HttpResponse, http_get, http_request};
+pub use kafka::{Kafka, SASL_PASSWORD, SASL_USER};
+pub use port::free_port;
+pub use postgres::{Database, Postgres, PostgresOptions, PostgresVersion};
+pub use scratch::{Scratch, sweep_scratch, unique_name};
+pub use tailwater::{Tailwater, TailwaterProcess, workspace_root};
+pub use wait::{wait_for, wait_until, wait_until_async};

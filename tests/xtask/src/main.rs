@@ -1,2 +1,44 @@
-//! Tasks.
-fn main() {}
+//! The project's own commands, as `cargo xtask <command>`.
+#![expect(clippy::print_stdout, reason = "a command-line tool talks on stdout")]
+
+mod demo;
+mod guests;
+mod interrupt;
+mod services;
+mod steps;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Tailwater's own tooling; every command sets the machine up first if that is still to be done.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install and fetch what the build, the tests and the demo need; nothing to do the second time.
+    Setup,
+    /// Build everything, the plugins in every language too, and run all tests.
+    Test(test::Options),
+    /// Build the plugins into target/plugins.
+    Guests,
+    /// Start PostgreSQL 15 and 18 and Kafka, print their addresses, stop them at Ctrl-C.
+    Services,
+    /// Run a shop's database through Tailwater and show it on the terminal.
+    Demo(demo::Options),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Task::Setup => steps::setup(),
+        Task::Test(options) => test::run(&options),
+        Task::Guests => steps::setup().and_then(|()| steps::guests()),
+        Task::Services => services::run(),
+        Task::Demo(options) => demo::run(&options),
+    }
+}

@@ -1,0 +1,81 @@
+//! The steps that the commands have in common, each announced and timed.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use tailwater_test_support::{setup as machine, workspace_root};
+
+use crate::guests::build_guests;
+
+/// Runs one step and says how long it took.
+pub(crate) fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("== {title}");
+    let start = Instant::now();
+    let outcome = work().with_context(|| format!("{title} failed"))?;
+    println!("== {title}: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(outcome)
+}
+
+pub(crate) fn setup() -> Result<()> {
+    step("setting the machine up", machine::everything)
+}
+
+pub(crate) fn guests() -> Result<()> {
+    step("building the plugins", || {
+        for plugin in build_guests(&workspace_root())? {
+            println!("{}", plugin.display());
+        }
+        Ok(())
+    })
+}
+
+/// Builds the `tailwater` binary; where it is.
+pub(crate) fn binary() -> Result<PathBuf> {
+    step("building tailwater", || {
+        run(cargo().args(["build", "--package", "tailwater", "--bin", "tailwater"]))?;
+        Ok(target_directory().join("debug/tailwater"))
+    })
+}
+
+/// The environment in which tests find what was built for them.
+pub(crate) fn test_environment(binary: PathBuf) -> Result<Vec<(&'static str, OsString)>> {
+    Ok(vec![
+        ("TAILWATER_BIN", binary.into()),
+        ("TAILWATER_PLUGINS", plugins_directory().into()),
+        ("TAILWATER_LIBCHDB", machine::chdb_library()?.into()),
+        (
+            "TAILWATER_CACHE",
+            tailwater_test_support::cache::directory()?.into(),
+        ),
+    ])
+}
+
+/// Where built plugins are, as `<name>.wasm`.
+pub(crate) fn plugins_directory() -> PathBuf {
+    target_directory().join("plugins")
+}
+
+pub(crate) fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace_root().join("target"), PathBuf::from)
+}
+
+/// The cargo that runs us, in the workspace's root.
+pub(crate) fn cargo() -> Command {
+    let program = std::env::var_os("CARGO");
+    let mut command = Command::new(program.as_deref().unwrap_or(OsStr::new("cargo")));
+    command.current_dir(workspace_root());
+    command
+}
+
+/// Runs a command with our own output; its failure is an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("run {command:?}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
