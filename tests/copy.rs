@@ -42,7 +42,8 @@ impl Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sample = |rows: &[String]| rows.iter().take(3).cloned().collect::<Vec<_>>().join("\n  ");
+        let sample =
+            |rows: &[String]| rows.iter().take(3).cloned().collect::<Vec<_>>().join("\n  ");
         write!(
             f,
             "{} of {} rows missing, {} surplus, {} doubled\nmissing:\n  {}\nsurplus:\n  {}",
@@ -84,7 +85,8 @@ fn query(http_url: &str, sql: &str) -> Result<Vec<String>> {
     let answer = http_get(&format!("{http_url}/v0/sql?format=ndjson&q={encoded}"))?;
     ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
     let line = |line: &str| -> Result<String> {
-        let row: serde_json::Value = serde_json::from_str(line).context("parse an answer's line")?;
+        let row: serde_json::Value =
+            serde_json::from_str(line).context("parse an answer's line")?;
         Ok(row["line"].as_str().context("find `line`")?.to_owned())
     };
     answer.text().lines().map(line).collect()

@@ -69,12 +69,7 @@ mod tests {
     fn the_slot_position_never_moves_back() {
         let ack = SlotAck::default();
         ack.start_at(Lsn(10));
-        let at = |lsn| {
-            Durable(LogPoint {
-                confirm: Lsn(lsn),
-                ..LogPoint::default()
-            })
-        };
+        let at = |lsn| Durable(LogPoint { confirm: Lsn(lsn), ..LogPoint::default() });
         ack.advance(at(30));
         ack.advance(at(20));
         assert_eq!(ack.confirmed(), Lsn(30));

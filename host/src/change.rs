@@ -58,15 +58,9 @@ pub struct Cell {
 
 impl Cell {
     /// SQL NULL.
-    pub const NULL: Cell = Cell {
-        start: 0,
-        len: u32::MAX,
-    };
+    pub const NULL: Cell = Cell { start: 0, len: u32::MAX };
     /// A TOASTed value that was not sent.
-    pub const UNCHANGED: Cell = Cell {
-        start: 0,
-        len: u32::MAX - 1,
-    };
+    pub const UNCHANGED: Cell = Cell { start: 0, len: u32::MAX - 1 };
 
     /// A cell whose text is `arena[start..start + len]`.
     #[must_use]
@@ -153,10 +147,7 @@ impl Changes {
     /// An empty batch over text that is already there; cells may point into it.
     #[must_use]
     pub fn over(arena: Vec<u8>) -> Changes {
-        Changes {
-            arena,
-            ..Changes::default()
-        }
+        Changes { arena, ..Changes::default() }
     }
 
     /// Gives the batch the read buffer that its cells were pushed for.
@@ -200,10 +191,7 @@ impl Changes {
     /// The position of a change.
     #[must_use]
     pub fn position(&self, change: &Change) -> Position {
-        Position {
-            commit: self.transaction(change).commit,
-            ordinal: change.ordinal,
-        }
+        Position { commit: self.transaction(change).commit, ordinal: change.ordinal }
     }
 
     /// The cell of a row's column.
@@ -221,10 +209,7 @@ impl Changes {
 
     /// Interns a table version and gives its index; cheap when it is the one used last.
     pub fn intern_table(&mut self, table: &Arc<Table>) -> u32 {
-        let found = self
-            .tables
-            .iter()
-            .rposition(|known| Arc::ptr_eq(known, table));
+        let found = self.tables.iter().rposition(|known| Arc::ptr_eq(known, table));
         let index = found.unwrap_or_else(|| {
             self.tables.push(Arc::clone(table));
             self.tables.len() - 1
@@ -253,10 +238,7 @@ impl Changes {
     pub fn push_text(&mut self, text: &[u8]) -> Cell {
         let start = u32::try_from(self.arena.len()).expect("a batch's arena is below 4 GiB");
         self.arena.extend_from_slice(text);
-        Cell::text(
-            start,
-            u32::try_from(text.len()).expect("a value is below 4 GiB"),
-        )
+        Cell::text(start, u32::try_from(text.len()).expect("a value is below 4 GiB"))
     }
 
     /// Lets `write` append text to the arena and gives the cell that points to it.
@@ -264,10 +246,7 @@ impl Changes {
         let start = self.arena.len();
         write(&mut self.arena);
         let len = u32::try_from(self.arena.len() - start).expect("a value is below 4 GiB");
-        Cell::text(
-            u32::try_from(start).expect("a batch's arena is below 4 GiB"),
-            len,
-        )
+        Cell::text(u32::try_from(start).expect("a batch's arena is below 4 GiB"), len)
     }
 
     /// Replaces the cell of a row's column.
@@ -308,13 +287,7 @@ mod tests {
             default: None,
         };
         let columns = vec![column("id", true), column("note", false)];
-        Arc::new(Table::new(
-            1,
-            "public".into(),
-            "t".into(),
-            columns,
-            ReplicaIdentity::Default,
-        ))
+        Arc::new(Table::new(1, "public".into(), "t".into(), columns, ReplicaIdentity::Default))
     }
 
     fn push_row(changes: &mut Changes, values: &[&str]) -> Row {

@@ -61,9 +61,7 @@ impl DeadLetter {
     ) -> DeadLetter {
         let table = changes.table(change);
         let row = |row: Option<Row>| {
-            row.map_or(Json::Null, |row| {
-                Json::Object(row_as_json(changes, table, row))
-            })
+            row.map_or(Json::Null, |row| Json::Object(row_as_json(changes, table, row)))
         };
         let mut original = Map::new();
         original.insert("before".into(), row(change.old.row()));
@@ -87,7 +85,5 @@ fn row_as_json(changes: &Changes, table: &Table, row: Row) -> Map<String, Json> 
         Value::Text(text) => Some(Json::String(String::from_utf8_lossy(text).into_owned())),
     };
     let columns = table.columns.iter().enumerate();
-    columns
-        .filter_map(|(index, column)| Some((column.name.clone(), cell(index)?)))
-        .collect()
+    columns.filter_map(|(index, column)| Some((column.name.clone(), cell(index)?))).collect()
 }

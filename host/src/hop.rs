@@ -22,11 +22,7 @@ pub struct Hop<P> {
 impl<P> Hop<P> {
     /// A batch of which nothing was set aside yet.
     pub fn new(changes: Changes, point: P) -> Hop<P> {
-        Hop {
-            changes,
-            dead_letters: Vec::new(),
-            point,
-        }
+        Hop { changes, dead_letters: Vec::new(), point }
     }
 }
 

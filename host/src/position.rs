@@ -74,10 +74,7 @@ impl FromStr for Position {
         let syntax = || LsnSyntax(text.to_owned());
         let (commit, ordinal) = text.split_once(':').ok_or_else(syntax)?;
         let ordinal = ordinal.parse().map_err(|_| syntax())?;
-        Ok(Position {
-            commit: commit.parse()?,
-            ordinal,
-        })
+        Ok(Position { commit: commit.parse()?, ordinal })
     }
 }
 
@@ -96,20 +93,14 @@ mod tests {
 
     #[test]
     fn position_round_trips_through_text() {
-        let position = Position {
-            commit: Lsn(0x1_0000_0002),
-            ordinal: 7,
-        };
+        let position = Position { commit: Lsn(0x1_0000_0002), ordinal: 7 };
         assert_eq!(position.to_string(), "1/2:7");
         assert_eq!("1/2:7".parse(), Ok(position));
     }
 
     #[test]
     fn versions_order_as_positions_do() {
-        let at = |commit, ordinal| Position {
-            commit: Lsn(commit),
-            ordinal,
-        };
+        let at = |commit, ordinal| Position { commit: Lsn(commit), ordinal };
         assert!(at(1, u64::MAX).version() < at(2, 0).version());
         assert!(at(2, 1).version() < at(2, 2).version());
     }

@@ -129,14 +129,7 @@ impl Table {
         columns: Vec<Column>,
         identity: ReplicaIdentity,
     ) -> Table {
-        let mut table = Table {
-            oid,
-            schema,
-            name,
-            columns,
-            identity,
-            fingerprint: 0,
-        };
+        let mut table = Table { oid, schema, name, columns, identity, fingerprint: 0 };
         let text = serde_json::to_vec(&table).expect("a table has only plain fields");
         let digest = Sha256::digest(&text);
         table.fingerprint = u64::from_be_bytes(digest[..8].try_into().expect("32 bytes"));
@@ -145,11 +138,7 @@ impl Table {
 
     /// Indices of the key columns, in table order.
     pub fn key(&self) -> impl Iterator<Item = usize> + '_ {
-        self.columns
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| column.key)
-            .map(|(index, _)| index)
+        self.columns.iter().enumerate().filter(|(_, column)| column.key).map(|(index, _)| index)
     }
 
     /// Whether rows can be told apart at all.
@@ -167,10 +156,7 @@ impl Table {
     /// The name users write in settings: `public.users`.
     #[must_use]
     pub fn full_name(&self) -> TableName {
-        TableName {
-            schema: self.schema.clone(),
-            name: self.name.clone(),
-        }
+        TableName { schema: self.schema.clone(), name: self.name.clone() }
     }
 }
 

@@ -82,13 +82,7 @@ pub async fn define(client: &Client, relation: &Relation) -> Result<Table, Error
     for column in &relation.columns {
         columns.push(define_column(client, column, known.remove(&column.name), relation).await?);
     }
-    let Relation {
-        oid,
-        schema,
-        name,
-        identity,
-        ..
-    } = relation.clone();
+    let Relation { oid, schema, name, identity, .. } = relation.clone();
     Ok(Table::new(oid, schema, name, columns, identity))
 }
 
@@ -156,12 +150,7 @@ fn column_type<'a>(
 
 /// Object ids as `pg_type.dat` fixes them.
 fn built_in(oid: Oid, modifier: i32) -> Option<ColumnType> {
-    let digits = || {
-        u8::try_from(modifier)
-            .ok()
-            .filter(|digits| *digits <= 6)
-            .unwrap_or(6)
-    };
+    let digits = || u8::try_from(modifier).ok().filter(|digits| *digits <= 6).unwrap_or(6);
     Some(match oid {
         16 => ColumnType::Bool,
         17 => ColumnType::Bytea,
@@ -267,14 +256,8 @@ pub async fn published(
         "NULL::text[] AS attnames, NULL::text AS rowfilter"
     };
     let mut tables = Vec::new();
-    for row in client
-        .query(&PUBLISHED.replace("{columns}", columns), &[&publication])
-        .await?
-    {
-        let name = TableName {
-            schema: row.get(0),
-            name: row.get(1),
-        };
+    for row in client.query(&PUBLISHED.replace("{columns}", columns), &[&publication]).await? {
+        let name = TableName { schema: row.get(0), name: row.get(1) };
         let identity = match row.get::<_, String>(3).as_str() {
             "f" => ReplicaIdentity::Full,
             "n" => ReplicaIdentity::Nothing,
@@ -335,10 +318,7 @@ mod tests {
             ("42", Some("42")),
             ("'-1'::integer", Some("-1")),
             ("'it''s'::text", Some("it's")),
-            (
-                "'2023-08-17 10:30:00'::timestamp without time zone",
-                Some("2023-08-17 10:30:00"),
-            ),
+            ("'2023-08-17 10:30:00'::timestamp without time zone", Some("2023-08-17 10:30:00")),
             ("'x'::character varying(40)", Some("x")),
             ("now()", None),
             ("nextval('users_id_seq'::regclass)", None),

@@ -98,13 +98,8 @@ impl Connection {
                 self.send(|out| frontend::password_message(hash.as_bytes(), out))?;
             }
             Message::AuthenticationSasl(body) => {
-                if !body
-                    .mechanisms()
-                    .any(|mechanism| Ok(mechanism == SCRAM_SHA_256))?
-                {
-                    return Err(Error::Authentication(
-                        "a SASL mechanism other than SCRAM-SHA-256",
-                    ));
+                if !body.mechanisms().any(|mechanism| Ok(mechanism == SCRAM_SHA_256))? {
+                    return Err(Error::Authentication("a SASL mechanism other than SCRAM-SHA-256"));
                 }
                 self.scram(password()?)?;
             }
@@ -299,12 +294,10 @@ fn connect(url: &SourceUrl, host: &Host, port: u16) -> Result<Socket, Error> {
         Host::Unix(directory) => {
             let path = directory.join(format!(".s.PGSQL.{port}"));
             let connected = UnixStream::connect(&path);
-            connected
-                .map(Socket::Unix)
-                .map_err(|source| Error::Unreachable {
-                    endpoint: path.display().to_string(),
-                    source,
-                })
+            connected.map(Socket::Unix).map_err(|source| Error::Unreachable {
+                endpoint: path.display().to_string(),
+                source,
+            })
         }
         Host::Tcp(name) => {
             let endpoint = format!("{name}:{port}");

@@ -180,13 +180,8 @@ mod tests {
 
     #[test]
     fn a_wrong_password_halts_and_a_shutdown_is_waited_out() {
-        let server = |code: &str| {
-            Error::Server {
-                code: code.into(),
-                message: "x".into(),
-            }
-            .disposition()
-        };
+        let server =
+            |code: &str| Error::Server { code: code.into(), message: "x".into() }.disposition();
         assert_eq!(server("28P01"), Disposition::Halt);
         assert_eq!(server("57P01"), Disposition::Retry);
         assert_eq!(server("55006"), Disposition::Retry);

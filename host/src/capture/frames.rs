@@ -47,11 +47,7 @@ pub enum Frame {
 
 impl Default for Frames {
     fn default() -> Self {
-        Frames {
-            bytes: vec![0; BUFFER_BYTES],
-            filled: 0,
-            parsed: 0,
-        }
+        Frames { bytes: vec![0; BUFFER_BYTES], filled: 0, parsed: 0 }
     }
 }
 
@@ -153,10 +149,7 @@ fn copy_data(payload: &[u8], offset: usize) -> Result<Frame, Error> {
         }),
         b'k' => lsn(1)
             .zip(payload.get(17))
-            .map(|(server_end, reply)| Frame::Keepalive {
-                server_end,
-                reply: *reply == 1,
-            }),
+            .map(|(server_end, reply)| Frame::Keepalive { server_end, reply: *reply == 1 }),
         _ => None,
     };
     frame.ok_or(Error::Protocol(char::from(kind)))
@@ -165,17 +158,10 @@ fn copy_data(payload: &[u8], offset: usize) -> Result<Frame, Error> {
 /// The fields of an error message: a type byte and a C string each.
 fn refusal(body: &[u8]) -> Error {
     let field = |kind| {
-        let found = body
-            .split(|byte| *byte == 0)
-            .find(|field| field.first() == Some(&kind));
-        found.map_or_else(String::new, |field| {
-            String::from_utf8_lossy(&field[1..]).into_owned()
-        })
+        let found = body.split(|byte| *byte == 0).find(|field| field.first() == Some(&kind));
+        found.map_or_else(String::new, |field| String::from_utf8_lossy(&field[1..]).into_owned())
     };
-    Error::Server {
-        code: field(b'C'),
-        message: field(b'M'),
-    }
+    Error::Server { code: field(b'C'), message: field(b'M') }
 }
 
 #[cfg(test)]
@@ -220,10 +206,7 @@ mod tests {
         let bytes = copy(&payload);
         frames.spare()[..bytes.len()].copy_from_slice(&bytes);
         frames.advance(bytes.len());
-        let keepalive = Frame::Keepalive {
-            server_end: Lsn(0x77),
-            reply: true,
-        };
+        let keepalive = Frame::Keepalive { server_end: Lsn(0x77), reply: true };
         assert_eq!(frames.next().unwrap(), Some(keepalive));
         assert_eq!(frames.next().unwrap(), None);
     }
@@ -232,10 +215,7 @@ mod tests {
     fn a_server_error_is_told_in_its_own_words() {
         let body = b"SFATAL\0C57P01\0Mterminating connection\0\0";
         let error = refusal(body);
-        assert!(
-            matches!(error, Error::Server { ref code, .. } if code == "57P01"),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Server { ref code, .. } if code == "57P01"), "{error}");
     }
 
     #[test]

@@ -122,10 +122,7 @@ impl Capture {
                 wait = BACKOFF.0;
             }
             warn!(error = %report(&error), wait_ms = wait.as_millis(), "source lost; trying again");
-            self.metrics
-                .reconnects
-                .get_or_create(&StepLabels { step: "captured" })
-                .inc();
+            self.metrics.reconnects.get_or_create(&StepLabels { step: "captured" }).inc();
             if self.stopped_within(wait) {
                 return Ok(());
             }
@@ -190,12 +187,8 @@ impl Capture {
             self.resume.snapshots.clear();
         }
         let known = &self.resume.snapshots;
-        let tables: Vec<_> = preflight
-            .tables
-            .iter()
-            .filter(|t| !known.contains_key(&t.name))
-            .cloned()
-            .collect();
+        let tables: Vec<_> =
+            preflight.tables.iter().filter(|t| !known.contains_key(&t.name)).cloned().collect();
         if tables.is_empty() || self.options.snapshot == SnapshotMode::Never {
             self.resume.slot_exists = true;
             return Ok(());
@@ -218,9 +211,7 @@ impl Capture {
             workers: self.options.snapshot_workers,
         };
         self.copy_unless_stopped(plan, out)?;
-        self.resume
-            .snapshots
-            .extend(names.into_iter().map(|name| (name, consistent_at)));
+        self.resume.snapshots.extend(names.into_iter().map(|name| (name, consistent_at)));
         Ok(())
     }
 
@@ -245,10 +236,7 @@ impl Capture {
         name: &str,
         temporary: &str,
     ) -> Result<Export, Error> {
-        info!(
-            slot = name,
-            "creating a slot; this waits for the transactions that are open now"
-        );
+        info!(slot = name, "creating a slot; this waits for the transactions that are open now");
         connection.set_timeout(SLOT_TIMEOUT)?;
         let command = format!(
             "CREATE_REPLICATION_SLOT {} {temporary} LOGICAL pgoutput EXPORT_SNAPSHOT",
@@ -258,19 +246,13 @@ impl Capture {
         let text = |index: usize| row.get(index).cloned().flatten();
         let parsed = text(1).and_then(|lsn| lsn.parse().ok()).zip(text(2));
         let (consistent_at, snapshot) = parsed.ok_or(Error::Protocol('D'))?;
-        Ok(Export {
-            consistent_at,
-            snapshot,
-        })
+        Ok(Export { consistent_at, snapshot })
     }
 
     fn temporary_slot(&self) -> String {
         let tail = format!("_copy_{}", std::process::id());
         let keep = self.options.slot.len().min(63 - tail.len());
-        format!(
-            "{}{tail}",
-            self.options.slot.get(..keep).unwrap_or_default()
-        )
+        format!("{}{tail}", self.options.slot.get(..keep).unwrap_or_default())
     }
 
     fn start_replication(&self) -> String {
@@ -287,10 +269,7 @@ impl Capture {
         self.runtime.block_on(self.shutdown.reached(Phase::Drained));
         let confirmed = self.ack.confirmed();
         let update = stream::status_update(confirmed, confirmed, false);
-        match connection
-            .write_copy(&update)
-            .and_then(|()| connection.end_copy())
-        {
+        match connection.write_copy(&update).and_then(|()| connection.end_copy()) {
             Ok(()) => info!(%confirmed, "confirmed to the slot"),
             Err(error) => warn!(
                 error = %report(&error),

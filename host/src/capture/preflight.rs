@@ -44,11 +44,7 @@ pub async fn check(client: &Client, options: &Options) -> Result<Preflight, Erro
     publication(client, options).await?;
     let tables = catalog::published(client, &options.publication, server_version).await?;
     tables_are_usable(&tables, options)?;
-    Ok(Preflight {
-        server_version,
-        tables,
-        slot,
-    })
+    Ok(Preflight { server_version, tables, slot })
 }
 
 fn unmet<T>(sentence: String) -> Result<T, Error> {
@@ -56,17 +52,11 @@ fn unmet<T>(sentence: String) -> Result<T, Error> {
 }
 
 async fn setting(client: &Client, name: &str) -> Result<String, Error> {
-    Ok(client
-        .query_one("SELECT current_setting($1)", &[&name])
-        .await?
-        .get(0))
+    Ok(client.query_one("SELECT current_setting($1)", &[&name]).await?.get(0))
 }
 
 async fn server(client: &Client) -> Result<i32, Error> {
-    let version = setting(client, "server_version_num")
-        .await?
-        .parse()
-        .unwrap_or(0);
+    let version = setting(client, "server_version_num").await?.parse().unwrap_or(0);
     if version < 140_000 {
         return unmet(format!(
             "the source is PostgreSQL {}; Tailwater needs 14 or later",
@@ -81,10 +71,7 @@ async fn server(client: &Client) -> Result<i32, Error> {
              rds.logical_replication = 1 in the parameter group and reboot)"
         ));
     }
-    let recovering: bool = client
-        .query_one("SELECT pg_is_in_recovery()", &[])
-        .await?
-        .get(0);
+    let recovering: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await?.get(0);
     if recovering {
         return unmet("the source is a standby; connect to the primary".into());
     }
@@ -144,9 +131,7 @@ async fn slot(client: &Client, options: &Options) -> Result<Option<Slot>, Error>
         });
     }
     let confirmed: Option<tokio_postgres::types::PgLsn> = row.get(4);
-    Ok(confirmed.map(|lsn| Slot {
-        confirmed: Lsn(lsn.into()),
-    }))
+    Ok(confirmed.map(|lsn| Slot { confirmed: Lsn(lsn.into()) }))
 }
 
 async fn slot_can_be_made(client: &Client, options: &Options) -> Result<(), Error> {
@@ -186,11 +171,7 @@ async fn publication(client: &Client, options: &Options) -> Result<(), Error> {
                 name = quote_ident(name)
             );
             client.batch_execute(&sql).await?;
-            info!(
-                publication = name,
-                tables = wanted.len(),
-                "created the publication"
-            );
+            info!(publication = name, tables = wanted.len(), "created the publication");
         }
         Some(row) if row.get::<_, Option<bool>>(1) == Some(true) => {
             complete(client, name, &wanted).await?;
@@ -205,17 +186,11 @@ async fn complete(client: &Client, publication: &str, wanted: &[TableName]) -> R
     let listed = "SELECT schemaname::text, tablename::text FROM pg_publication_tables
          WHERE pubname = $1";
     let rows = client.query(listed, &[&publication]).await?;
-    let name = |row: &tokio_postgres::Row| TableName {
-        schema: row.get(0),
-        name: row.get(1),
-    };
+    let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
     let listed: Vec<TableName> = rows.iter().map(name).collect();
     for table in wanted.iter().filter(|table| !listed.contains(table)) {
-        let add = format!(
-            "ALTER PUBLICATION {} ADD TABLE {}",
-            quote_ident(publication),
-            quote(table)
-        );
+        let add =
+            format!("ALTER PUBLICATION {} ADD TABLE {}", quote_ident(publication), quote(table));
         client.batch_execute(&add).await?;
         info!(publication, %table, "added a table to the publication");
     }
@@ -237,10 +212,7 @@ async fn wanted_tables(client: &Client, options: &Options) -> Result<Vec<TableNa
     let mut wanted = Vec::new();
     let mut all = Vec::new();
     for row in client.query(USER_TABLES, &[]).await? {
-        let table = TableName {
-            schema: row.get(0),
-            name: row.get(1),
-        };
+        let table = TableName { schema: row.get(0), name: row.get(1) };
         let text = table.to_string();
         let named = options.tables.contains(&text);
         let keyed: bool = row.get(2);
@@ -293,11 +265,7 @@ fn tables_are_usable(tables: &[Published], options: &Options) -> Result<(), Erro
 /// A table's name as SQL.
 #[must_use]
 pub fn quote(table: &TableName) -> String {
-    format!(
-        "{}.{}",
-        quote_ident(&table.schema),
-        quote_ident(&table.name)
-    )
+    format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name))
 }
 
 /// A name as an SQL identifier.
@@ -312,10 +280,7 @@ mod tests {
 
     #[test]
     fn names_with_quotes_stay_one_identifier() {
-        let table = TableName {
-            schema: "a\"b".into(),
-            name: "c; drop".into(),
-        };
+        let table = TableName { schema: "a\"b".into(), name: "c; drop".into() };
         assert_eq!(quote(&table), r#""a""b"."c; drop""#);
     }
 }

@@ -20,9 +20,7 @@ impl Progress {
     #[must_use]
     pub fn new(tables: &[Published]) -> Progress {
         if !std::io::stderr().is_terminal() {
-            return Progress {
-                bars: Arc::default(),
-            };
+            return Progress { bars: Arc::default() };
         }
         let all = MultiProgress::new();
         let style = ProgressStyle::with_template(
@@ -35,9 +33,7 @@ impl Progress {
             bar.set_message(table.name.to_string());
             (table.name.clone(), bar)
         };
-        Progress {
-            bars: Arc::new(tables.iter().map(bar).collect()),
-        }
+        Progress { bars: Arc::new(tables.iter().map(bar).collect()) }
     }
 
     /// Rows were copied.

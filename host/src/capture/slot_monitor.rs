@@ -61,10 +61,5 @@ async fn look(
     };
     let row = open.query_opt(SLOT, &[&slot]).await?;
     *client = Some(open);
-    Ok(row.map(|row| {
-        (
-            row.get(0),
-            row.get::<_, Option<String>>(1).unwrap_or_default(),
-        )
-    }))
+    Ok(row.map(|row| (row.get(0), row.get::<_, Option<String>>(1).unwrap_or_default())))
 }

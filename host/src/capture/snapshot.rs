@@ -133,10 +133,7 @@ impl Worker {
         }
         let (name, consistent_at) = (table.full_name(), self.plan.consistent_at);
         let count = rows.ordinal;
-        let done = SnapshotDone {
-            table: name,
-            consistent_at,
-        };
+        let done = SnapshotDone { table: name, consistent_at };
         self.send(&mut rows, vec![done]).await?;
         self.progress.table_done(&published.name);
         info!(table = %published.name, rows = count, "copied the table");
@@ -147,14 +144,8 @@ impl Worker {
         let changes = std::mem::take(&mut rows.batch);
         self.progress.add(&rows.table.full_name(), changes.len());
         // Neither confirms the slot nor moves the resume position: only the stream does.
-        let point = LogPoint {
-            snapshots,
-            ..LogPoint::default()
-        };
-        self.out
-            .send(Hop::new(changes, point))
-            .await
-            .map_err(|_| Stop::Receiver)
+        let point = LogPoint { snapshots, ..LogPoint::default() };
+        self.out.send(Hop::new(changes, point)).await.map_err(|_| Stop::Receiver)
     }
 }
 
@@ -168,21 +159,14 @@ struct Rows {
 
 impl Rows {
     fn new(table: Arc<Table>, consistent_at: Lsn) -> Rows {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let transaction = Transaction {
             commit: Lsn(consistent_at.0.saturating_sub(1)),
             previous_commit: Lsn(0),
             committed_at: i64::try_from(now.as_micros()).unwrap_or(i64::MAX),
             xid: 0,
         };
-        Rows {
-            table,
-            transaction,
-            ordinal: 0,
-            batch: Changes::default(),
-        }
+        Rows { table, transaction, ordinal: 0, batch: Changes::default() }
     }
 
     fn push_truncate(&mut self) {
@@ -191,11 +175,8 @@ impl Rows {
 
     fn push_line(&mut self, line: &[u8]) -> Result<(), Error> {
         let columns = self.table.columns.len();
-        let row =
-            copy::push_row(line, columns, &mut self.batch).map_err(|source| Error::Snapshot {
-                table: self.table.full_name(),
-                source,
-            })?;
+        let row = copy::push_row(line, columns, &mut self.batch)
+            .map_err(|source| Error::Snapshot { table: self.table.full_name(), source })?;
         self.ordinal += 1;
         self.push(Op::Read, Some(row));
         Ok(())
@@ -220,18 +201,9 @@ impl Rows {
 
 fn copy_statement(table: &Published) -> String {
     let columns = table.relation.columns.iter();
-    let columns = columns
-        .map(|column| quote_ident(&column.name))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let columns = columns.map(|column| quote_ident(&column.name)).collect::<Vec<_>>().join(", ");
     // Children of plain inheritance are tables of their own; partitions belong to their root.
     let only = if table.partitioned { "" } else { "ONLY " };
-    let filter = table
-        .filter
-        .as_ref()
-        .map_or_else(String::new, |sql| format!(" WHERE {sql}"));
-    format!(
-        "COPY (SELECT {columns} FROM {only}{}{filter}) TO STDOUT",
-        quote(&table.name)
-    )
+    let filter = table.filter.as_ref().map_or_else(String::new, |sql| format!(" WHERE {sql}"));
+    format!("COPY (SELECT {columns} FROM {only}{}{filter}) TO STDOUT", quote(&table.name))
 }

@@ -64,11 +64,7 @@ impl SourceUrl {
             config.host("localhost");
         }
         let mut tls = TlsOptions::from_words(&words)?;
-        if config
-            .get_hosts()
-            .iter()
-            .all(|host| matches!(host, Host::Unix(_)))
-        {
+        if config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) {
             // As libpq has it: sslmode says nothing about unix sockets.
             tls.mode = Tls::Disable;
         }
@@ -85,12 +81,8 @@ impl SourceUrl {
             let user = config.get_user().unwrap_or_default().to_owned();
             config.dbname(user);
         }
-        let options = config
-            .get_options()
-            .map_or_else(String::new, |own| format!("{own} "));
-        config
-            .options(format!("{options}{SESSION}"))
-            .application_name("tailwater");
+        let options = config.get_options().map_or_else(String::new, |own| format!("{own} "));
+        config.options(format!("{options}{SESSION}")).application_name("tailwater");
         Ok(SourceUrl { config, tls })
     }
 
@@ -116,11 +108,7 @@ impl SourceUrl {
     pub fn endpoints(&self) -> impl Iterator<Item = (&Host, u16)> {
         let ports = self.config.get_ports();
         let port = move |index: usize| *ports.get(index).or(ports.first()).unwrap_or(&5432);
-        self.config
-            .get_hosts()
-            .iter()
-            .enumerate()
-            .map(move |(index, host)| (host, port(index)))
+        self.config.get_hosts().iter().enumerate().map(move |(index, host)| (host, port(index)))
     }
 }
 
@@ -131,12 +119,7 @@ impl fmt::Display for SourceUrl {
             Some((Host::Unix(path), port)) => (path.display().to_string(), port),
             None => (String::new(), 5432),
         };
-        write!(
-            f,
-            "postgres://{}@{host}:{port}/{}",
-            self.user(),
-            self.database()
-        )
+        write!(f, "postgres://{}@{host}:{port}/{}", self.user(), self.database())
     }
 }
 
@@ -148,13 +131,7 @@ impl fmt::Debug for SourceUrl {
 
 impl TlsOptions {
     fn from_words(words: &[(String, String)]) -> Result<TlsOptions, Error> {
-        let word = |key| {
-            words
-                .iter()
-                .rev()
-                .find(|(k, _)| k == key)
-                .map(|(_, v)| v.as_str())
-        };
+        let word = |key| words.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         let file = |key| word(key).map(PathBuf::from);
         let mode = match word("sslmode") {
             Some("disable") => Tls::Disable,

@@ -117,11 +117,7 @@ impl Stream<'_> {
 
     /// Reads once, for no longer than the pending batch may wait.
     fn read(&mut self, state: &mut State) -> Result<(), Error> {
-        let timeout = if state.pending_since.is_some() {
-            self.linger
-        } else {
-            IDLE_READ
-        };
+        let timeout = if state.pending_since.is_some() { self.linger } else { IDLE_READ };
         if timeout != state.read_timeout {
             self.connection.set_timeout(timeout)?;
             state.read_timeout = timeout;
@@ -140,12 +136,7 @@ impl Stream<'_> {
     fn decode(&mut self, state: &mut State) -> Result<(), Error> {
         while let Some(frame) = state.frames.next()? {
             match frame {
-                Frame::Wal {
-                    start,
-                    end,
-                    lsn,
-                    server_end,
-                } => {
+                Frame::Wal { start, end, lsn, server_end } => {
                     state.server_end = state.server_end.max(server_end);
                     let message = state.frames.slice(start, end);
                     match self.decoder.push(message, start, lsn, &mut state.batch)? {
@@ -181,9 +172,7 @@ impl Stream<'_> {
 
     fn is_due(&self, state: &State) -> bool {
         let waited = |since: Instant| since.elapsed() >= self.linger;
-        state
-            .pending_since
-            .is_some_and(|since| waited(since) || state.frames.is_full())
+        state.pending_since.is_some_and(|since| waited(since) || state.frames.is_full())
     }
 
     /// Sends the batch on. While the next stage is busy the server still hears from us; it is not
@@ -201,11 +190,8 @@ impl Stream<'_> {
             *self.delivered = changes.position(last);
         }
         self.observe(state, &changes);
-        let point = LogPoint {
-            confirm: state.confirm,
-            position: *self.delivered,
-            ..LogPoint::default()
-        };
+        let point =
+            LogPoint { confirm: state.confirm, position: *self.delivered, ..LogPoint::default() };
         let mut hop = Hop::new(changes, point);
         loop {
             match self.out.try_send(hop) {
@@ -215,10 +201,7 @@ impl Stream<'_> {
             }
             self.status(state)?;
             let room = tokio::time::timeout(STATUS_MIN_INTERVAL, self.out.reserve());
-            if let Ok(Err(_)) = self
-                .runtime
-                .block_on(async { room.await.map(|r| r.map(drop)) })
-            {
+            if let Ok(Err(_)) = self.runtime.block_on(async { room.await.map(|r| r.map(drop)) }) {
                 return Err(Error::Abandoned);
             }
             state.last_heard = Instant::now();
@@ -232,10 +215,7 @@ impl Stream<'_> {
         self.metrics.count_changes("captured", changes);
         let lag = state.server_end.0.saturating_sub(state.confirm.0);
         let labels = StepLabels { step: "captured" };
-        self.metrics
-            .lag_bytes
-            .get_or_create(&labels)
-            .set(i64::try_from(lag).unwrap_or(i64::MAX));
+        self.metrics.lag_bytes.get_or_create(&labels).set(i64::try_from(lag).unwrap_or(i64::MAX));
     }
 
     /// Tells the server what it may forget: on its request, when that moved, and now and then.
@@ -249,8 +229,7 @@ impl Stream<'_> {
         // Half the silence is over: ask for a sign of life.
         let ask = state.last_heard.elapsed() >= self.silence / 2;
         let received = state.server_end.max(confirmed);
-        self.connection
-            .write_copy(&status_update(received, confirmed, ask))?;
+        self.connection.write_copy(&status_update(received, confirmed, ask))?;
         (state.told, state.last_status, state.reply_now) = (confirmed, Instant::now(), false);
         Ok(())
     }
@@ -259,9 +238,7 @@ impl Stream<'_> {
 /// A standby status update: written, flushed, applied, the clock, whether to answer.
 #[must_use]
 pub fn status_update(received: Lsn, confirmed: Lsn, ask: bool) -> Vec<u8> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH_MICROS;
     let mut update = vec![b'r'];
     for lsn in [received, confirmed, confirmed] {

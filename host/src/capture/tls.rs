@@ -60,11 +60,7 @@ fn verifier(
             })?)
         }
     };
-    Ok(Arc::new(Verifier {
-        trust,
-        inner,
-        provider: Arc::clone(provider),
-    }))
+    Ok(Arc::new(Verifier { trust, inner, provider: Arc::clone(provider) }))
 }
 
 fn roots(file: Option<&Path>) -> Result<RootCertStore, Error> {
@@ -81,10 +77,7 @@ fn open(path: &Path) -> Result<BufReader<File>, Error> {
     let reason = |error: std::io::Error| error.to_string();
     File::open(path)
         .map(BufReader::new)
-        .map_err(|error| Error::Certificate {
-            path: path.to_owned(),
-            reason: reason(error),
-        })
+        .map_err(|error| Error::Certificate { path: path.to_owned(), reason: reason(error) })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -95,10 +88,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
             path: path.to_owned(),
             reason: "it holds no PEM certificate".into(),
         }),
-        Err(error) => Err(Error::Certificate {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        }),
+        Err(error) => Err(Error::Certificate { path: path.to_owned(), reason: error.to_string() }),
     }
 }
 
@@ -108,10 +98,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
         Ok(None) => "it holds no PEM key".to_owned(),
         Err(error) => error.to_string(),
     };
-    Err(Error::Certificate {
-        path: path.to_owned(),
-        reason,
-    })
+    Err(Error::Certificate { path: path.to_owned(), reason })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,8 +160,6 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

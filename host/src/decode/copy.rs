@@ -33,14 +33,7 @@ pub fn push_row(line: &[u8], columns: usize, batch: &mut Changes) -> Result<Row,
             }
         }
     }
-    if sent == columns {
-        Ok(row)
-    } else {
-        Err(Width {
-            sent,
-            expected: columns,
-        })
-    }
+    if sent == columns { Ok(row) } else { Err(Width { sent, expected: columns }) }
 }
 
 fn push_field(field: &[u8], batch: &mut Changes) -> Cell {
@@ -107,20 +100,8 @@ mod tests {
     #[test]
     fn another_number_of_columns_is_an_error() {
         let mut batch = Changes::default();
-        assert_eq!(
-            push_row(b"a\tb\n", 3, &mut batch),
-            Err(Width {
-                sent: 2,
-                expected: 3
-            })
-        );
-        assert_eq!(
-            push_row(b"a\tb\n", 1, &mut batch),
-            Err(Width {
-                sent: 2,
-                expected: 1
-            })
-        );
+        assert_eq!(push_row(b"a\tb\n", 3, &mut batch), Err(Width { sent: 2, expected: 3 }));
+        assert_eq!(push_row(b"a\tb\n", 1, &mut batch), Err(Width { sent: 2, expected: 1 }));
         assert!(push_row(b"\n", 0, &mut batch).is_ok());
     }
 

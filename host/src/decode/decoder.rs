@@ -82,10 +82,7 @@ impl Decoder {
     /// A decoder for a stream that begins anew; changes up to `resume_after` are passed over.
     #[must_use]
     pub fn resuming_after(resume_after: Position) -> Decoder {
-        Decoder {
-            resume_after,
-            ..Decoder::default()
-        }
+        Decoder { resume_after, ..Decoder::default() }
     }
 
     /// Passes over changes of the table that its snapshot already shows.
@@ -109,16 +106,8 @@ impl Decoder {
 
     /// Answers [`Step::Define`].
     pub fn define(&mut self, relation: Relation, table: Arc<Table>) {
-        let skip_before = self
-            .snapshots
-            .get(&table.full_name())
-            .copied()
-            .unwrap_or_default();
-        let known = Known {
-            relation,
-            table: Some(table),
-            skip_before,
-        };
+        let skip_before = self.snapshots.get(&table.full_name()).copied().unwrap_or_default();
+        let known = Known { relation, table: Some(table), skip_before };
         self.tables.insert(known.relation.oid, known);
     }
 
@@ -149,11 +138,9 @@ impl Decoder {
                     self.change(batch, &at, relation, Op::Truncate, None, None)?;
                 }
             }
-            Message::Begin {
-                commit,
-                committed_at,
-                xid,
-            } => self.begin(commit, committed_at, xid)?,
+            Message::Begin { commit, committed_at, xid } => {
+                self.begin(commit, committed_at, xid)?
+            }
             Message::Commit { commit, end } => return self.commit(commit, end),
             Message::Relation(relation) => return Ok(self.relation(relation)),
             Message::Ignored => {}
@@ -166,17 +153,8 @@ impl Decoder {
             return Err(Error::OutOfOrder("begin"));
         }
         let previous_commit = self.previous_commit;
-        let transaction = Transaction {
-            commit,
-            previous_commit,
-            committed_at,
-            xid,
-        };
-        self.open = Some(Open {
-            transaction,
-            index: None,
-            ordinal: 0,
-        });
+        let transaction = Transaction { commit, previous_commit, committed_at, xid };
+        self.open = Some(Open { transaction, index: None, ordinal: 0 });
         Ok(())
     }
 
@@ -208,19 +186,10 @@ impl Decoder {
     ) -> Result<(), Error> {
         let open = self.open.as_mut().ok_or(Error::OutOfOrder("change"))?;
         open.ordinal += 1;
-        let known = self
-            .tables
-            .get(&relation)
-            .ok_or(Error::UnknownRelation(relation))?;
-        let table = known
-            .table
-            .as_ref()
-            .ok_or(Error::UnknownRelation(relation))?;
+        let known = self.tables.get(&relation).ok_or(Error::UnknownRelation(relation))?;
+        let table = known.table.as_ref().ok_or(Error::UnknownRelation(relation))?;
         let commit = open.transaction.commit;
-        let position = Position {
-            commit,
-            ordinal: open.ordinal,
-        };
+        let position = Position { commit, ordinal: open.ordinal };
         if position <= self.resume_after
             || (commit < self.snapshots_until && commit < known.skip_before)
         {
@@ -231,22 +200,11 @@ impl Decoder {
             Some(OldTuple::Key(tuple)) => Old::Key(at.push_row(batch, table, tuple)?),
             Some(OldTuple::Full(tuple)) => Old::Full(at.push_row(batch, table, tuple)?),
         };
-        let new = new
-            .map(|tuple| at.push_row(batch, table, tuple))
-            .transpose()?;
-        let transaction = *open
-            .index
-            .get_or_insert_with(|| batch.push_transaction(open.transaction));
+        let new = new.map(|tuple| at.push_row(batch, table, tuple)).transpose()?;
+        let transaction =
+            *open.index.get_or_insert_with(|| batch.push_transaction(open.transaction));
         let (table, ordinal) = (batch.intern_table(table), open.ordinal);
-        batch.list.push(Change {
-            op,
-            table,
-            transaction,
-            ordinal,
-            lsn: at.lsn,
-            old,
-            new,
-        });
+        batch.list.push(Change { op, table, transaction, ordinal, lsn: at.lsn, old, new });
         Ok(())
     }
 }
@@ -264,11 +222,7 @@ impl At<'_> {
     fn push_row(&self, batch: &mut Changes, table: &Table, tuple: Tuple<'_>) -> Result<Row, Error> {
         let (sent, expected) = (usize::from(tuple.columns), table.columns.len());
         if sent != expected {
-            return Err(Error::Width {
-                table: table.full_name(),
-                sent,
-                expected,
-            });
+            return Err(Error::Width { table: table.full_name(), sent, expected });
         }
         let row = batch.begin_row();
         for cell in tuple.cells() {
@@ -322,23 +276,11 @@ mod tests {
             default: None,
         };
         let columns = relation.columns.iter().map(column).collect();
-        Arc::new(Table::new(
-            7,
-            "public".into(),
-            "t".into(),
-            columns,
-            relation.identity,
-        ))
+        Arc::new(Table::new(7, "public".into(), "t".into(), columns, relation.identity))
     }
 
     fn begin(commit: u64) -> Vec<u8> {
-        [
-            &b"B"[..],
-            &commit.to_be_bytes(),
-            &0i64.to_be_bytes(),
-            &1u32.to_be_bytes(),
-        ]
-        .concat()
+        [&b"B"[..], &commit.to_be_bytes(), &0i64.to_be_bytes(), &1u32.to_be_bytes()].concat()
     }
 
     fn commit(commit: u64, end: u64) -> Vec<u8> {
@@ -358,11 +300,7 @@ mod tests {
             let relation = relation(&["id", "note"]);
             let table = table(&relation);
             decoder.define(relation, table);
-            Feed {
-                decoder,
-                arena: vec![0xAA; 3],
-                batch: Changes::default(),
-            }
+            Feed { decoder, arena: vec![0xAA; 3], batch: Changes::default() }
         }
 
         fn push(&mut self, frame: &[u8]) -> Result<Step, Error> {
@@ -374,13 +312,9 @@ mod tests {
         fn transaction(&mut self, at: u64, rows: &[&str]) {
             self.push(&begin(at)).unwrap();
             for row in rows {
-                self.push(&insert(7, &[Some(row.as_bytes()), None]))
-                    .unwrap();
+                self.push(&insert(7, &[Some(row.as_bytes()), None])).unwrap();
             }
-            assert!(matches!(
-                self.push(&commit(at, at + 8)),
-                Ok(Step::Committed(_))
-            ));
+            assert!(matches!(self.push(&commit(at, at + 8)), Ok(Step::Committed(_))));
         }
 
         fn ids(mut self) -> Vec<(String, String)> {
@@ -390,19 +324,12 @@ mod tests {
                 Value::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
                 other => panic!("{other:?}"),
             };
-            batch
-                .list
-                .iter()
-                .map(|c| (batch.position(c).to_string(), id(c)))
-                .collect()
+            batch.list.iter().map(|c| (batch.position(c).to_string(), id(c))).collect()
         }
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-        expected
-            .iter()
-            .map(|(a, b)| ((*a).into(), (*b).into()))
-            .collect()
+        expected.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect()
     }
 
     #[test]
@@ -410,18 +337,12 @@ mod tests {
         let mut feed = Feed::new(Decoder::default());
         feed.transaction(0x100, &["a", "b"]);
         feed.transaction(0x200, &["c"]);
-        assert_eq!(
-            feed.ids(),
-            pairs(&[("0/100:1", "a"), ("0/100:2", "b"), ("0/200:1", "c")])
-        );
+        assert_eq!(feed.ids(), pairs(&[("0/100:1", "a"), ("0/100:2", "b"), ("0/200:1", "c")]));
     }
 
     #[test]
     fn a_restart_inside_a_transaction_goes_on_after_the_last_delivered_change() {
-        let delivered = Position {
-            commit: Lsn(0x200),
-            ordinal: 1,
-        };
+        let delivered = Position { commit: Lsn(0x200), ordinal: 1 };
         let mut feed = Feed::new(Decoder::resuming_after(delivered));
         feed.transaction(0x100, &["a"]);
         feed.transaction(0x200, &["b", "c"]);
@@ -431,10 +352,7 @@ mod tests {
     #[test]
     fn changes_a_snapshot_shows_are_passed_over() {
         let mut decoder = Decoder::default();
-        let name = TableName {
-            schema: "public".into(),
-            name: "t".into(),
-        };
+        let name = TableName { schema: "public".into(), name: "t".into() };
         decoder.snapshot_taken(name, Lsn(0x200));
         let mut feed = Feed::new(decoder);
         feed.transaction(0x1FF, &["seen by the snapshot"]);
@@ -445,14 +363,8 @@ mod tests {
     #[test]
     fn only_a_new_shape_asks_for_the_catalog() {
         let mut feed = Feed::new(Decoder::default());
-        assert!(matches!(
-            feed.decoder.relation(relation(&["id", "note"])),
-            Step::Continue
-        ));
-        assert!(matches!(
-            feed.decoder.relation(relation(&["id", "note", "x"])),
-            Step::Define(_)
-        ));
+        assert!(matches!(feed.decoder.relation(relation(&["id", "note"])), Step::Continue));
+        assert!(matches!(feed.decoder.relation(relation(&["id", "note", "x"])), Step::Define(_)));
     }
 
     #[test]
@@ -460,22 +372,13 @@ mod tests {
         let mut feed = Feed::new(Decoder::default());
         feed.push(&begin(0x100)).unwrap();
         let error = feed.push(&insert(7, &[None])).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "a row of public.t came with 1 columns, but the table has 2"
-        );
+        assert_eq!(error, "a row of public.t came with 1 columns, but the table has 2");
     }
 
     #[test]
     fn a_change_outside_a_transaction_is_an_error() {
         let mut feed = Feed::new(Decoder::default());
-        assert!(matches!(
-            feed.push(&insert(7, &[None, None])),
-            Err(Error::OutOfOrder(_))
-        ));
-        assert!(matches!(
-            feed.push(&commit(1, 2)),
-            Err(Error::OutOfOrder(_))
-        ));
+        assert!(matches!(feed.push(&insert(7, &[None, None])), Err(Error::OutOfOrder(_))));
+        assert!(matches!(feed.push(&commit(1, 2)), Err(Error::OutOfOrder(_))));
     }
 }

@@ -171,10 +171,7 @@ impl<'a> Message<'a> {
     /// [`Malformed`] if the frame is not exactly one message.
     pub fn parse(frame: &'a [u8]) -> Result<Message<'a>, Malformed> {
         let (&kind, rest) = frame.split_first().ok_or(Malformed::Empty)?;
-        let mut fields = Fields {
-            kind: char::from(kind),
-            rest,
-        };
+        let mut fields = Fields { kind: char::from(kind), rest };
         let message = match kind {
             b'B' => Message::Begin {
                 commit: Lsn(fields.u64("commit LSN")?),
@@ -185,13 +182,8 @@ impl<'a> Message<'a> {
             b'R' => Message::Relation(fields.relation()?),
             b'I' => fields.insert()?,
             b'U' => fields.update()?,
-            b'D' => Message::Delete {
-                relation: fields.u32("relation")?,
-                old: fields.old_tuple()?,
-            },
-            b'T' => Message::Truncate {
-                relations: fields.truncated()?,
-            },
+            b'D' => Message::Delete { relation: fields.u32("relation")?, old: fields.old_tuple()? },
+            b'T' => Message::Truncate { relations: fields.truncated()? },
             b'O' | b'Y' | b'M' => return Ok(Message::Ignored),
             other => return Err(Malformed::UnknownMessage(other)),
         };
@@ -203,10 +195,7 @@ impl<'a> Message<'a> {
 impl<'a> Tuple<'a> {
     /// The cells in column order. The tuple was checked when the message was parsed.
     pub fn cells(self) -> impl Iterator<Item = TupleCell<'a>> {
-        let mut fields = Fields {
-            kind: 't',
-            rest: self.bytes,
-        };
+        let mut fields = Fields { kind: 't', rest: self.bytes };
         (0..self.columns).map_while(move |_| fields.cell().ok())
     }
 }
@@ -219,20 +208,14 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], Malformed> {
-        let truncated = Malformed::Truncated {
-            kind: self.kind,
-            field,
-        };
+        let truncated = Malformed::Truncated { kind: self.kind, field };
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
-        let truncated = Malformed::Truncated {
-            kind: self.kind,
-            field,
-        };
+        let truncated = Malformed::Truncated { kind: self.kind, field };
         let (taken, rest) = self.rest.split_first_chunk().ok_or(truncated)?;
         self.rest = rest;
         Ok(*taken)
@@ -260,17 +243,12 @@ impl<'a> Fields<'a> {
     }
 
     fn string(&mut self, field: &'static str) -> Result<String, Malformed> {
-        let end = memchr::memchr(0, self.rest).ok_or(Malformed::Truncated {
-            kind: self.kind,
-            field,
-        })?;
+        let end =
+            memchr::memchr(0, self.rest).ok_or(Malformed::Truncated { kind: self.kind, field })?;
         let bytes = self.take(end, field)?;
         self.take(1, field)?;
         let text = std::str::from_utf8(bytes);
-        text.map(str::to_owned).map_err(|_| Malformed::NotUtf8 {
-            kind: self.kind,
-            field,
-        })
+        text.map(str::to_owned).map_err(|_| Malformed::NotUtf8 { kind: self.kind, field })
     }
 
     fn commit(&mut self) -> Result<Message<'a>, Malformed> {
@@ -285,11 +263,7 @@ impl<'a> Fields<'a> {
         let oid = self.u32("relation")?;
         let schema = self.string("schema name")?;
         // The stream writes pg_catalog as the empty string.
-        let schema = if schema.is_empty() {
-            "pg_catalog".to_owned()
-        } else {
-            schema
-        };
+        let schema = if schema.is_empty() { "pg_catalog".to_owned() } else { schema };
         let name = self.string("table name")?;
         let identity = match self.u8("replica identity")? {
             b'd' => ReplicaIdentity::Default,
@@ -308,22 +282,13 @@ impl<'a> Fields<'a> {
                 type_modifier: i32::from_be_bytes(self.array("column type modifier")?),
             });
         }
-        Ok(Relation {
-            oid,
-            schema,
-            name,
-            identity,
-            columns,
-        })
+        Ok(Relation { oid, schema, name, identity, columns })
     }
 
     fn insert(&mut self) -> Result<Message<'a>, Malformed> {
         let relation = self.u32("relation")?;
         match self.u8("tuple mark")? {
-            b'N' => Ok(Message::Insert {
-                relation,
-                new: self.tuple()?,
-            }),
+            b'N' => Ok(Message::Insert { relation, new: self.tuple()? }),
             byte => Err(self.unknown("tuple mark", byte)),
         }
     }
@@ -335,11 +300,7 @@ impl<'a> Fields<'a> {
             _ => Some(self.old_tuple()?),
         };
         match self.u8("tuple mark")? {
-            b'N' => Ok(Message::Update {
-                relation,
-                old,
-                new: self.tuple()?,
-            }),
+            b'N' => Ok(Message::Update { relation, old, new: self.tuple()? }),
             byte => Err(self.unknown("tuple mark", byte)),
         }
     }
@@ -387,20 +348,13 @@ impl<'a> Fields<'a> {
     }
 
     fn unknown(&self, what: &'static str, byte: u8) -> Malformed {
-        Malformed::UnknownMark {
-            kind: self.kind,
-            what,
-            byte,
-        }
+        Malformed::UnknownMark { kind: self.kind, what, byte }
     }
 
     fn finish(self) -> Result<(), Malformed> {
         match self.rest.len() {
             0 => Ok(()),
-            extra => Err(Malformed::TooLong {
-                kind: self.kind,
-                extra,
-            }),
+            extra => Err(Malformed::TooLong { kind: self.kind, extra }),
         }
     }
 }
@@ -437,10 +391,7 @@ pub(crate) mod tests {
         };
         assert_eq!(relation, 7);
         let cells: Vec<_> = new.cells().collect();
-        assert_eq!(
-            cells,
-            [TupleCell::Text(b"1"), TupleCell::Null, TupleCell::Text(b"")]
-        );
+        assert_eq!(cells, [TupleCell::Text(b"1"), TupleCell::Null, TupleCell::Text(b"")]);
     }
 
     #[test]
@@ -461,9 +412,7 @@ pub(crate) mod tests {
     #[test]
     fn an_unchanged_toast_cell_is_not_null() {
         let frame = b"I\0\0\0\x07N\0\x01u";
-        let Ok(Message::Insert { new, .. }) = Message::parse(frame) else {
-            panic!("not parsed")
-        };
+        let Ok(Message::Insert { new, .. }) = Message::parse(frame) else { panic!("not parsed") };
         assert_eq!(new.cells().collect::<Vec<_>>(), [TupleCell::Unchanged]);
     }
 
@@ -479,22 +428,13 @@ pub(crate) mod tests {
     fn bytes_after_the_last_field_are_an_error() {
         let mut frame = insert(7, &[Some(b"abc")]);
         frame.push(0);
-        assert_eq!(
-            Message::parse(&frame),
-            Err(Malformed::TooLong {
-                kind: 'I',
-                extra: 1
-            })
-        );
+        assert_eq!(Message::parse(&frame), Err(Malformed::TooLong { kind: 'I', extra: 1 }));
     }
 
     #[test]
     fn a_huge_count_reserves_no_memory() {
         let frame = b"T\xff\xff\xff\xff\0\0\0\0\x01";
-        assert!(matches!(
-            Message::parse(frame),
-            Err(Malformed::Truncated { .. })
-        ));
+        assert!(matches!(Message::parse(frame), Err(Malformed::Truncated { .. })));
     }
 
     proptest! {

@@ -116,11 +116,7 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register(
-            "changes",
-            "changes that passed a step",
-            self.changes.clone(),
-        );
+        r.register("changes", "changes that passed a step", self.changes.clone());
         r.register(
             "lag_bytes",
             "write-ahead log between the server's end and what passed the step",
@@ -149,44 +145,20 @@ impl Metrics {
             "1 while the server still promises the slot's write-ahead log",
             self.slot_safe.clone(),
         );
-        r.register(
-            "batch_rows",
-            "rows of a batch at a step",
-            self.batch_rows.clone(),
-        );
-        r.register(
-            "dead_letters",
-            "changes set aside",
-            self.dead_letters.clone(),
-        );
-        r.register(
-            "reconnects",
-            "times a step lost its peer",
-            self.reconnects.clone(),
-        );
+        r.register("batch_rows", "rows of a batch at a step", self.batch_rows.clone());
+        r.register("dead_letters", "changes set aside", self.dead_letters.clone());
+        r.register("reconnects", "times a step lost its peer", self.reconnects.clone());
         self.register_plugins();
     }
 
     fn register_plugins(&mut self) {
         let r = self.registry.sub_registry_with_prefix("plugin");
-        r.register(
-            "busy_seconds",
-            "time spent in the plugin",
-            self.plugin_seconds.clone(),
-        );
+        r.register("busy_seconds", "time spent in the plugin", self.plugin_seconds.clone());
         r.register("calls", "calls of the plugin", self.plugin_calls.clone());
         r.register("rows", "rows shown to the plugin", self.plugin_rows.clone());
         r.register("faults", "faults by kind", self.plugin_faults.clone());
-        r.register(
-            "reloads",
-            "reloads by how they ended",
-            self.plugin_reloads.clone(),
-        );
-        r.register(
-            "memory_bytes",
-            "linear memory held",
-            self.plugin_memory_bytes.clone(),
-        );
+        r.register("reloads", "reloads by how they ended", self.plugin_reloads.clone());
+        r.register("memory_bytes", "linear memory held", self.plugin_memory_bytes.clone());
     }
 
     /// Counts a batch's changes by table and operation.
@@ -197,18 +169,12 @@ impl Metrics {
         }
         for (table, counts) in changes.tables.iter().zip(counts) {
             for (op, count) in OPS.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
-                let labels = ChangeLabels {
-                    step,
-                    table: table.full_name().to_string(),
-                    op,
-                };
+                let labels = ChangeLabels { step, table: table.full_name().to_string(), op };
                 self.changes.get_or_create(&labels).inc_by(count);
             }
         }
         let rows = u32::try_from(changes.len()).unwrap_or(u32::MAX);
-        self.batch_rows
-            .get_or_create(&StepLabels { step })
-            .observe(f64::from(rows));
+        self.batch_rows.get_or_create(&StepLabels { step }).observe(f64::from(rows));
     }
 
     /// The exposition text of `/metrics`.

@@ -8,11 +8,7 @@ use anyhow::{Context as _, Result};
 /// `$TAILWATER_CACHE`, else `$XDG_CACHE_HOME/tailwater`, else `~/.cache/tailwater`: the directory
 /// that `tailwater embedded fetch` uses too.
 pub fn directory() -> Result<PathBuf> {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("TAILWATER_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|base| base.join("tailwater")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/tailwater")))
@@ -29,8 +25,7 @@ pub(crate) fn install(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Res
     }
     fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
     let lock = File::create(cache.join(format!(".{name}.lock")))?;
-    lock.lock()
-        .with_context(|| format!("lock {name} in {}", cache.display()))?;
+    lock.lock().with_context(|| format!("lock {name} in {}", cache.display()))?;
     if target.exists() {
         return Ok(target);
     }

@@ -43,18 +43,8 @@ impl Certificates {
     pub fn generate(directory: &Path) -> Result<Self> {
         let file = |name: &str| directory.join(name);
         fs::write(file("openssl.cnf"), CONFIG)?;
-        run(&mut request(
-            directory,
-            "tailwater test authority",
-            "ca",
-            "authority",
-        ))?;
-        run(&mut request(
-            directory,
-            "unrelated authority",
-            "unrelated-ca",
-            "authority",
-        ))?;
+        run(&mut request(directory, "tailwater test authority", "ca", "authority"))?;
+        run(&mut request(directory, "unrelated authority", "unrelated-ca", "authority"))?;
         run(request(directory, "localhost", "server", "server")
             .arg("-CA")
             .arg(file("ca.pem"))
@@ -75,16 +65,8 @@ fn request(directory: &Path, common_name: &str, name: &str, extensions: &str) ->
     command.args(["req", "-x509", "-nodes", "-days", "3650", "-newkey", "ec"]);
     command.args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-config"]);
     command.arg(directory.join("openssl.cnf"));
-    command.args([
-        "-subj",
-        &format!("/CN={common_name}"),
-        "-extensions",
-        extensions,
-        "-keyout",
-    ]);
-    command
-        .arg(directory.join(format!("{name}.key")))
-        .arg("-out");
+    command.args(["-subj", &format!("/CN={common_name}"), "-extensions", extensions, "-keyout"]);
+    command.arg(directory.join(format!("{name}.key"))).arg("-out");
     command.arg(directory.join(format!("{name}.pem")));
     command
 }

@@ -26,9 +26,7 @@ pub(crate) fn command(program: &Path, death_signal: &str, user: Option<&str>) ->
     if let Some(user) = user {
         command.args(["--reuid", user, "--regid", user, "--init-groups"]);
     }
-    command
-        .args(["--pdeathsig", death_signal, "--"])
-        .arg(program);
+    command.args(["--pdeathsig", death_signal, "--"]).arg(program);
     command
 }
 
@@ -45,16 +43,9 @@ impl Guarded {
         command.process_group(0);
         let name = format!("start {command:?}");
         let (reply, answer) = mpsc::channel();
-        starter()
-            .send((command, reply))
-            .context("the thread that starts children is gone")?;
-        let child = answer
-            .recv()
-            .context("the thread that starts children is gone")?;
-        Ok(Self {
-            child: child.context(name)?,
-            drop_signal,
-        })
+        starter().send((command, reply)).context("the thread that starts children is gone")?;
+        let child = answer.recv().context("the thread that starts children is gone")?;
+        Ok(Self { child: child.context(name)?, drop_signal })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -74,9 +65,7 @@ impl Guarded {
     }
 
     pub(crate) fn wait(&mut self, deadline: Duration, what: &str) -> Result<ExitStatus> {
-        wait_for(deadline, what, || {
-            self.child.try_wait()?.context("it still runs")
-        })
+        wait_for(deadline, what, || self.child.try_wait()?.context("it still runs"))
     }
 
     /// Polls `probe` until it succeeds; a child that ends meanwhile is an error at once. Errors carry

@@ -37,11 +37,7 @@ pub(crate) fn run_with_progress(
         progress.percent(percent().min(99));
         std::thread::sleep(LOOK);
     };
-    ensure!(
-        status.success(),
-        "{command:?} ended with {status}:\n{}",
-        tail(output)?
-    );
+    ensure!(status.success(), "{command:?} ended with {status}:\n{}", tail(output)?);
     progress.finish();
     Ok(())
 }
@@ -49,15 +45,7 @@ pub(crate) fn run_with_progress(
 /// Fetches `url` to `file` and checks its SHA-256, given in hex; `size` in bytes is for the progress.
 pub(crate) fn fetch(title: &str, url: &str, file: &Path, size: u64, sha256: &str) -> Result<()> {
     let mut curl = Command::new("curl");
-    curl.args([
-        "--fail",
-        "--silent",
-        "--show-error",
-        "--location",
-        "--retry",
-        "3",
-        "--output",
-    ]);
+    curl.args(["--fail", "--silent", "--show-error", "--location", "--retry", "3", "--output"]);
     curl.arg(file).arg(url);
     run_with_progress(title, &mut curl, || {
         fs::metadata(file).map_or(0, |metadata| metadata.len() * 100 / size)
@@ -78,38 +66,23 @@ pub(crate) fn check_sha256(file: &Path, expected: &str) -> Result<()> {
         hasher.update(&buffer[..length]);
     }
     let found = format!("{:x}", hasher.finalize());
-    ensure!(
-        found == expected,
-        "{} has sha256 {found}, expected {expected}",
-        file.display()
-    );
+    ensure!(found == expected, "{} has sha256 {found}, expected {expected}", file.display());
     Ok(())
 }
 
 /// Runs a short command and returns what it printed; its errors carry its stderr.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run {program}"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {program}"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let stdout = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "{program} ended with {}: {stderr}{stdout}",
-        output.status
-    );
+    ensure!(output.status.success(), "{program} ended with {}: {stderr}{stdout}", output.status);
     Ok(stdout.into_owned())
 }
 
 fn tempfile() -> Result<File> {
     let path = std::env::temp_dir().join(crate::unique_name(".tailwater_output"));
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
 }

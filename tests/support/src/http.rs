@@ -29,10 +29,7 @@ impl HttpResponse {
     /// The first header field of that lower-case name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(found, _)| found == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -48,13 +45,9 @@ pub fn http_request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Result<HttpResponse> {
-    let rest = url
-        .strip_prefix("http://")
-        .with_context(|| format!("{url} is no http URL"))?;
+    let rest = url.strip_prefix("http://").with_context(|| format!("{url} is no http URL"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let address = host
-        .parse()
-        .with_context(|| format!("{host} is no address and port"))?;
+    let address = host.parse().with_context(|| format!("{host} is no address and port"))?;
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)
         .with_context(|| format!("connect to {host}"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -67,30 +60,18 @@ pub fn http_request(
     stream.write_all(head.as_bytes())?;
     stream.write_all(body)?;
     let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .with_context(|| format!("read the answer of {url}"))?;
+    stream.read_to_end(&mut answer).with_context(|| format!("read the answer of {url}"))?;
     parse(&answer).with_context(|| format!("understand the answer of {url}"))
 }
 
 fn parse(answer: &[u8]) -> Result<HttpResponse> {
-    let end = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .context("no end of head")?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").context("no end of head")?;
     let head = std::str::from_utf8(&answer[..end])?;
     let mut lines = head.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1))
-        .context("no status")?;
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status")?;
     let headers = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    Ok(HttpResponse {
-        status: status.parse()?,
-        headers,
-        body: answer[end + 4..].to_vec(),
-    })
+    Ok(HttpResponse { status: status.parse()?, headers, body: answer[end + 4..].to_vec() })
 }

@@ -11,11 +11,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn start(title: impl Into<String>) -> Self {
-        let mut progress = Self {
-            title: title.into(),
-            on_terminal: stderr().is_terminal(),
-            shown: None,
-        };
+        let mut progress =
+            Self { title: title.into(), on_terminal: stderr().is_terminal(), shown: None };
         progress.percent(0);
         progress
     }

@@ -76,10 +76,7 @@ fn is_abandoned(directory: &Path) -> bool {
     let Ok(lock) = File::open(directory.join(LOCK)) else {
         return false;
     };
-    !matches!(
-        lock.try_lock(),
-        Err(TryLockError::WouldBlock | TryLockError::Error(_))
-    )
+    !matches!(lock.try_lock(), Err(TryLockError::WouldBlock | TryLockError::Error(_)))
 }
 
 /// `prefix` with a suffix that no other caller gets, on this machine, for years: lower-case letters,
@@ -88,14 +85,8 @@ fn is_abandoned(directory: &Path) -> bool {
 pub fn unique_name(prefix: &str) -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis());
-    format!(
-        "{prefix}_{}_{:x}_{count}",
-        std::process::id(),
-        now & 0xff_ffff_ffff
-    )
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    format!("{prefix}_{}_{:x}_{count}", std::process::id(), now & 0xff_ffff_ffff)
 }
 
 #[cfg(test)]

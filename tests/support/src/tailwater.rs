@@ -44,18 +44,10 @@ impl Tailwater {
     pub fn with_arguments<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let port = free_port()?;
         let listen = address(port);
-        let arguments = arguments
-            .into_iter()
-            .map(|text| text.replace("{listen}", &listen).into())
-            .collect();
+        let arguments =
+            arguments.into_iter().map(|text| text.replace("{listen}", &listen).into()).collect();
         let scratch = Scratch::new("run")?;
-        Ok(Self {
-            binary: binary()?,
-            arguments,
-            variables: Vec::new(),
-            port,
-            scratch,
-        })
+        Ok(Self { binary: binary()?, arguments, variables: Vec::new(), port, scratch })
     }
 
     /// Replaces the configuration file, for the next start.
@@ -98,30 +90,19 @@ impl Tailwater {
     /// What the processes printed so far.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read(self.log_file()).map_or_else(
-            |_| String::new(),
-            |log| String::from_utf8_lossy(&log).into_owned(),
-        )
+        fs::read(self.log_file())
+            .map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
     }
 
     /// Starts a process and does not wait for anything.
     pub fn start(&self) -> Result<TailwaterProcess<'_>> {
         let mut command = child::command(&self.binary, "KILL", None);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_file())?;
+        let log = File::options().create(true).append(true).open(self.log_file())?;
         command.args(&self.arguments).current_dir(self.directory());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command
-            .stdin(std::process::Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let guarded = Guarded::spawn(command, Signal::KILL)?;
-        Ok(TailwaterProcess {
-            tailwater: self,
-            guarded,
-        })
+        Ok(TailwaterProcess { tailwater: self, guarded })
     }
 
     /// Runs to the end, within `deadline`; the exit status. What it printed is in [`log`](Self::log).
@@ -153,19 +134,16 @@ impl TailwaterProcess<'_> {
     pub fn wait_ready(&mut self, deadline: Duration) -> Result<()> {
         let tailwater = self.tailwater;
         let log = tailwater.log_file();
-        self.guarded
-            .wait_serving(deadline, "tailwater to be ready", &log, || {
-                let answer = tailwater.get("/readyz")?;
-                ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
-                Ok(())
-            })
+        self.guarded.wait_serving(deadline, "tailwater to be ready", &log, || {
+            let answer = tailwater.get("/readyz")?;
+            ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+            Ok(())
+        })
     }
 
     /// SIGKILL, and waits for the end.
     pub fn kill9(mut self) -> Result<()> {
-        self.guarded
-            .stop(Signal::KILL, Duration::from_secs(10))
-            .map(drop)
+        self.guarded.stop(Signal::KILL, Duration::from_secs(10)).map(drop)
     }
 
     /// SIGTERM, and waits for the end; what does not end within `deadline` is killed, and an error.
@@ -216,17 +194,8 @@ fn build() -> Result<PathBuf> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args([
-        "build",
-        "--quiet",
-        "--package",
-        "tailwater",
-        "--bin",
-        "tailwater",
-    ]);
+    command.args(["build", "--quiet", "--package", "tailwater", "--bin", "tailwater"]);
     run(command.current_dir(workspace_root()))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    Ok(target
-        .unwrap_or_else(|| workspace_root().join("target"))
-        .join("debug/tailwater"))
+    Ok(target.unwrap_or_else(|| workspace_root().join("target")).join("debug/tailwater"))
 }

@@ -74,9 +74,7 @@ mod tests {
 
     #[test]
     fn the_last_attempts_error_is_kept() {
-        let error = wait_for(Duration::from_millis(30), "x", || -> Result<()> {
-            bail!("why")
-        });
+        let error = wait_for(Duration::from_millis(30), "x", || -> Result<()> { bail!("why") });
         assert!(format!("{:#}", error.unwrap_err()).ends_with("why"));
     }
 }

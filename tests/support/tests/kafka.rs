@@ -29,10 +29,7 @@ fn login(mechanism: &str, module: &str, password: &str) -> String {
 }
 
 fn trust(ca: &Path) -> String {
-    format!(
-        "ssl.truststore.type=PEM\nssl.truststore.location={}\n",
-        ca.display()
-    )
+    format!("ssl.truststore.type=PEM\nssl.truststore.location={}\n", ca.display())
 }
 
 #[test]
@@ -52,9 +49,7 @@ fn the_sasl_listener_takes_plain_and_scram_and_no_wrong_password() {
         let client = sasl.to_owned() + &login(mechanism, module, SASL_PASSWORD);
         create_topic(kafka, &bootstrap, &client).unwrap();
         let client = sasl.to_owned() + &login(mechanism, module, "wrong");
-        let refused = create_topic(kafka, &bootstrap, &client)
-            .unwrap_err()
-            .to_string();
+        let refused = create_topic(kafka, &bootstrap, &client).unwrap_err().to_string();
         assert!(refused.contains("Authentication failed"), "{refused}");
     }
 }
@@ -63,18 +58,10 @@ fn the_sasl_listener_takes_plain_and_scram_and_no_wrong_password() {
 fn the_tls_listeners_prove_themselves_by_our_authority_only() {
     let kafka = Kafka::shared();
     let tls = "security.protocol=SSL\n".to_owned();
-    create_topic(
-        kafka,
-        &kafka.tls_bootstrap(),
-        &(tls.clone() + &trust(kafka.ca_file())),
-    )
-    .unwrap();
+    create_topic(kafka, &kafka.tls_bootstrap(), &(tls.clone() + &trust(kafka.ca_file()))).unwrap();
     let unrelated = trust(&kafka.certificates().unrelated_ca);
     let refused = create_topic(kafka, &kafka.tls_bootstrap(), &(tls + &unrelated)).unwrap_err();
-    assert!(
-        refused.to_string().contains("SSL handshake failed"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("SSL handshake failed"), "{refused}");
 
     let client = "security.protocol=SASL_SSL\n".to_owned()
         + &trust(kafka.ca_file())
@@ -87,11 +74,7 @@ fn a_crash_and_a_stop_keep_the_data_and_a_drop_removes_everything() {
     let kafka = Kafka::start().unwrap();
     let bootstrap = kafka.bootstrap();
     let topic = create_topic(&kafka, &bootstrap, "").unwrap();
-    let list = || {
-        kafka
-            .tool(TOPICS, ["--bootstrap-server", &bootstrap, "--list"])
-            .unwrap()
-    };
+    let list = || kafka.tool(TOPICS, ["--bootstrap-server", &bootstrap, "--list"]).unwrap();
     kafka.crash().unwrap();
     kafka.restart().unwrap();
     assert!(list().contains(&topic));

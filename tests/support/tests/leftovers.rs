@@ -19,12 +19,7 @@ fn starts_servers_and_waits() {
     let postgres = postgres.join().unwrap().unwrap();
     let kafka = Kafka::start().unwrap();
     postgres.execute("postgres", "SELECT 1").unwrap();
-    let directory = postgres
-        .socket_directory()
-        .parent()
-        .unwrap()
-        .display()
-        .to_string();
+    let directory = postgres.socket_directory().parent().unwrap().display().to_string();
     let (postgres_id, kafka_id) = (postgres.process_id().unwrap(), kafka.process_id().unwrap());
     println!("\n{MARK} {postgres_id} {kafka_id} {directory}");
     std::thread::park();
@@ -33,25 +28,14 @@ fn starts_servers_and_waits() {
 #[test]
 fn a_killed_process_leaves_no_server_behind() {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "starts_servers_and_waits",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "starts_servers_and_waits", "--ignored", "--nocapture"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
-    let line = output
-        .lines()
-        .map_while(Result::ok)
-        .find(|line| line.starts_with(MARK))
-        .unwrap();
+    let line = output.lines().map_while(Result::ok).find(|line| line.starts_with(MARK)).unwrap();
     let words: Vec<&str> = line.split(' ').skip(1).collect();
-    let [postgres, kafka, directory] = words[..] else {
-        panic!("{line}")
-    };
+    let [postgres, kafka, directory] = words[..] else { panic!("{line}") };
     let alive = |id: &str| Path::new("/proc").join(id).exists();
     assert!(alive(postgres) && alive(kafka));
     child.kill().unwrap();

@@ -23,12 +23,7 @@ fn serves_sql_over_socket_and_password(version: PostgresVersion, major: &str) ->
     assert_eq!(over_plain_tcp, "f");
     let wrong = database.tcp_url().replace("correct", "wrong");
     let refused = psql(postgres, &wrong, "disable", ca, TLS_IN_USE).expect_err("wrong password");
-    assert!(
-        refused
-            .to_string()
-            .contains("password authentication failed"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("password authentication failed"), "{refused}");
     Ok(())
 }
 
@@ -36,22 +31,11 @@ fn serves_sql_over_socket_and_password(version: PostgresVersion, major: &str) ->
 fn version_15_proves_itself_by_our_authority_only() {
     let postgres = Postgres::shared(PostgresVersion::V15);
     let url = postgres.tcp_url("postgres");
-    let over_tls = psql(
-        postgres,
-        &url,
-        "verify-full",
-        &postgres.certificates().ca,
-        TLS_IN_USE,
-    );
+    let over_tls = psql(postgres, &url, "verify-full", &postgres.certificates().ca, TLS_IN_USE);
     assert_eq!(over_tls.unwrap(), "t");
     let unrelated = &postgres.certificates().unrelated_ca;
     let refused = psql(postgres, &url, "verify-full", unrelated, TLS_IN_USE);
-    assert!(
-        refused
-            .unwrap_err()
-            .to_string()
-            .contains("certificate verify failed")
-    );
+    assert!(refused.unwrap_err().to_string().contains("certificate verify failed"));
 }
 
 const TLS_IN_USE: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
@@ -62,11 +46,7 @@ fn psql(postgres: &Postgres, url: &str, mode: &str, ca: &Path, sql: &str) -> Res
         .env("PGSSLMODE", mode)
         .env("PGSSLROOTCERT", ca)
         .output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
@@ -82,15 +62,10 @@ fn version_18_serves_sql_over_socket_and_password() {
 
 #[test]
 fn a_crash_and_a_stop_keep_the_data_and_a_drop_removes_everything() {
-    let options = PostgresOptions {
-        wal_level: "replica".into(),
-        ..PostgresOptions::default()
-    };
+    let options = PostgresOptions { wal_level: "replica".into(), ..PostgresOptions::default() };
     let postgres = Postgres::start(PostgresVersion::V15, options).unwrap();
     let database = postgres.create_database().unwrap();
-    database
-        .execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")
-        .unwrap();
+    database.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)").unwrap();
     assert_eq!(database.query("SHOW wal_level").unwrap(), [["replica"]]);
     postgres.crash().unwrap();
     assert!(database.query("SELECT 1").is_err());
@@ -115,42 +90,29 @@ fn walsenders_of_a_database_can_be_killed() {
     let slot = database.name();
     let receive = |arguments: &[&str]| {
         let mut command = Command::new(postgres.program("pg_recvlogical"));
-        command
-            .args(["-d", &database.url(), "--slot", slot])
-            .args(arguments);
+        command.args(["-d", &database.url(), "--slot", slot]).args(arguments);
         command.spawn().unwrap()
     };
-    assert!(
-        receive(&["--create-slot", "-P", "test_decoding"])
-            .wait()
-            .unwrap()
-            .success()
-    );
+    assert!(receive(&["--create-slot", "-P", "test_decoding"]).wait().unwrap().success());
     let mut receiver = receive(&["--start", "--no-loop", "-f", "/dev/null"]);
     wait_until(Duration::from_secs(20), "a walsender to be killed", || {
         database.kill_walsenders().unwrap() == 1
     })
     .unwrap();
     assert!(!receiver.wait().unwrap().success());
-    wait_until(
-        Duration::from_secs(20),
-        "the slot to be idle and dropped",
-        || database.drop_idle_slots().unwrap() == 1,
-    )
+    wait_until(Duration::from_secs(20), "the slot to be idle and dropped", || {
+        database.drop_idle_slots().unwrap() == 1
+    })
     .unwrap();
 }
 
 #[test]
 fn the_shops_workload_changes_rows_and_counts_them() {
-    let database = Postgres::shared(PostgresVersion::V18)
-        .create_database()
-        .unwrap();
+    let database = Postgres::shared(PostgresVersion::V18).create_database().unwrap();
     let runner = Runner::start(&database.url(), 1, 5_000).unwrap();
-    wait_until(
-        Duration::from_secs(30),
-        "the workload to change 2,000 rows",
-        || runner.counts().total() > 3_000,
-    )
+    wait_until(Duration::from_secs(30), "the workload to change 2,000 rows", || {
+        runner.counts().total() > 3_000
+    })
     .unwrap();
     let counts = runner.stop().unwrap();
     let rows = database.query("SELECT count(*) FROM users").unwrap();

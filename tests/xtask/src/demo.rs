@@ -55,18 +55,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn start(options: &Options) -> Result<Shop> {
     let postgres = Postgres::start(PostgresVersion::V15, PostgresOptions::default())?;
-    let kafka = if options.direct {
-        None
-    } else {
-        Some(Kafka::start()?)
-    };
+    let kafka = if options.direct { None } else { Some(Kafka::start()?) };
     postgres.execute("postgres", "CREATE DATABASE shop")?;
     let workload = Runner::start(&postgres.url("shop"), SEED, options.rate)?;
-    Ok(Shop {
-        workload,
-        _kafka: kafka,
-        postgres,
-    })
+    Ok(Shop { workload, _kafka: kafka, postgres })
 }
 
 fn watch(shop: &Shop, duration: Duration, interrupt: &Interrupt) {
@@ -90,11 +82,7 @@ fn rate(from: (Instant, Counts), to: (Instant, Counts)) -> f64 {
 }
 
 fn show(rate: f64, counts: Counts) {
-    let Counts {
-        inserts,
-        updates,
-        deletes,
-    } = counts;
+    let Counts { inserts, updates, deletes } = counts;
     let line = format!(
         "source {rate:>8.0} rows/s   {inserts} inserts {updates} updates {deletes} deletes"
     );

@@ -23,9 +23,7 @@ pub(crate) fn build_guests(root: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(&output)?;
     let mut built = Vec::new();
     for source in sources(&root.join("plugins"))? {
-        let name = source
-            .file_name()
-            .context("a plugin's directory has a name")?;
+        let name = source.file_name().context("a plugin's directory has a name")?;
         let target = output.join(name).with_extension("wasm");
         let outcome = if source.join("Cargo.toml").exists() {
             build_rust(&source, &target)
@@ -55,15 +53,9 @@ fn build_rust(source: &Path, target: &Path) -> Result<()> {
     cargo.args(["build", "--release", "--lib", "--target", WASM_TARGET]);
     cargo.arg("--manifest-path").arg(source.join("Cargo.toml"));
     cargo.arg("--target-dir").arg(steps::target_directory());
-    cargo
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit());
+    cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     let output = cargo.output().context("run cargo")?;
-    ensure!(
-        output.status.success(),
-        "cargo ended with {}",
-        output.status
-    );
+    ensure!(output.status.success(), "cargo ended with {}", output.status);
     let module = wasm_artifact(&String::from_utf8(output.stdout)?)?;
     let component = ComponentEncoder::default()
         .validate(true)
@@ -95,20 +87,12 @@ fn build_python(root: &Path, source: &Path, target: &Path) -> Result<()> {
     let world = world.as_deref().map_or(DEFAULT_WORLD, str::trim);
     let fresh = target.with_extension("wasm.new");
     let mut command: Command = setup::componentize_py()?;
-    command
-        .arg("--wit-path")
-        .arg(root.join("wit"))
-        .args(["--world", world]);
-    command
-        .args(["componentize", "--stub-wasi", "app", "--python-path"])
-        .arg(source);
+    command.arg("--wit-path").arg(root.join("wit")).args(["--world", world]);
+    command.args(["componentize", "--stub-wasi", "app", "--python-path"]).arg(source);
     command.arg("--output").arg(&fresh);
     let output = command.output().context("run componentize-py")?;
     if !output.status.success() {
-        bail!(
-            "componentize-py failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("componentize-py failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     let component = fs::read(&fresh)?;
     fs::remove_file(&fresh)?;
@@ -135,10 +119,7 @@ mod tests {
         let messages = r#"{"reason":"compiler-artifact","filenames":["/t/libsdk.rlib"]}
 {"reason":"compiler-artifact","filenames":["/t/plugin.wasm","/t/libplugin.rlib"]}
 {"reason":"build-finished","success":true}"#;
-        assert_eq!(
-            wasm_artifact(messages).unwrap(),
-            Path::new("/t/plugin.wasm")
-        );
+        assert_eq!(wasm_artifact(messages).unwrap(), Path::new("/t/plugin.wasm"));
         let error = wasm_artifact(r#"{"reason":"build-finished"}"#).unwrap_err();
         assert!(error.to_string().contains("cdylib"));
     }

@@ -24,10 +24,7 @@ pub(crate) fn run() -> Result<()> {
         println!("    TCP             {}", server.tcp_url("postgres"));
         println!("    log             {}", server.log_file().display());
     }
-    println!(
-        "authority of PostgreSQL V15 {}",
-        postgres[0].certificates().ca.display()
-    );
+    println!("authority of PostgreSQL V15 {}", postgres[0].certificates().ca.display());
     println!("Kafka");
     println!("    plain           {}", kafka.bootstrap());
     println!("    SASL            {}", kafka.sasl_bootstrap());

@@ -46,10 +46,7 @@ pub(crate) fn test_environment(binary: PathBuf) -> Result<Vec<(&'static str, OsS
         ("TAILWATER_BIN", binary.into()),
         ("TAILWATER_PLUGINS", plugins_directory().into()),
         ("TAILWATER_LIBCHDB", machine::chdb_library()?.into()),
-        (
-            "TAILWATER_CACHE",
-            tailwater_test_support::cache::directory()?.into(),
-        ),
+        ("TAILWATER_CACHE", tailwater_test_support::cache::directory()?.into()),
     ])
 }
 
@@ -73,9 +70,7 @@ pub(crate) fn cargo() -> Command {
 
 /// Runs a command with our own output; its failure is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("run {command:?}"))?;
+    let status = command.status().with_context(|| format!("run {command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())
 }

@@ -55,13 +55,7 @@ impl Kafka {
         let certificates = Certificates::generate(scratch.path())?;
         let jars = setup::kafka_jars()?;
         let ports = Ports::free()?;
-        let kafka = Self {
-            broker: Mutex::new(None),
-            jars,
-            ports,
-            certificates,
-            scratch,
-        };
+        let kafka = Self { broker: Mutex::new(None), jars, ports, certificates, scratch };
         kafka.format()?;
         kafka.restart()?;
         Ok(kafka)
@@ -106,11 +100,7 @@ impl Kafka {
     /// The process id of the broker, when it runs.
     #[must_use]
     pub fn process_id(&self) -> Option<u32> {
-        self.broker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(Guarded::id)
+        self.broker.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Guarded::id)
     }
 
     /// The file that the broker logs to.
@@ -128,10 +118,7 @@ impl Kafka {
     ) -> Result<String> {
         let mut java = Command::new(JAVA);
         java.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
-        run(java
-            .args(self.class_path("error"))
-            .arg(class)
-            .args(arguments))
+        run(java.args(self.class_path("error")).arg(class).args(arguments))
     }
 
     /// Shuts down in order.
@@ -145,14 +132,8 @@ impl Kafka {
     }
 
     fn end(&self, signal: Signal) -> Result<()> {
-        let broker = self
-            .broker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        broker.map_or(Ok(()), |mut broker| {
-            broker.stop(signal, STOP_DEADLINE).map(drop)
-        })
+        let broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        broker.map_or(Ok(()), |mut broker| broker.stop(signal, STOP_DEADLINE).map(drop))
     }
 
     /// Starts the broker again, after an orderly stop if it runs; data and ports stay.
@@ -160,22 +141,13 @@ impl Kafka {
         self.stop()?;
         let mut command = child::command(Path::new(JAVA), "KILL", None);
         command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-        command
-            .args(self.class_path("warn"))
-            .arg("kafka.Kafka")
-            .arg(self.properties_file());
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_file())?;
+        command.args(self.class_path("warn")).arg("kafka.Kafka").arg(self.properties_file());
+        let log = fs::File::options().create(true).append(true).open(self.log_file())?;
         command.stdout(log.try_clone()?).stderr(log);
         let mut broker = Guarded::spawn(command, Signal::KILL)?;
         let what = "Kafka to open its listeners";
         broker.wait_serving(START_DEADLINE, what, &self.log_file(), || {
-            self.ports
-                .clients()
-                .into_iter()
-                .try_for_each(accepts_connections)
+            self.ports.clients().into_iter().try_for_each(accepts_connections)
         })?;
         *self.broker.lock().unwrap_or_else(PoisonError::into_inner) = Some(broker);
         Ok(())
@@ -188,20 +160,9 @@ impl Kafka {
         let cluster = self.tool(class, ["random-uuid"])?;
         let properties = self.properties_file();
         let scram = format!("SCRAM-SHA-256=[name={SASL_USER},password={SASL_PASSWORD}]");
-        let format = [
-            "format",
-            "--standalone",
-            "--cluster-id",
-            cluster.trim(),
-            "--config",
-        ];
+        let format = ["format", "--standalone", "--cluster-id", cluster.trim(), "--config"];
         let file = properties.display().to_string();
-        self.tool(
-            class,
-            format
-                .into_iter()
-                .chain([file.as_str(), "--add-scram", &scram]),
-        )?;
+        self.tool(class, format.into_iter().chain([file.as_str(), "--add-scram", &scram]))?;
         Ok(())
     }
 

@@ -44,10 +44,7 @@ pub(super) fn server(
 ) -> Result<String> {
     let key_store = scratch.join("broker.pem");
     let key = fs::read_to_string(&certificates.key)?;
-    fs::write(
-        &key_store,
-        key + &fs::read_to_string(&certificates.certificate)?,
-    )?;
+    fs::write(&key_store, key + &fs::read_to_string(&certificates.certificate)?)?;
     let mut text = SINGLE_NODE.to_owned();
     text.push_str(&listeners(ports));
     for listener in ["sasl", "sasltls"] {

@@ -43,19 +43,13 @@ pub(super) fn configuration(options: &PostgresOptions, port: u16, sockets: &Path
         setting("unix_socket_directories", &sockets.display().to_string()),
         setting("wal_level", &options.wal_level),
     ];
-    let further = options
-        .settings
-        .iter()
-        .map(|(name, value)| setting(name, value));
+    let further = options.settings.iter().map(|(name, value)| setting(name, value));
     SETTINGS.to_owned() + &own.into_iter().chain(further).collect::<String>()
 }
 
 pub(super) fn tls(certificates: &Certificates) -> String {
     setting("ssl", "on")
-        + &setting(
-            "ssl_cert_file",
-            &certificates.certificate.display().to_string(),
-        )
+        + &setting("ssl_cert_file", &certificates.certificate.display().to_string())
         + &setting("ssl_key_file", &certificates.key.display().to_string())
 }
 
@@ -64,10 +58,7 @@ fn setting(name: &str, value: &str) -> String {
 }
 
 pub(super) fn append(file: &Path, text: &str) -> Result<()> {
-    fs::File::options()
-        .append(true)
-        .open(file)?
-        .write_all(text.as_bytes())?;
+    fs::File::options().append(true).open(file)?.write_all(text.as_bytes())?;
     Ok(())
 }
 
@@ -85,9 +76,7 @@ pub(super) fn give_key(path: &Path, user: Option<&str>) -> Result<()> {
 
 fn give(path: &Path, user: Option<&str>) -> Result<()> {
     if let Some(user) = user {
-        run(Command::new("chown")
-            .arg(format!("{user}:{user}"))
-            .arg(path))?;
+        run(Command::new("chown").arg(format!("{user}:{user}")).arg(path))?;
     }
     Ok(())
 }

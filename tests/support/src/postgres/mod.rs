@@ -47,10 +47,7 @@ pub struct PostgresOptions {
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self {
-            wal_level: "logical".into(),
-            settings: Vec::new(),
-        }
+        Self { wal_level: "logical".into(), settings: Vec::new() }
     }
 }
 
@@ -84,10 +81,7 @@ impl Postgres {
     }
 
     /// Makes a new cluster and starts it.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "options are written at the call"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "options are written at the call")]
     pub fn start(version: PostgresVersion, options: PostgresOptions) -> Result<Self> {
         let scratch = Scratch::new("pg")?;
         let user = rustix::process::geteuid().is_root().then_some("postgres");
@@ -129,10 +123,7 @@ impl Postgres {
     #[must_use]
     pub fn tcp_url(&self, database: &str) -> String {
         let password = TCP_PASSWORD.replace(' ', "%20");
-        format!(
-            "postgres://{TCP_USER}:{password}@127.0.0.1:{}/{database}",
-            self.port
-        )
+        format!("postgres://{TCP_USER}:{password}@127.0.0.1:{}/{database}", self.port)
     }
 
     /// The TCP port of 127.0.0.1, which names the unix socket too.
@@ -156,11 +147,7 @@ impl Postgres {
     /// The process id of the server, when it runs.
     #[must_use]
     pub fn process_id(&self) -> Option<u32> {
-        self.server
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(Guarded::id)
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Guarded::id)
     }
 
     /// The file that the server logs to.
@@ -192,25 +179,12 @@ impl Postgres {
     /// tabs or newlines in them.
     pub fn query(&self, database: &str, sql: &str) -> Result<Vec<Vec<String>>> {
         let text = self.psql(database, sql)?;
-        Ok(text
-            .lines()
-            .map(|line| line.split('\t').map(str::to_owned).collect())
-            .collect())
+        Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
     }
 
     fn psql(&self, database: &str, sql: &str) -> Result<String> {
         let mut psql = Command::new(self.program("psql"));
-        psql.args([
-            "-X",
-            "-q",
-            "-A",
-            "-t",
-            "-F",
-            "\t",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-d",
-        ]);
+        psql.args(["-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d"]);
         psql.arg(self.url(database)).env("PGCLIENTENCODING", "UTF8");
         // By file descriptor, since a command line is limited in length.
         let file = self.scratch.join(&unique_name("sql"));
@@ -231,29 +205,16 @@ impl Postgres {
     }
 
     fn end(&self, signal: Signal) -> Result<()> {
-        let server = self
-            .server
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        server.map_or(Ok(()), |mut server| {
-            server.stop(signal, STOP_DEADLINE).map(drop)
-        })
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        server.map_or(Ok(()), |mut server| server.stop(signal, STOP_DEADLINE).map(drop))
     }
 
     /// Starts the server again, after an orderly stop if it runs; data, port and socket stay.
     pub fn restart(&self) -> Result<()> {
         self.stop()?;
         let mut command = child::command(&self.program("postgres"), "QUIT", self.user);
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_file())?;
-        command
-            .arg("-D")
-            .arg(self.data())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        let log = fs::File::options().create(true).append(true).open(self.log_file())?;
+        command.arg("-D").arg(self.data()).stdout(log.try_clone()?).stderr(log);
         let mut server = Guarded::spawn(command, Signal::QUIT)?;
         let what = "PostgreSQL to accept connections";
         server.wait_serving(START_DEADLINE, what, &self.log_file(), || {
@@ -278,15 +239,8 @@ impl Postgres {
         files::give_directory(&self.data(), self.user)?;
         files::give_key(&self.certificates.key, self.user)?;
         let mut initdb = child::command(&self.program("initdb"), "KILL", self.user);
-        initdb.args([
-            "--username=postgres",
-            "--auth=trust",
-            "--no-sync",
-            "--encoding=UTF8",
-        ]);
-        initdb
-            .args(["--locale=C.UTF-8", "--pgdata"])
-            .arg(self.data());
+        initdb.args(["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8"]);
+        initdb.args(["--locale=C.UTF-8", "--pgdata"]).arg(self.data());
         // The server's user may not enter the directory we happen to be in.
         run(initdb.current_dir("/"))?;
         let mut configuration = files::configuration(options, self.port, &self.socket_directory());
@@ -312,16 +266,10 @@ fn installation(
         (PostgresVersion::V18, None) => setup::postgres_18(),
         (PostgresVersion::V18, Some(_)) => {
             let installed = setup::postgres_18()?;
-            let wheel = installed
-                .ancestors()
-                .nth(2)
-                .context("an installation in a wheel")?;
+            let wheel = installed.ancestors().nth(2).context("an installation in a wheel")?;
             let copy = scratch.join("wheel");
             let mut cp = Command::new("cp");
-            run(cp
-                .args(["--recursive", "--preserve=mode,links"])
-                .arg(wheel)
-                .arg(&copy))?;
+            run(cp.args(["--recursive", "--preserve=mode,links"]).arg(wheel).arg(&copy))?;
             Ok(copy.join(installed.strip_prefix(wheel)?))
         }
     }

@@ -31,14 +31,8 @@ const LAST: [&str; 10] = [
     "Almeida", "Brandt", "Costa", "Duval", "Eriksen", "Fischer", "García", "Hansen", "Ito",
     "O'Brien",
 ];
-const STREETS: [&str; 6] = [
-    "Harbour Road",
-    "Mill Lane",
-    "Rue de l'Église",
-    "Canal Street",
-    "Bergstraße",
-    "Quay 7",
-];
+const STREETS: [&str; 6] =
+    ["Harbour Road", "Mill Lane", "Rue de l'Église", "Canal Street", "Bergstraße", "Quay 7"];
 const LANGUAGES: [&str; 6] = ["en", "de", "fr", "pt", "ja", "pt-BR"];
 
 /// Makes the shop's statements, the same ones for the same seed.
@@ -66,11 +60,7 @@ impl Shop {
     /// An empty shop.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self {
-            random: StdRng::seed_from_u64(seed),
-            live: Vec::new(),
-            next_id: 1,
-        }
+        Self { random: StdRng::seed_from_u64(seed), live: Vec::new(), next_id: 1 }
     }
 
     /// An insert of `count` users at once, to begin with.
@@ -110,11 +100,7 @@ impl Shop {
         let (first, last) = (self.pick(&FIRST), self.pick(&LAST));
         let address = match self.random.random_range(0..10) {
             0 => "NULL".to_owned(),
-            _ => quote(&format!(
-                "{} {}",
-                self.pick(&STREETS),
-                self.random.random_range(1..200)
-            )),
+            _ => quote(&format!("{} {}", self.pick(&STREETS), self.random.random_range(1..200))),
         };
         let phone = match self.random.random_range(0..5) {
             0 => "NULL".to_owned(),
@@ -122,10 +108,7 @@ impl Shop {
         };
         let name = quote(&format!("{first} {last}"));
         let language = self.pick(&LANGUAGES);
-        format!(
-            "({id}, {name}, '{}', {address}, {phone}, '{language}')",
-            email(id)
-        )
+        format!("({id}, {name}, '{}', {address}, {phone}, '{language}')", email(id))
     }
 
     fn update(&mut self) -> String {
@@ -137,10 +120,7 @@ impl Shop {
             2 => "deleted = NOT deleted".to_owned(),
             3 => format!("lang = '{}'", self.pick(&LANGUAGES)),
             4 => "phone_number = NULL".to_owned(),
-            _ => format!(
-                "email = '{}'",
-                email(self.random.random_range(1..1_000_000))
-            ),
+            _ => format!("email = '{}'", email(self.random.random_range(1..1_000_000))),
         };
         format!("UPDATE users SET updated_at = clock_timestamp(), {change} WHERE id = {id}")
     }
@@ -188,9 +168,7 @@ mod tests {
     fn the_same_seed_makes_the_same_statements() {
         let statements = |seed| {
             let mut shop = Shop::new(seed);
-            (0..200)
-                .map(|_| shop.next_statement().1)
-                .collect::<Vec<_>>()
+            (0..200).map(|_| shop.next_statement().1).collect::<Vec<_>>()
         };
         assert_eq!(statements(7), statements(7));
         assert_ne!(statements(7), statements(8));

@@ -58,14 +58,8 @@ pub struct Runner {
 fn prepare(url: &str, shop: &mut Shop) -> Result<u64> {
     runtime()?.block_on(async {
         let client = connect(url).await?;
-        client
-            .batch_execute(SCHEMA)
-            .await
-            .context("create the shop's table")?;
-        client
-            .batch_execute(&shop.insert_many(FIRST_USERS))
-            .await
-            .context("insert users")?;
+        client.batch_execute(SCHEMA).await.context("create the shop's table")?;
+        client.batch_execute(&shop.insert_many(FIRST_USERS)).await.context("insert users")?;
         Ok(FIRST_USERS as u64)
     })
 }
@@ -77,18 +71,13 @@ impl Runner {
         let mut shop = Shop::new(seed);
         let shared = Arc::new(Shared::default());
         shared.rate.store(rate, Ordering::Relaxed);
-        shared
-            .inserts
-            .store(prepare(url, &mut shop)?, Ordering::Relaxed);
+        shared.inserts.store(prepare(url, &mut shop)?, Ordering::Relaxed);
         let sizes = StdRng::seed_from_u64(seed);
         let (url, theirs) = (url.to_owned(), Arc::clone(&shared));
         let thread = std::thread::spawn(move || {
             runtime()?.block_on(async { run(&connect(&url).await?, shop, sizes, &theirs).await })
         });
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// What is committed so far.
@@ -110,9 +99,7 @@ impl Runner {
     pub fn stop(mut self) -> Result<Counts> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("a workload is stopped once")?;
-        thread
-            .join()
-            .map_err(|_| anyhow!("the workload panicked"))??;
+        thread.join().map_err(|_| anyhow!("the workload panicked"))??;
         Ok(self.counts())
     }
 }
@@ -139,10 +126,7 @@ async fn run(client: &Client, mut shop: Shop, mut sizes: StdRng, shared: &Shared
             sql.push_str(&statement);
         }
         sql.push_str("; COMMIT");
-        client
-            .batch_execute(&sql)
-            .await
-            .context("run the workload")?;
+        client.batch_execute(&sql).await.context("run the workload")?;
         for action in actions {
             shared.count(action);
         }
@@ -169,9 +153,7 @@ struct Pace {
 
 impl Pace {
     fn new() -> Self {
-        Self {
-            due: Instant::now(),
-        }
+        Self { due: Instant::now() }
     }
 
     async fn keep(&mut self, rows: usize, rate: u64) {
@@ -187,15 +169,12 @@ impl Pace {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?)
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 async fn connect(url: &str) -> Result<Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls)
-        .await
-        .context("connect the workload")?;
+    let (client, connection) =
+        tokio_postgres::connect(url, NoTls).await.context("connect the workload")?;
     // Ends with the client, and its errors are the client's.
     tokio::spawn(connection);
     Ok(client)
