@@ -241,6 +241,14 @@ impl Changes {
         Cell::text(start, u32::try_from(text.len()).expect("a value is below 4 GiB"))
     }
 
+    /// Adds text that holds many values to the arena and gives its start, for cells that the caller
+    /// makes with [`Cell::text`].
+    pub fn push_buffer(&mut self, text: &[u8]) -> u32 {
+        let start = u32::try_from(self.arena.len()).expect("a batch's arena is below 4 GiB");
+        self.arena.extend_from_slice(text);
+        start
+    }
+
     /// Lets `write` append text to the arena and gives the cell that points to it.
     pub fn write_text(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Cell {
         let start = self.arena.len();
@@ -262,7 +270,10 @@ impl Changes {
             return false;
         };
         let mut key = self.table(change).key();
-        key.any(|column| self.value(old, column) != self.value(new, column))
+        key.any(|column| {
+            let after = self.value(new, column);
+            after != Value::Unchanged && after != self.value(old, column)
+        })
     }
 
     /// Takes the arena's memory back for reuse; the batch is empty afterwards.

@@ -48,6 +48,15 @@ pub struct PluginKindLabels {
 /// Labels of [`Op`](crate::change::Op)s, in their order.
 const OPS: [&str; 5] = ["read", "insert", "update", "delete", "truncate"];
 
+/// A counter that a plugin made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PluginCounterLabels {
+    /// Name in the configuration.
+    pub plugin: String,
+    /// The plugin's name for it.
+    pub counter: String,
+}
+
 type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// All metrics of the process.
@@ -80,6 +89,8 @@ pub struct Metrics {
     pub plugin_reloads: Family<PluginKindLabels, Counter>,
     /// Linear memory of a plugin's instance.
     pub plugin_memory_bytes: Family<PluginLabels, Gauge>,
+    /// Counters of the plugins' own.
+    pub plugin_custom: Family<PluginCounterLabels, Counter>,
     /// Changes set aside.
     pub dead_letters: Family<StepLabels, Counter>,
     /// Times a stage lost its peer and tried again.
@@ -105,6 +116,7 @@ impl Default for Metrics {
             plugin_faults: Family::default(),
             plugin_reloads: Family::default(),
             plugin_memory_bytes: Family::default(),
+            plugin_custom: Family::default(),
             dead_letters: Family::default(),
             reconnects: Family::default(),
         };
@@ -159,6 +171,7 @@ impl Metrics {
         r.register("faults", "faults by kind", self.plugin_faults.clone());
         r.register("reloads", "reloads by how they ended", self.plugin_reloads.clone());
         r.register("memory_bytes", "linear memory held", self.plugin_memory_bytes.clone());
+        r.register("custom", "counters of the plugin's own", self.plugin_custom.clone());
     }
 
     /// Counts a batch's changes by table and operation.
