@@ -1,0 +1,381 @@
+//! `Changes` become Debezium 3.6 records, written straight from the cells.
+//!
+//! Field for field what Debezium writes with `decimal.handling.mode=string` and JSON without
+//! schemas. Where it is wrong or says less, this differs on purpose; `tests/golden.rs` lists every
+//! difference and checks that there is no other.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::key::{self, invalid};
+use super::plan::Plan;
+use super::record::{Batch, Destination, Moved, Record, Span, Target};
+use super::value::{self, Kept};
+use super::{Error, json};
+use crate::change::{Change, Changes, Old, Op, Row, Transaction, Value};
+use crate::dead_letter::{DeadLetter, Stage};
+use crate::table::Table;
+
+/// `source.version`: the version of the format first, because consumers that look at it compare
+/// Debezium versions; then who really wrote it.
+const VERSION: &str = concat!("3.6.3+tailwater.", env!("CARGO_PKG_VERSION"));
+
+/// Writes records. Holds what is prepared per table version.
+#[derive(Debug)]
+pub struct Encoder {
+    prefix: String,
+    /// The source block up to `"ts_ms":`.
+    source_head: Vec<u8>,
+    /// `,"db":"…","sequence":"[`
+    source_db: Vec<u8>,
+    plans: FxHashMap<u64, Arc<Plan>>,
+    /// `{"before": …}` members of the exact header, and `{"after": …}`'s.
+    exact: [Vec<u8>; 2],
+}
+
+/// Which row of the envelope.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    /// `before`, all of it known or only the key.
+    Before { whole: bool },
+    /// `after`; the row before lends the TOASTed values that were not sent.
+    After { old: Option<Row> },
+}
+
+/// One envelope to write.
+#[derive(Debug, Clone, Copy)]
+struct Envelope {
+    op: Op,
+    before: Option<(Row, Side)>,
+    after: Option<(Row, Side)>,
+}
+
+impl Encoder {
+    /// An encoder of a database's changes; the prefix is Debezium's `topic.prefix` and becomes
+    /// `source.name`, too.
+    #[must_use]
+    pub fn new(prefix: &str, database: &str) -> Encoder {
+        let mut head =
+            format!("\"source\":{{\"version\":\"{VERSION}\",\"connector\":\"postgresql\"")
+                .into_bytes();
+        head.extend_from_slice(b",\"name\":");
+        json::write_string(&mut head, prefix.as_bytes());
+        head.extend_from_slice(b",\"ts_ms\":");
+        let mut db = b",\"db\":".to_vec();
+        json::write_string(&mut db, database.as_bytes());
+        db.extend_from_slice(b",\"sequence\":\"[");
+        Encoder {
+            prefix: prefix.to_owned(),
+            source_head: head,
+            source_db: db,
+            plans: FxHashMap::default(),
+            exact: [Vec::new(), Vec::new()],
+        }
+    }
+
+    /// Writes the records of a batch, appended to `batch`, so that its memory can be reused.
+    ///
+    /// `now` is the time of writing in nanoseconds since the Unix epoch (`ts_ns`). A change that
+    /// cannot be written becomes a dead letter of the batch and leaves no record.
+    pub fn encode(&mut self, changes: &Changes, now: i64, batch: &mut Batch) {
+        let targets: Vec<(u32, Arc<Plan>)> =
+            changes.tables.iter().map(|table| self.target(table, batch)).collect();
+        for (index, change) in changes.list.iter().enumerate() {
+            let (target, plan) = &targets[change.table as usize];
+            let (bytes, records) = (batch.bytes.len(), batch.records.len());
+            let index = u32::try_from(index).expect("a batch has fewer than 2^32 changes");
+            let mut writing = Writing {
+                encoder: self,
+                plan,
+                changes,
+                change,
+                now,
+                record: (*target, index),
+                batch,
+            };
+            match writing.change() {
+                Ok(()) => batch.targets[*target as usize].count(change.op),
+                Err(error) => {
+                    batch.bytes.truncate(bytes);
+                    batch.records.truncate(records);
+                    let reason = error.to_string();
+                    let letter = DeadLetter::new(changes, change, Stage::Encode, None, reason);
+                    batch.dead_letters.push(letter);
+                }
+            }
+        }
+    }
+
+    fn target(&mut self, table: &Arc<Table>, batch: &mut Batch) -> (u32, Arc<Plan>) {
+        let prefix = &self.prefix;
+        let plan = self.plans.entry(table.fingerprint);
+        let plan = Arc::clone(plan.or_insert_with(|| Arc::new(Plan::new(prefix, table))));
+        let known = batch.targets.iter();
+        let found = known.clone().position(|t| t.table.fingerprint == table.fingerprint);
+        let index = found.unwrap_or_else(|| {
+            batch.targets.push(Target {
+                topic: plan.topic.clone(),
+                table: Arc::clone(table),
+                counts: Vec::new(),
+            });
+            batch.targets.len() - 1
+        });
+        (u32::try_from(index).expect("fewer tables than changes"), plan)
+    }
+}
+
+/// One change on its way into a batch.
+#[derive(Debug)]
+struct Writing<'a> {
+    encoder: &'a mut Encoder,
+    plan: &'a Plan,
+    changes: &'a Changes,
+    change: &'a Change,
+    now: i64,
+    /// Target and change of the records.
+    record: (u32, u32),
+    batch: &'a mut Batch,
+}
+
+impl Writing<'_> {
+    fn change(&mut self) -> Result<(), Error> {
+        let change = self.change;
+        let position = self.position();
+        let before = change
+            .old
+            .row()
+            .map(|row| (row, Side::Before { whole: matches!(change.old, Old::Full(_)) }));
+        let whole_old = match change.old {
+            Old::Full(row) => Some(row),
+            Old::Key(_) | Old::None => None,
+        };
+        let after = change.new.map(|row| (row, Side::After { old: whole_old }));
+        match change.op {
+            Op::Delete => self.delete(position, before, None),
+            Op::Truncate => {
+                let value = self.envelope(Envelope { op: Op::Truncate, before: None, after: None });
+                let record = self.blank(position, None, Some(value?));
+                self.push(Record { destination: Destination::EveryPartition, ..record });
+                Ok(())
+            }
+            Op::Update if self.changes.key_changed(change) => self.moved(position, before, after),
+            // Only the key of a row whose key did not change says nothing that `after` does not.
+            Op::Update if matches!(change.old, Old::Full(_)) => {
+                self.put(position, Envelope { op: Op::Update, before, after }, None)
+            }
+            Op::Read | Op::Insert | Op::Update => {
+                self.put(position, Envelope { op: change.op, before: None, after }, None)
+            }
+        }
+    }
+
+    /// A record with a row after.
+    fn put(
+        &mut self,
+        position: Span,
+        envelope: Envelope,
+        moved: Option<Moved>,
+    ) -> Result<(), Error> {
+        let key = self.key(envelope.after.map(|(row, _)| row))?;
+        let value = self.envelope(envelope)?;
+        let exact = self.exact();
+        let record = self.blank(position, key, Some(value));
+        self.push(Record { exact, moved, ..record });
+        Ok(())
+    }
+
+    /// A delete and its tombstone.
+    fn delete(
+        &mut self,
+        position: Span,
+        before: Option<(Row, Side)>,
+        moved: Option<Moved>,
+    ) -> Result<(), Error> {
+        let key = self.key(before.map(|(row, _)| row))?;
+        let value = self.envelope(Envelope { op: Op::Delete, before, after: None })?;
+        let exact = self.exact();
+        let record = self.blank(position, key, Some(value));
+        self.push(Record { exact, moved, ..record });
+        if key.is_some() {
+            self.push(Record { value: None, moved, ..record });
+        }
+        Ok(())
+    }
+
+    /// An update to another key: a delete of the old one, then a create of the new one.
+    fn moved(
+        &mut self,
+        position: Span,
+        before: Option<(Row, Side)>,
+        after: Option<(Row, Side)>,
+    ) -> Result<(), Error> {
+        let new_key = self.key(self.change.new)?;
+        self.delete(position, before, new_key.map(Moved::To))?;
+        let old_key = self.key(self.change.old.row())?;
+        let create = Envelope { op: Op::Insert, before: None, after };
+        self.put(position, create, old_key.map(Moved::From))
+    }
+
+    fn blank(&self, position: Span, key: Option<Span>, value: Option<Span>) -> Record {
+        let (target, change) = self.record;
+        let destination = Destination::Key;
+        Record { target, change, destination, key, value, position, exact: None, moved: None }
+    }
+
+    fn push(&mut self, record: Record) {
+        self.batch.records.push(record);
+    }
+
+    fn position(&mut self) -> Span {
+        use std::io::Write;
+        let start = self.batch.bytes.len();
+        let position = self.changes.position(self.change);
+        write!(self.batch.bytes, "{position}").expect("writing to a Vec does not fail");
+        self.batch.since(start)
+    }
+
+    fn key(&mut self, row: Option<Row>) -> Result<Option<Span>, Error> {
+        let (Some(row), true) = (row, self.plan.keyed) else { return Ok(None) };
+        let start = self.batch.bytes.len();
+        key::write(self.plan, self.changes, row, &mut self.batch.bytes)?;
+        Ok(Some(self.batch.since(start)))
+    }
+
+    fn envelope(&mut self, envelope: Envelope) -> Result<Span, Error> {
+        let start = self.batch.bytes.len();
+        for exact in &mut self.encoder.exact {
+            exact.clear();
+        }
+        self.batch.bytes.extend_from_slice(b"{\"before\":");
+        self.row(envelope.before)?;
+        self.batch.bytes.extend_from_slice(b",\"after\":");
+        self.row(envelope.after)?;
+        self.batch.bytes.push(b',');
+        self.source();
+        self.tail(envelope.op);
+        Ok(self.batch.since(start))
+    }
+
+    fn row(&mut self, row: Option<(Row, Side)>) -> Result<(), Error> {
+        let Some((row, side)) = row else {
+            self.batch.bytes.extend_from_slice(b"null");
+            return Ok(());
+        };
+        let mut open = b'{';
+        for index in 0..self.plan.fields.len() {
+            self.batch.bytes.push(open);
+            open = b',';
+            self.batch.bytes.extend_from_slice(&self.plan.fields[index].fragment);
+            self.cell(row, side, index)?;
+        }
+        self.batch.bytes.push(b'}');
+        Ok(())
+    }
+
+    fn cell(&mut self, row: Row, side: Side, index: usize) -> Result<(), Error> {
+        let (plan, changes) = (self.plan, self.changes);
+        let field = &plan.fields[index];
+        let mut value = changes.value(row, index);
+        match (side, value) {
+            (Side::After { old: Some(old) }, Value::Unchanged) => {
+                value = changes.value(old, index);
+            }
+            (Side::Before { whole: false }, Value::Null) if !field.key => {
+                self.batch.bytes.extend_from_slice(&field.fill);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let out = &mut self.batch.bytes;
+        match value {
+            Value::Null => out.extend_from_slice(b"null"),
+            Value::Unchanged => out.extend_from_slice(&field.unavailable),
+            Value::Text(text) => match value::write(&field.wire, text, out) {
+                Some(Kept::Whole) => {}
+                Some(Kept::Partly) => self.keep_exactly(side, index, text),
+                None => return Err(invalid(self.plan, index)),
+            },
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn keep_exactly(&mut self, side: Side, index: usize, text: &[u8]) {
+        let out = &mut self.encoder.exact[usize::from(matches!(side, Side::After { .. }))];
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        out.extend_from_slice(&self.plan.fields[index].fragment);
+        json::write_string(out, text);
+    }
+
+    /// The exact header of the envelope written last.
+    fn exact(&mut self) -> Option<Span> {
+        let [before, after] = &self.encoder.exact;
+        if before.is_empty() && after.is_empty() {
+            return None;
+        }
+        let start = self.batch.bytes.len();
+        let mut open = b'{';
+        for (name, members) in [("\"before\":", before), ("\"after\":", after)] {
+            if !members.is_empty() {
+                self.batch.bytes.push(open);
+                open = b',';
+                self.batch.bytes.extend_from_slice(name.as_bytes());
+                self.batch.bytes.extend_from_slice(members);
+                self.batch.bytes.push(b'}');
+            }
+        }
+        self.batch.bytes.push(b'}');
+        Some(self.batch.since(start))
+    }
+
+    fn source(&mut self) {
+        let Transaction { previous_commit, committed_at, xid, .. } =
+            *self.changes.transaction(self.change);
+        let out = &mut self.batch.bytes;
+        out.extend_from_slice(&self.encoder.source_head);
+        json::write_int(out, committed_at.div_euclid(1000));
+        let snapshot = self.change.op == Op::Read;
+        let snapshot: &[u8] = if snapshot { b",\"snapshot\":\"true\"" } else { SNAPSHOT_FALSE };
+        out.extend_from_slice(snapshot);
+        out.extend_from_slice(&self.encoder.source_db);
+        if previous_commit.0 == 0 {
+            out.extend_from_slice(b"null");
+        } else {
+            out.extend_from_slice(b"\\\"");
+            write_unsigned(out, previous_commit.0);
+            out.extend_from_slice(b"\\\"");
+        }
+        out.extend_from_slice(b",\\\"");
+        write_unsigned(out, self.change.lsn.0);
+        out.extend_from_slice(b"\\\"]\",\"ts_us\":");
+        json::write_int(out, committed_at);
+        out.extend_from_slice(b",\"ts_ns\":");
+        json::write_int(out, committed_at.saturating_mul(1000));
+        out.push(b',');
+        out.extend_from_slice(&self.plan.source);
+        write_unsigned(out, u64::from(xid));
+        out.extend_from_slice(b",\"lsn\":");
+        write_unsigned(out, self.change.lsn.0);
+        out.extend_from_slice(b",\"xmin\":null,\"origin\":null,\"origin_lsn\":null}");
+    }
+
+    fn tail(&mut self, op: Op) {
+        let out = &mut self.batch.bytes;
+        out.extend_from_slice(b",\"transaction\":null,\"op\":\"");
+        out.extend_from_slice(op.code().as_bytes());
+        out.extend_from_slice(b"\",\"ts_ms\":");
+        json::write_int(out, self.now.div_euclid(1_000_000));
+        out.extend_from_slice(b",\"ts_us\":");
+        json::write_int(out, self.now.div_euclid(1000));
+        out.extend_from_slice(b",\"ts_ns\":");
+        json::write_int(out, self.now);
+        out.push(b'}');
+    }
+}
+
+const SNAPSHOT_FALSE: &[u8] = b",\"snapshot\":\"false\"";
+
+fn write_unsigned(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}

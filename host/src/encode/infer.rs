@@ -1,0 +1,181 @@
+//! The table version of a record that tells none: inferred from its values.
+//!
+//! Whole numbers are `bigint`, numbers with a fraction or an exponent `double precision`, booleans
+//! `boolean`, all else `text`; so is a column that was null when first seen. A value that does not
+//! fit widens its column: `bigint` to `double precision`, anything to `text`. A column that appears
+//! is added; one that is gone is dropped only with the next new version. Key columns are the
+//! fields of the record's key.
+
+use std::sync::Arc;
+
+use super::Error;
+use super::json::{self, Scanner};
+use super::plan::Field;
+use super::reader::{Envelope, Shape};
+use super::wire::Wire;
+use crate::table::{Column, ColumnType, ReplicaIdentity, Table};
+
+/// The shape that fits the record's rows, if the known one does not.
+pub(super) fn shape(
+    (schema, name): &(String, String),
+    known: Option<&Shape>,
+    envelope: &Envelope<'_>,
+    key: Option<&[u8]>,
+) -> Result<Option<Shape>, Error> {
+    let mut columns = known.map(|shape| shape.table.columns.clone()).unwrap_or_default();
+    let mut changed = known.is_none();
+    for row in [envelope.before, envelope.after].into_iter().flatten() {
+        changed |= fit(row, &mut columns)?;
+    }
+    if !changed {
+        return Ok(None);
+    }
+    let keys = key_columns(key)?;
+    for column in &mut columns {
+        column.key |= keys.contains(&column.name);
+        column.nullable = !column.key;
+    }
+    let fields = columns.iter().map(|column| Field::new(column, wire(&column.kind))).collect();
+    let identity = ReplicaIdentity::Default;
+    let table = Table::new(0, schema.clone(), name.clone(), columns, identity);
+    Ok(Some(Shape { table: Arc::new(table), fields }))
+}
+
+/// Widens the columns to what the row holds; true if one changed.
+fn fit(row: &[u8], columns: &mut Vec<Column>) -> Result<bool, Error> {
+    let mut changed = false;
+    let mut scanner = Scanner::new(row);
+    if !scanner.enter(b'{') {
+        return Err(scanner.error());
+    }
+    let mut expected = 0;
+    while let Some(raw) = scanner.field()? {
+        let token = scanner.value()?;
+        let same = |column: &Column| column.name.as_bytes() == raw;
+        let found = match columns.get(expected) {
+            Some(column) if same(column) => Some(expected),
+            _ => find(raw, columns),
+        };
+        let seen = kind(token);
+        expected = 1 + match (found, seen) {
+            (Some(index), Some(seen)) => {
+                let wider = widen(&columns[index].kind, seen);
+                if wider != columns[index].kind {
+                    columns[index].type_name = type_name(&wider);
+                    columns[index].kind = wider;
+                    changed = true;
+                }
+                index
+            }
+            (Some(index), None) => index,
+            (None, seen) => {
+                columns.push(new_column(raw, seen.unwrap_or(ColumnType::Text))?);
+                changed = true;
+                columns.len() - 1
+            }
+        };
+    }
+    Ok(changed)
+}
+
+fn find(raw: &[u8], columns: &[Column]) -> Option<usize> {
+    let mut name = Vec::new();
+    let valid = json::unescape(&mut name, raw);
+    columns.iter().position(|column| valid && column.name.as_bytes() == name)
+}
+
+fn new_column(raw: &[u8], kind: ColumnType) -> Result<Column, Error> {
+    let mut name = Vec::new();
+    let valid = json::unescape(&mut name, raw);
+    let name = String::from_utf8(name).ok().filter(|_| valid);
+    Ok(Column {
+        name: name.ok_or(Error::Envelope { field: "after" })?,
+        type_name: type_name(&kind),
+        kind,
+        nullable: true,
+        key: false,
+        default: None,
+    })
+}
+
+/// The type a value shows; `None` for null.
+fn kind(token: &[u8]) -> Option<ColumnType> {
+    match token.first()? {
+        b'n' => None,
+        b't' | b'f' => Some(ColumnType::Bool),
+        b'-' | b'0'..=b'9' => {
+            let text = std::str::from_utf8(token).ok()?;
+            let whole = text.parse::<i64>().is_ok();
+            let fraction = text.contains(['.', 'e', 'E']);
+            Some(match (whole, fraction) {
+                (true, _) => ColumnType::Int8,
+                (false, true) => ColumnType::Float8,
+                (false, false) => ColumnType::Text,
+            })
+        }
+        _ => Some(ColumnType::Text),
+    }
+}
+
+fn widen(known: &ColumnType, seen: ColumnType) -> ColumnType {
+    match (known, seen) {
+        (known, seen) if *known == seen => seen,
+        (ColumnType::Int8, ColumnType::Float8) | (ColumnType::Float8, ColumnType::Int8) => {
+            ColumnType::Float8
+        }
+        _ => ColumnType::Text,
+    }
+}
+
+fn wire(kind: &ColumnType) -> Wire {
+    match kind {
+        ColumnType::Bool => Wire::Bool,
+        ColumnType::Int8 => Wire::Digits,
+        ColumnType::Float8 => Wire::Float,
+        _ => Wire::Any,
+    }
+}
+
+/// The names of a key's fields; none without a key.
+pub(super) fn key_columns(key: Option<&[u8]>) -> Result<Vec<String>, Error> {
+    let Some(key) = key else { return Ok(Vec::new()) };
+    let unreadable = |_| Error::Envelope { field: "key" };
+    let key: serde_json::Value = serde_json::from_slice(key).map_err(unreadable)?;
+    let payload = if key["schema"].is_object() { &key["payload"] } else { &key };
+    Ok(payload.as_object().map(|key| key.keys().cloned().collect()).unwrap_or_default())
+}
+
+/// The type as PostgreSQL prints it, as far as a foreign record tells.
+pub(super) fn type_name(kind: &ColumnType) -> String {
+    let name = match kind {
+        ColumnType::Bool => "boolean",
+        ColumnType::Int2 => "smallint",
+        ColumnType::Int4 => "integer",
+        ColumnType::Int8 => "bigint",
+        ColumnType::Oid => "oid",
+        ColumnType::Float4 => "real",
+        ColumnType::Float8 => "double precision",
+        ColumnType::Numeric(Some((precision, scale))) => {
+            return format!("numeric({precision},{scale})");
+        }
+        ColumnType::Numeric(None) => "numeric",
+        ColumnType::Money => "money",
+        ColumnType::Bytea => "bytea",
+        ColumnType::Uuid => "uuid",
+        ColumnType::Json => "json",
+        ColumnType::Jsonb => "jsonb",
+        ColumnType::Xml => "xml",
+        ColumnType::Date => "date",
+        ColumnType::Time(digits) => return format!("time({digits}) without time zone"),
+        ColumnType::Timetz(digits) => return format!("time({digits}) with time zone"),
+        ColumnType::Timestamp(digits) => return format!("timestamp({digits}) without time zone"),
+        ColumnType::Timestamptz(digits) => return format!("timestamp({digits}) with time zone"),
+        ColumnType::Interval => "interval",
+        ColumnType::Bit(bits) => return format!("bit({bits})"),
+        ColumnType::Varbit(_) => "bit varying",
+        ColumnType::Point => "point",
+        ColumnType::Array(element) => return format!("{}[]", type_name(element)),
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Other => "text",
+    };
+    name.to_owned()
+}
