@@ -1,1 +1,58 @@
-//! SDK.
+//! Write Tailwater plugins in Rust.
+//!
+//! A plugin says which columns it wants ([`Transform::subscribe`]) and then looks at one row at a
+//! time. Only the wanted columns cross into the plugin, and only changed cells cross back.
+//!
+//! ```
+//! use tailwater_guest::{Interest, Row, Table, Transform, Verdict, export_transform};
+//!
+//! struct Shout;
+//!
+//! impl Transform for Shout {
+//!     type Config = serde::de::IgnoredAny;
+//!
+//!     fn new(_: Self::Config) -> Result<Self, String> {
+//!         Ok(Shout)
+//!     }
+//!
+//!     fn subscribe(&mut self, table: &Table) -> Result<Option<Interest>, String> {
+//!         Ok(table.has("name").then(|| Interest::of(["name"])))
+//!     }
+//!
+//!     fn transform(&mut self, row: &mut Row<'_>) -> Verdict {
+//!         if let Some(name) = row.text(0) {
+//!             row.set(0, &name.to_uppercase());
+//!         }
+//!         Verdict::Keep
+//!     }
+//! }
+//!
+//! export_transform!(Shout);
+//! ```
+//!
+//! Build it as a `cdylib` for `wasm32-unknown-unknown`, and make a component of it with
+//! `wasm-tools component new`; docs/PLUGINS.md has the whole way.
+
+/// What wit-bindgen makes of the contract, for what the row view does not offer.
+#[expect(missing_docs, reason = "the generated items carry the documentation of wit/")]
+pub mod bindings;
+
+/// Lines for the operator's log.
+pub mod log;
+
+/// Counters on the host's metrics page.
+pub mod metrics;
+
+mod plugin;
+mod row;
+mod shown;
+
+pub use bindings::transform::tailwater::plugin::types;
+pub use plugin::{Dedup, Interest, Table, Transform, Verdict};
+pub use row::Row;
+
+/// What the export macros need; no part of the interface.
+#[doc(hidden)]
+pub mod export {
+    pub use crate::plugin::{Slot, keys, process};
+}

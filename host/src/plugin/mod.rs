@@ -1,1 +1,34 @@
 //! Step 3, `transform`: WebAssembly components see, change and drop changes.
+//!
+//! ```text
+//!   file -> engine -> loader -> instance        (reload does it again for every new file)
+//!                                  |
+//!   Changes -> chain -> member -> convert -> the plugin -> adopt -> Changes
+//!                         '-> dedup: the memory of keys
+//! ```
+//!
+//! The contract is `wit/`; `docs/PLUGINS.md` tells it to plugin authors. What a plugin does can
+//! fail a row, never the process: see [`chain::Chain::transform`].
+
+mod adopt;
+#[expect(missing_docs, unreachable_pub, reason = "generated; wit/ documents it")]
+mod bindings;
+mod calls;
+mod chain;
+mod convert;
+mod dedup;
+mod engine;
+mod error;
+mod instance;
+mod limits;
+mod loader;
+mod member;
+mod options;
+mod reload;
+
+pub use chain::{Chain, PluginStatus, Versions};
+pub use engine::Runtime;
+pub use error::Error;
+pub use instance::Role;
+pub use loader::{Inspection, inspect};
+pub use options::{OnError, Options, Stage};

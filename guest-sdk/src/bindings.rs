@@ -1,0 +1,27 @@
+//! What wit-bindgen makes of `wit/`; everything else in this crate is written by hand.
+
+/// The world of transforms, and the types both worlds share.
+pub mod transform {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "transform",
+        pub_export_macro: true,
+        default_bindings_module: "tailwater_guest::bindings::transform",
+        generate_all,
+    });
+}
+
+/// The world of dedup plugins.
+pub mod dedup {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "dedup",
+        pub_export_macro: true,
+        default_bindings_module: "tailwater_guest::bindings::dedup",
+        with: {
+            "tailwater:plugin/types@0.1.0": super::transform::tailwater::plugin::types,
+            "tailwater:plugin/log@0.1.0": super::transform::tailwater::plugin::log,
+            "tailwater:plugin/metrics@0.1.0": super::transform::tailwater::plugin::metrics,
+        },
+    });
+}

@@ -1,0 +1,271 @@
+//! A plugin's answer into host rows: checked whole, then applied.
+
+use std::io::Write;
+
+use crate::change::{Cell, Changes, Row, Value};
+use crate::plugin::bindings::types::{Edit, Fault, Patch, RowKeys, ValuesResult};
+use crate::plugin::convert::{Kind, Plan, Want, fits, number};
+
+/// What a patch says of its rows, once it is known to be sound.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts {
+    /// Rows to drop, ascending.
+    pub(crate) discard: Vec<u32>,
+    /// Rows that failed, ascending, one fault each.
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// One value of an answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Item<'a> {
+    Null,
+    Text(&'a [u8]),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+}
+
+/// Checks a patch and applies it; `rows` index `changes.list`. The error says what is malformed,
+/// and then nothing was applied.
+pub(crate) fn adopt(
+    plan: &Plan,
+    changes: &mut Changes,
+    rows: &[u32],
+    patch: Patch,
+) -> Result<Verdicts, String> {
+    check_ascending("discard", patch.discard.iter().copied(), rows.len())?;
+    check_ascending("faults", patch.faults.iter().map(|fault| fault.row), rows.len())?;
+    let mut faults = patch.faults;
+    let mut bytes = changes.bytes();
+    for edit in &patch.edits {
+        let want = wanted(plan, edit)?;
+        check_edit(edit, rows.len())?;
+        bytes = bytes.saturating_add(text_bytes(&edit.values));
+        find_unfit(want, changes, rows, edit, &mut faults);
+    }
+    if bytes > u32::MAX as usize {
+        return Err("the batch would hold more than 4 GiB".to_owned());
+    }
+    faults.sort_by_key(|fault| fault.row);
+    faults.dedup_by_key(|fault| fault.row);
+    for edit in &patch.edits {
+        apply(wanted(plan, edit)?, changes, rows, edit, &faults);
+    }
+    Ok(Verdicts { discard: patch.discard, faults })
+}
+
+/// Checks the answer of a dedup plugin and hands each row's key, if any, to `each`.
+pub(crate) fn each_key(
+    rows: usize,
+    keys: &RowKeys,
+    mut each: impl FnMut(usize, &[u8]),
+) -> Result<(), String> {
+    check_ascending("faults", keys.faults.iter().map(|fault| fault.row), rows)?;
+    check_values(&keys.values, rows)?;
+    let mut text = Vec::new();
+    for row in 0..rows {
+        text.clear();
+        match item(&keys.values, row) {
+            Item::Null => continue,
+            Item::Text(key) => text.extend_from_slice(key),
+            native => write_native(native, false, &mut text),
+        }
+        each(row, &text);
+    }
+    Ok(())
+}
+
+fn wanted<'a>(plan: &'a Plan, edit: &Edit) -> Result<&'a Want, String> {
+    plan.wants
+        .get(edit.column as usize)
+        .ok_or_else(|| format!("an edit of column {} of {}", edit.column, plan.wants.len()))
+}
+
+fn check_ascending(
+    what: &str,
+    rows: impl Iterator<Item = u32>,
+    count: usize,
+) -> Result<(), String> {
+    let mut least = 0;
+    for row in rows {
+        if row < least || row as usize >= count {
+            return Err(format!("{what}: row {row} is not ascending below {count}"));
+        }
+        least = row + 1;
+    }
+    Ok(())
+}
+
+fn check_edit(edit: &Edit, count: usize) -> Result<(), String> {
+    let Some(rows) = &edit.rows else {
+        return check_values(&edit.values, count);
+    };
+    check_ascending("edit", rows.iter().copied(), count)?;
+    check_values(&edit.values, rows.len())
+}
+
+fn check_values(values: &ValuesResult, count: usize) -> Result<(), String> {
+    let (len, nulls) = match values {
+        ValuesResult::Strings(items) => (items.len(), None),
+        ValuesResult::Packed(packed) => {
+            check_packed(&packed.ends, &packed.data)?;
+            (packed.ends.len(), packed.nulls.as_ref())
+        }
+        ValuesResult::Integers(column) => (column.items.len(), column.nulls.as_ref()),
+        ValuesResult::Floats(column) => (column.items.len(), column.nulls.as_ref()),
+        ValuesResult::Booleans(column) => (column.items.len(), column.nulls.as_ref()),
+    };
+    if len != count {
+        return Err(format!("{len} values for {count} rows"));
+    }
+    match nulls {
+        Some(bits) if bits.len() != count.div_ceil(8) => {
+            Err(format!("{} bytes of nulls for {count} rows", bits.len()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_packed(ends: &[u32], data: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(data).map_err(|_| "packed data is not UTF-8")?;
+    let mut start = 0;
+    for end in ends {
+        if *end < start || !text.is_char_boundary(*end as usize) {
+            return Err(format!("end {end} is not ascending, inside the data, or at a character"));
+        }
+        start = *end;
+    }
+    if start as usize != data.len() {
+        return Err(format!("{} bytes of packed data, the last end is {start}", data.len()));
+    }
+    Ok(())
+}
+
+fn text_bytes(values: &ValuesResult) -> usize {
+    match values {
+        ValuesResult::Strings(items) => items.iter().flatten().map(String::len).sum(),
+        ValuesResult::Packed(packed) => packed.data.len(),
+        // The longest number is a double of 24 characters.
+        ValuesResult::Integers(column) => column.items.len() * 20,
+        ValuesResult::Floats(column) => column.items.len() * 25,
+        ValuesResult::Booleans(column) => column.items.len(),
+    }
+}
+
+fn item(values: &ValuesResult, index: usize) -> Item<'_> {
+    let null = |nulls: &Option<Vec<u8>>| {
+        nulls.as_ref().is_some_and(|bits| bits[index >> 3] & (1 << (index & 7)) != 0)
+    };
+    match values {
+        ValuesResult::Strings(items) => {
+            items[index].as_ref().map_or(Item::Null, |text| Item::Text(text.as_bytes()))
+        }
+        ValuesResult::Packed(packed) if !null(&packed.nulls) => {
+            let start = index.checked_sub(1).map_or(0, |before| packed.ends[before]);
+            Item::Text(&packed.data[start as usize..packed.ends[index] as usize])
+        }
+        ValuesResult::Integers(column) if !null(&column.nulls) => {
+            Item::Integer(column.items[index])
+        }
+        ValuesResult::Floats(column) if !null(&column.nulls) => Item::Float(column.items[index]),
+        ValuesResult::Booleans(column) if !null(&column.nulls) => {
+            Item::Boolean(column.items[index])
+        }
+        _ => Item::Null,
+    }
+}
+
+/// The rows an edit names, with the number of each one's value.
+fn edited(edit: &Edit, count: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let named = edit.rows.as_ref();
+    let len = named.map_or(count, Vec::len);
+    (0..len).map(move |index| (index, named.map_or(index, |rows| rows[index] as usize)))
+}
+
+/// Finds rows whose new value its column cannot hold.
+fn find_unfit(want: &Want, changes: &Changes, rows: &[u32], edit: &Edit, faults: &mut Vec<Fault>) {
+    let text = matches!(edit.values, ValuesResult::Packed(_) | ValuesResult::Strings(_));
+    if want.kind == Kind::Text && want.nullable && text {
+        return;
+    }
+    for (index, row) in edited(edit, rows.len()) {
+        let before = want.value(changes, &changes.list[rows[row] as usize]);
+        if let Some(message) = unfit(want, item(&edit.values, index), before) {
+            faults.push(Fault { row: number(row), message, retryable: false });
+        }
+    }
+}
+
+fn unfit(want: &Want, item: Item<'_>, before: Value<'_>) -> Option<String> {
+    let column = want.column + 1;
+    let why = match (item, want.kind) {
+        (Item::Null, _) if want.nullable || !matches!(before, Value::Text(_)) => return None,
+        (Item::Null, _) => "null for a column that is not nullable",
+        (Item::Text(text), kind) if fits(kind, text) => return None,
+        (Item::Integer(item), Kind::Integer { min, max }) if (min..=max).contains(&item) => {
+            return None;
+        }
+        (Item::Float(_), Kind::Float { .. }) | (Item::Boolean(_), Kind::Boolean) => return None,
+        _ => "a value that its type cannot hold",
+    };
+    Some(format!("the plugin gave {why}, in column number {column}"))
+}
+
+fn apply(want: &Want, changes: &mut Changes, rows: &[u32], edit: &Edit, faults: &[Fault]) {
+    let target = |changes: &Changes, row: usize| -> Option<Row> {
+        let failed = faults.binary_search_by_key(&number(row), |fault| fault.row).is_ok();
+        want.row(&changes.list[rows[row] as usize]).filter(|_| !failed)
+    };
+    let packed = match &edit.values {
+        ValuesResult::Packed(packed) => Some((packed, changes.push_buffer(&packed.data))),
+        _ => None,
+    };
+    let mut text = Vec::new();
+    for (index, row) in edited(edit, rows.len()) {
+        let Some(target) = target(changes, row) else { continue };
+        let cell = match item(&edit.values, index) {
+            Item::Null if changes.value(target, want.column) == Value::Unchanged => continue,
+            Item::Null => Cell::NULL,
+            Item::Text(value) => match packed {
+                Some((packed, start)) => {
+                    let len = number(value.len());
+                    Cell::text(start + packed.ends[index] - len, len)
+                }
+                None => changes.push_text(value),
+            },
+            native => {
+                text.clear();
+                write_native(native, want.kind == Kind::Float { single: true }, &mut text);
+                changes.push_text(&text)
+            }
+        };
+        changes.set_cell(target, want.column, cell);
+    }
+}
+
+/// The double whose shortest text is the float's.
+fn shortest(item: f32) -> f64 {
+    item.to_string().parse().unwrap_or_else(|_| item.into())
+}
+
+/// PostgreSQL's text form of a native value.
+fn write_native(item: Item<'_>, single: bool, text: &mut Vec<u8>) {
+    let written = match item {
+        Item::Integer(item) => write!(text, "{item}"),
+        Item::Boolean(item) => write!(text, "{}", if item { 't' } else { 'f' }),
+        Item::Float(item) if item.is_nan() => write!(text, "NaN"),
+        Item::Float(item) if item.is_infinite() => {
+            write!(text, "{}Infinity", if item < 0.0 { "-" } else { "" })
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "the column holds no more")]
+        Item::Float(item) if single => {
+            return write_native(Item::Float(shortest(item as f32)), false, text);
+        }
+        Item::Float(item) if item != 0.0 && !(1e-4..1e15).contains(&item.abs()) => {
+            write!(text, "{item:e}")
+        }
+        Item::Float(item) => write!(text, "{item}"),
+        Item::Null | Item::Text(_) => Ok(()),
+    };
+    written.expect("writing to memory does not fail");
+}

@@ -1,0 +1,144 @@
+//! The WebAssembly engine: one per process, with its clock and its cache of compiled code.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Engine};
+
+use crate::plugin::bindings::{log, metrics};
+use crate::plugin::error::Error;
+use crate::plugin::limits::Guest;
+
+/// The epoch's tick: what deadlines are rounded up to.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Bytes of the SHA-256 that a cache file begins with.
+const CHECKSUM_BYTES: usize = 32;
+
+/// Loads plugins. Cheap to clone; one per process is enough.
+#[derive(Clone)]
+pub struct Runtime {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Arc<Linker<Guest>>,
+    cache: Option<PathBuf>,
+}
+
+/// A component as it was on disk.
+pub(crate) struct Code {
+    pub(crate) component: Component,
+    /// SHA-256 of the file, hex.
+    pub(crate) digest: String,
+}
+
+impl Runtime {
+    /// Starts the engine. Compiled code is kept in `cache`, which must be a directory that nobody
+    /// but this service can write to: what lies there is run as machine code.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if this machine cannot run compiled WebAssembly.
+    pub fn new(cache: Option<PathBuf>) -> Result<Runtime, Error> {
+        let fail = |source| Error::Engine { source };
+        let engine = Engine::new(&config()).map_err(fail)?;
+        let mut linker = Linker::new(&engine);
+        log::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
+        metrics::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
+        start_ticker(&engine);
+        Ok(Runtime { engine, linker: Arc::new(linker), cache })
+    }
+
+    /// Reads and compiles a component, or takes the compiled code from the cache.
+    pub(crate) fn code(&self, path: &Path) -> Result<Code, Error> {
+        let read = |source| Error::Read { path: path.to_owned(), source };
+        let wasm = fs::read(path).map_err(read)?;
+        let digest = hex(&Sha256::digest(&wasm));
+        let cached = self.cache_file(&digest);
+        if let Some(component) = cached.as_deref().and_then(|file| self.load_cached(file)) {
+            return Ok(Code { component, digest });
+        }
+        let component = Component::from_binary(&self.engine, &wasm)
+            .map_err(|source| Error::NotAComponent { path: path.to_owned(), source })?;
+        if let Some(file) = cached {
+            keep(&component, &file);
+        }
+        Ok(Code { component, digest })
+    }
+
+    fn cache_file(&self, digest: &str) -> Option<PathBuf> {
+        let mut hasher = DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        let name = format!("{digest}-{:016x}.cwasm", hasher.finish());
+        self.cache.as_ref().map(|directory| directory.join(name))
+    }
+
+    fn load_cached(&self, file: &Path) -> Option<Component> {
+        let content = fs::read(file).ok()?;
+        let (checksum, code) = content.split_at_checked(CHECKSUM_BYTES)?;
+        if Sha256::digest(code).as_slice() != checksum {
+            tracing::warn!(file = %file.display(), "compiled plugin is damaged, compiling again");
+            return None;
+        }
+        deserialize(&self.engine, code)
+    }
+}
+
+#[expect(unsafe_code, reason = "compiled code can only be checked by who wrote it")]
+fn deserialize(engine: &Engine, code: &[u8]) -> Option<Component> {
+    // SAFETY: the bytes are what `Component::serialize` gave us: they lie in our own directory,
+    // and the checksum beside them rules out a torn write. The engine itself refuses code of
+    // another version, configuration or CPU.
+    unsafe { Component::deserialize(engine, code) }.ok()
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.wasm_component_model(true);
+    // Plugins are plain functions; the machinery for async ones would quadruple a call's cost.
+    config.concurrency_support(false);
+    config.epoch_interruption(true);
+    config
+}
+
+fn start_ticker(engine: &Engine) {
+    let weak = engine.weak();
+    let tick = move || {
+        while let Some(engine) = weak.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    };
+    let builder = thread::Builder::new().name("plugin-clock".to_owned());
+    builder.spawn(tick).expect("a service can start a thread");
+}
+
+/// Best effort: without the file the next start compiles again.
+fn keep(component: &Component, file: &Path) {
+    let kept = component.serialize().map_err(io::Error::other).and_then(|code| {
+        let directory = file.parent().expect("the file lies in the cache directory");
+        create_private(directory)?;
+        let mut content = Sha256::digest(&code).to_vec();
+        content.extend_from_slice(&code);
+        let unfinished = file.with_extension(format!("{}.part", std::process::id()));
+        fs::write(&unfinished, content)?;
+        fs::rename(&unfinished, file)
+    });
+    if let Err(error) = kept {
+        tracing::warn!(file = %file.display(), %error, "compiled plugin is not cached");
+    }
+}
+
+fn create_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,109 @@
+//! What goes wrong with plugins.
+
+use std::path::PathBuf;
+
+use crate::disposition::Disposition;
+use crate::position::Position;
+
+/// Why a plugin cannot be loaded, or why the chain stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("plugin file {} cannot be read; check `path`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The engine cannot be set up on this machine.
+    #[error("the WebAssembly engine does not start on this machine")]
+    Engine {
+        /// Why.
+        source: wasmtime::Error,
+    },
+    /// The file is no component that compiles.
+    #[error(
+        "{} is not a WebAssembly component; make one of a core module with `wasm-tools component \
+         new`",
+        path.display()
+    )]
+    NotAComponent {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: wasmtime::Error,
+    },
+    /// The component asks for what plugins are not given.
+    #[error(
+        "{} imports {}, which plugins are not given; build it without WASI (Rust: \
+         wasm32-unknown-unknown, componentize-py: --stub-wasi)",
+        path.display(), imports.join(", ")
+    )]
+    Imports {
+        /// The file.
+        path: PathBuf,
+        /// What it imports beyond the contract.
+        imports: Vec<String>,
+    },
+    /// The component implements neither role.
+    #[error("{} implements neither world of tailwater:plugin@0.1.0: {difference}", path.display())]
+    World {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or differs.
+        difference: String,
+    },
+    /// A new version has the other role.
+    #[error("{} is now a {new} plugin but runs as {old}; restart to change its role", path.display())]
+    RoleChanged {
+        /// The file.
+        path: PathBuf,
+        /// Of the version that runs.
+        old: &'static str,
+        /// Of the new one.
+        new: &'static str,
+    },
+    /// `init` failed.
+    #[error("plugin {plugin} does not start: {reason}; check its `config`")]
+    Init {
+        /// Name in the configuration.
+        plugin: String,
+        /// What it said, or how it trapped.
+        reason: String,
+    },
+    /// Two plugins have one name.
+    #[error("two plugins are named {0}; give each its own `name`")]
+    NameTaken(String),
+    /// The file cannot be watched.
+    #[error("{} cannot be watched for changes", path.display())]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: notify::Error,
+    },
+    /// A row failed and the plugin's `on_error` is `halt`.
+    #[error(
+        "plugin {plugin} failed on the change at {position} of {table}: {reason}; fix the plugin, \
+         or set on_error = \"dead-letter\" to set such changes aside"
+    )]
+    Fault {
+        /// Name in the configuration.
+        plugin: String,
+        /// The (first) change it was shown.
+        position: Position,
+        /// `schema.table`
+        table: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// All of them need a person: a plugin that failed once on the same input fails again.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        Disposition::Halt
+    }
+}

@@ -1,0 +1,201 @@
+//! One instance of a plugin. A call ends in an answer or in an [`Outcome`]; after a trap the
+//! instance is dead and its owner builds another.
+
+use std::time::Duration;
+
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, InstancePre};
+use wasmtime::{Store, Trap};
+
+use crate::plugin::bindings::types::{Batch, Interest, Patch, RowKeys, Table};
+use crate::plugin::calls::Calls;
+pub use crate::plugin::calls::Role;
+use crate::plugin::engine::TICK;
+use crate::plugin::limits::Guest;
+
+/// What a component may import: the contract's interfaces of any compatible version.
+const GRANTED: [&str; 3] =
+    ["tailwater:plugin/types@0.1.", "tailwater:plugin/log@0.1.", "tailwater:plugin/metrics@0.1."];
+
+/// How a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Outcome {
+    /// It trapped: the code and the innermost frames.
+    #[error("it trapped: {0}")]
+    Trap(String),
+    /// It ran longer than `deadline_ms`.
+    #[error("it ran longer than its deadline of {} ms", .0.as_millis())]
+    Deadline(Duration),
+    /// It wanted more than `memory_mb`.
+    #[error("it wanted more than its {0} MiB of memory")]
+    Memory(u32),
+    /// It handed back more than `output_mb`.
+    #[error("it handed back more than {0} MiB")]
+    Output(u32),
+    /// It answered with an error.
+    #[error("{0}")]
+    Refused(String),
+    /// Its answer does not fit what it was asked.
+    #[error("its answer is malformed: {0}")]
+    Malformed(String),
+}
+
+impl Outcome {
+    /// The label of the metric.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Outcome::Trap(_) => "trap",
+            Outcome::Deadline(_) => "deadline",
+            Outcome::Memory(_) => "memory",
+            Outcome::Output(_) => "output",
+            Outcome::Refused(_) => "refused",
+            Outcome::Malformed(_) => "malformed",
+        }
+    }
+}
+
+/// What one call may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance {
+    pub(crate) deadline: Duration,
+    pub(crate) memory_mb: u32,
+    pub(crate) output_mb: u32,
+}
+
+pub(crate) struct Instance {
+    store: Store<Guest>,
+    calls: Calls,
+    allowance: Allowance,
+    dead: bool,
+}
+
+/// Which role a component has, by its exports.
+pub(crate) fn role(component: &Component) -> Result<Role, String> {
+    let shape = component.component_type();
+    let engine = component.engine();
+    let exports = |name: &str| {
+        let item = shape.get_export(engine, name);
+        item.is_some_and(|found| matches!(found.ty, ComponentItem::ComponentFunc(_)))
+    };
+    let missing: Vec<&str> =
+        ["init", "subscribe"].into_iter().filter(|name| !exports(name)).collect();
+    match (exports("process"), exports("keys")) {
+        _ if !missing.is_empty() => Err(format!("it does not export `{}`", missing.join("`, `"))),
+        (true, true) => Err("it exports both `process` and `keys`".to_owned()),
+        (true, false) => Ok(Role::Transform),
+        (false, true) => Ok(Role::Dedup),
+        (false, false) => Err("it exports neither `process` nor `keys`".to_owned()),
+    }
+}
+
+/// What a component imports beyond the contract.
+pub(crate) fn foreign_imports(component: &Component) -> Vec<String> {
+    let shape = component.component_type();
+    let names = shape.imports(component.engine()).map(|(name, _)| name.to_owned());
+    names.filter(|name| !GRANTED.iter().any(|granted| name.starts_with(granted))).collect()
+}
+
+impl Instance {
+    /// Instantiates and calls `init`.
+    pub(crate) fn start(
+        code: &InstancePre<Guest>,
+        role: Role,
+        guest: Guest,
+        allowance: Allowance,
+        config: &str,
+    ) -> Result<Instance, Outcome> {
+        let mut store = Store::new(code.engine(), guest);
+        store.limiter(Guest::limiter);
+        store.set_hostcall_fuel(
+            usize::try_from(u64::from(allowance.output_mb) << 20).unwrap_or(usize::MAX),
+        );
+        store.set_epoch_deadline(ticks(allowance.deadline));
+        let instance = code.instantiate(&mut store);
+        let instance = instance.map_err(|trap| outcome(&store, &trap, allowance))?;
+        let calls = Calls::find(&mut store, &instance, role).map_err(Outcome::Malformed)?;
+        let mut started = Instance { store, calls, allowance, dead: false };
+        started.call(|calls, store| calls.init(store, config))?;
+        Ok(started)
+    }
+
+    /// Whether it trapped.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
+    }
+
+    pub(crate) fn subscribe(&mut self, table: Table<'_>) -> Result<Option<Interest>, Outcome> {
+        self.call(|calls, store| calls.subscribe(store, table))
+    }
+
+    pub(crate) fn process(&mut self, batch: Batch<'_>) -> Result<Patch, Outcome> {
+        self.call(|calls, store| calls.process(store, batch))
+    }
+
+    pub(crate) fn keys(&mut self, batch: Batch<'_>) -> Result<RowKeys, Outcome> {
+        self.call(|calls, store| calls.keys(store, batch))
+    }
+
+    fn call<T>(
+        &mut self,
+        call: impl FnOnce(&Calls, &mut Store<Guest>) -> wasmtime::Result<Result<T, String>>,
+    ) -> Result<T, Outcome> {
+        self.store.set_epoch_deadline(ticks(self.allowance.deadline));
+        self.store.data_mut().begin_call();
+        let answer = call(&self.calls, &mut self.store);
+        self.store.data_mut().end_call();
+        match answer {
+            Ok(answer) => answer.map_err(|reason| Outcome::Refused(shorten(reason))),
+            Err(trap) => {
+                self.dead = true;
+                Err(outcome(&self.store, &trap, self.allowance))
+            }
+        }
+    }
+}
+
+/// One tick more, because the current one has partly passed.
+fn ticks(deadline: Duration) -> u64 {
+    let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
+    u64::try_from(ticks).unwrap_or(u64::MAX / 2) + 1
+}
+
+fn outcome(store: &Store<Guest>, trap: &wasmtime::Error, allowance: Allowance) -> Outcome {
+    match trap.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Outcome::Deadline(allowance.deadline),
+        _ if store.data().memory_exceeded() => Outcome::Memory(allowance.memory_mb),
+        Some(code) => Outcome::Trap(describe(*code, trap)),
+        None if is_output_limit(trap) => Outcome::Output(allowance.output_mb),
+        None => Outcome::Trap(shorten(format!("{:#}", trap.root_cause()))),
+    }
+}
+
+/// wasmtime has no type for it, only this sentence.
+fn is_output_limit(trap: &wasmtime::Error) -> bool {
+    trap.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls"))
+}
+
+/// The trap's code and the innermost functions, which say more than `unreachable` does.
+fn describe(code: Trap, trap: &wasmtime::Error) -> String {
+    let frames = trap.downcast_ref::<wasmtime::WasmBacktrace>();
+    let frames = frames.map_or(&[][..], |backtrace| backtrace.frames());
+    let names = frames.iter().filter_map(|frame| frame.func_name()).take(3);
+    let innermost: Vec<String> = names.map(|name| rustc_demangle(name).to_owned()).collect();
+    if innermost.is_empty() {
+        return code.to_string();
+    }
+    format!("{code} in {}", innermost.join(" < "))
+}
+
+fn rustc_demangle(name: &str) -> &str {
+    name.split_once("17h").map_or(name, |(path, _)| path)
+}
+
+/// Guests choose how long their messages are; operators read them.
+fn shorten(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(500));
+    message
+}

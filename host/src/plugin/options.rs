@@ -1,0 +1,172 @@
+//! `[[plugin]]`: one plugin of the chain, in the order of the file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+/// One plugin.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Its name in logs, metrics and dead letters; unique.
+    pub name: String,
+    /// The component. The file is watched; a new one takes over while events flow.
+    pub path: PathBuf,
+    /// The leg it runs on. Default `capture`.
+    #[serde(default)]
+    pub stage: Stage,
+    /// The tables it is offered: `public.users`, `public.*`. Default: all.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// What becomes of a row it fails on. Default `dead-letter`.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// Linear memory an instance may hold, in MiB. Default 64.
+    #[serde(default = "default_memory_mb")]
+    pub memory_mb: u32,
+    /// Time one call may take, in milliseconds. Default 1000.
+    #[serde(default = "default_deadline_ms")]
+    pub deadline_ms: u64,
+    /// What one call may hand back, in MiB of the host's memory. Default 64.
+    #[serde(default = "default_output_mb")]
+    pub output_mb: u32,
+    /// Rows one call is shown at most. Default 4096.
+    #[serde(default = "default_batch_rows")]
+    pub batch_rows: u32,
+    /// How often a row is shown again after a fault the plugin calls retryable. Default 3.
+    #[serde(default = "default_retries")]
+    pub retries: u32,
+    /// Dedup only: keys remembered at most, the oldest are forgotten first. Default 100000.
+    #[serde(default = "default_window_keys")]
+    pub window_keys: usize,
+    /// Dedup only: a key is forgotten when a commit is this many seconds younger. Default 3600.
+    #[serde(default = "default_window_seconds")]
+    pub window_seconds: u32,
+    /// Handed to the plugin's `init` as JSON. Default: empty.
+    #[serde(default)]
+    pub config: toml::Table,
+}
+
+/// A leg of the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Before Kafka (with the direct transport: the only leg).
+    #[default]
+    Capture,
+    /// Before ClickHouse.
+    Sink,
+}
+
+/// What becomes of a row that a plugin fails on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// It is set aside, and the rest goes on.
+    #[default]
+    DeadLetter,
+    /// The pipeline stops with an error; nothing is lost.
+    Halt,
+}
+
+fn default_memory_mb() -> u32 {
+    64
+}
+
+fn default_deadline_ms() -> u64 {
+    1000
+}
+
+fn default_output_mb() -> u32 {
+    64
+}
+
+fn default_batch_rows() -> u32 {
+    4096
+}
+
+fn default_retries() -> u32 {
+    3
+}
+
+fn default_window_keys() -> usize {
+    100_000
+}
+
+fn default_window_seconds() -> u32 {
+    3600
+}
+
+impl Options {
+    /// Whether the plugin is offered a table.
+    #[must_use]
+    pub fn covers(&self, schema: &str, table: &str) -> bool {
+        let matches = |pattern: &String| match pattern.split_once('.') {
+            Some((of_schema, "*")) => of_schema == schema,
+            Some((of_schema, name)) => of_schema == schema && name == table,
+            None => pattern == table,
+        };
+        self.tables.is_empty() || self.tables.iter().any(matches)
+    }
+
+    /// The `config` table as JSON; a date becomes text.
+    #[must_use]
+    pub fn config_json(&self) -> String {
+        json(&toml::Value::Table(self.config.clone())).to_string()
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms.max(1))
+    }
+}
+
+fn json(value: &toml::Value) -> Json {
+    match value {
+        toml::Value::String(text) => Json::String(text.clone()),
+        toml::Value::Integer(number) => Json::from(*number),
+        toml::Value::Float(number) => Json::from(*number),
+        toml::Value::Boolean(truth) => Json::Bool(*truth),
+        toml::Value::Datetime(date) => Json::String(date.to_string()),
+        toml::Value::Array(items) => Json::Array(items.iter().map(json).collect()),
+        toml::Value::Table(table) => {
+            Json::Object(table.iter().map(|(key, value)| (key.clone(), json(value))).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(text: &str) -> Options {
+        toml::from_str(&format!("name = 'p'\npath = 'p.wasm'\n{text}")).unwrap()
+    }
+
+    #[test]
+    fn without_tables_all_are_covered() {
+        assert!(options("").covers("public", "users"));
+    }
+
+    #[test]
+    fn a_star_covers_a_schema_only() {
+        let options = options("tables = ['public.users', 'billing.*']");
+        assert!(options.covers("public", "users"));
+        assert!(!options.covers("public", "orders"));
+        assert!(options.covers("billing", "orders"));
+    }
+
+    #[test]
+    fn config_becomes_json_text() {
+        let options = options("config = { columns = ['email'], since = 2026-01-02, n = 1 }");
+        let expected = r#"{"columns":["email"],"n":1,"since":"2026-01-02"}"#;
+        let parsed: Json = serde_json::from_str(&options.config_json()).unwrap();
+        assert_eq!(parsed, serde_json::from_str::<Json>(expected).unwrap());
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error() {
+        assert!(toml::from_str::<Options>("name = 'p'\npath = 'p.wasm'\nmemory = 1").is_err());
+    }
+}
