@@ -1,0 +1,126 @@
+//! What one flush stores: rows by table version, truncates, dead letters, and what to
+//! record beside them.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::block::{Block, Encoder};
+use crate::change::{Change, Changes, Op};
+use crate::dead_letter::{DeadLetter, Stage};
+use crate::hop::SnapshotDone;
+
+/// Buffers kept for the batches after this one.
+const SPARE_BUFFERS: usize = 8;
+
+/// A truncate of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Truncate {
+    pub(super) encoder: Arc<Encoder>,
+    pub(super) version: u128,
+}
+
+impl PartialEq for Encoder {
+    fn eq(&self, other: &Encoder) -> bool {
+        self.table.fingerprint == other.table.fingerprint
+    }
+}
+
+impl Eq for Encoder {}
+
+/// A batch that fills, or is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) blocks: Vec<Block>,
+    pub(super) truncates: Vec<Truncate>,
+    pub(super) dead_letters: Vec<DeadLetter>,
+    /// Snapshots that are complete with it.
+    pub(super) snapshots: Vec<SnapshotDone>,
+    /// When the transactions inside committed, snapshots aside; microseconds since 1970.
+    pub(super) committed: Vec<i64>,
+    /// When the first of it came.
+    pub(super) since: Option<tokio::time::Instant>,
+}
+
+impl Batch {
+    pub(super) fn bytes(&self) -> usize {
+        let letters = self.dead_letters.iter().map(|letter| letter.original.len() + 256);
+        self.blocks.iter().map(Block::bytes).sum::<usize>() + letters.sum::<usize>()
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.blocks.iter().map(Block::row_count).sum()
+    }
+
+    /// Whether only the point moved: nothing has to be stored.
+    pub(super) fn holds_nothing(&self) -> bool {
+        let nothing_else = self.truncates.is_empty() && self.snapshots.is_empty();
+        self.rows() == 0 && self.dead_letters.is_empty() && nothing_else
+    }
+
+    /// Takes in changes; `encoders` has one for each of their tables.
+    pub(super) fn add(&mut self, changes: &Changes, encoders: &[Arc<Encoder>], spare: &mut Spare) {
+        let places: Vec<_> = encoders.iter().map(|encoder| self.block(encoder, spare)).collect();
+        let mut transaction = None;
+        for change in &changes.list {
+            let block = places[change.table as usize];
+            self.add_change(changes, change, block);
+            if change.op != Op::Read && transaction != Some(change.transaction) {
+                transaction = Some(change.transaction);
+                self.committed.push(changes.transaction(change).committed_at);
+            }
+        }
+    }
+
+    fn add_change(&mut self, changes: &Changes, change: &Change, block: usize) {
+        let block = &mut self.blocks[block];
+        if change.op == Op::Truncate {
+            let encoder = Arc::clone(&block.encoder);
+            let version = changes.position(change).version();
+            self.truncates.push(Truncate { encoder, version });
+        } else if let Err(reason) = block.push(changes, change) {
+            let letter = DeadLetter::new(changes, change, Stage::Store, None, reason);
+            self.dead_letters.push(letter);
+            return;
+        }
+        block.counts[change.op as usize] += 1;
+    }
+
+    fn block(&mut self, encoder: &Arc<Encoder>, spare: &mut Spare) -> usize {
+        let known = self.blocks.iter().position(|block| Arc::ptr_eq(&block.encoder, encoder));
+        known.unwrap_or_else(|| {
+            self.blocks.push(Block::new(Arc::clone(encoder), spare.take()));
+            self.blocks.len() - 1
+        })
+    }
+
+    /// The newest truncate inside, by versions table.
+    pub(super) fn newest_truncates(&self) -> FxHashMap<&str, &Truncate> {
+        let mut newest: FxHashMap<&str, &Truncate> = FxHashMap::default();
+        for truncate in &self.truncates {
+            let slot = newest.entry(&truncate.encoder.place.plan.view).or_insert(truncate);
+            if slot.version < truncate.version {
+                *slot = truncate;
+            }
+        }
+        newest
+    }
+}
+
+/// Buffers that have grown already.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Vec<Vec<u8>>);
+
+impl Spare {
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Keeps a buffer unless it is far larger than a batch should be.
+    pub(super) fn put(&mut self, mut buffer: Vec<u8>, most: usize) {
+        if self.0.len() < SPARE_BUFFERS && buffer.capacity() <= 2 * most {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+}

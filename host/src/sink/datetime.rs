@@ -1,0 +1,210 @@
+//! PostgreSQL's dates and timestamps (`DateStyle` ISO) as days and microseconds since 1970.
+
+use super::encode::{Fit, Unreadable};
+
+/// 1900-01-01 and 2299-12-31: what `Date32` holds.
+const DAYS: (i64, i64) = (-25_567, 120_529);
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+/// What `DateTime64(6)` holds.
+const MICROS: (i64, i64) = (DAYS.0 * MICROS_PER_DAY, (DAYS.1 + 1) * MICROS_PER_DAY - 1);
+
+/// The day number of a `date`, moved to the nearest one that `Date32` holds.
+pub(super) fn days(text: &[u8]) -> Result<(i32, Fit), Unreadable> {
+    let (day, fit) = within(
+        DAYS,
+        finite(text, |reader| {
+            let date = reader.date()?;
+            reader.day_number(date)
+        })?,
+    );
+    Ok((i32::try_from(day).expect("within the bounds above"), fit))
+}
+
+/// The microsecond of a `timestamp` or `timestamptz`, moved to the nearest that `DateTime64` holds.
+pub(super) fn micros(text: &[u8]) -> Result<(i64, Fit), Unreadable> {
+    let moment = finite(text, |reader| {
+        let date = reader.date()?;
+        reader.expect(b' ')?;
+        let clock = reader.clock()?;
+        let offset = reader.offset()?;
+        let day = reader.day_number(date)?;
+        Some(day * MICROS_PER_DAY + clock - offset)
+    })?;
+    Ok(within(MICROS, moment))
+}
+
+/// `infinity` lies beyond every bound.
+fn finite(
+    text: &[u8],
+    parse: impl FnOnce(&mut Reader<'_>) -> Option<i64>,
+) -> Result<i64, Unreadable> {
+    match text {
+        b"infinity" => return Ok(i64::MAX),
+        b"-infinity" => return Ok(i64::MIN),
+        _ => (),
+    }
+    let mut reader = Reader { rest: text };
+    let value = parse(&mut reader).ok_or(Unreadable)?;
+    reader.rest.is_empty().then_some(value).ok_or(Unreadable)
+}
+
+fn within((least, most): (i64, i64), value: i64) -> (i64, Fit) {
+    let nearest = value.clamp(least, most);
+    (nearest, Fit::exact_if(nearest == value))
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn number(&mut self) -> Option<i64> {
+        let digits = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits == 0 || digits > 7 {
+            return None;
+        }
+        let (number, rest) = self.rest.split_at(digits);
+        self.rest = rest;
+        Some(number.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
+    }
+
+    fn bounded(&mut self, most: i64) -> Option<i64> {
+        self.number().filter(|number| *number <= most)
+    }
+
+    fn eat(&mut self, byte: u8) -> bool {
+        let found = self.rest.first() == Some(&byte);
+        self.rest = &self.rest[usize::from(found)..];
+        found
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        self.eat(byte).then_some(())
+    }
+
+    fn date(&mut self) -> Option<(i64, i64, i64)> {
+        let year = self.number()?;
+        self.expect(b'-')?;
+        let month = self.bounded(12)?;
+        self.expect(b'-')?;
+        let day = self.bounded(31)?;
+        (month > 0 && day > 0).then_some((year, month, day))
+    }
+
+    fn clock(&mut self) -> Option<i64> {
+        let hours = self.bounded(24)?;
+        self.expect(b':')?;
+        let minutes = self.bounded(59)?;
+        self.expect(b':')?;
+        let seconds = self.bounded(60)?;
+        let fraction = if self.eat(b'.') { self.fraction()? } else { 0 };
+        Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + fraction)
+    }
+
+    fn fraction(&mut self) -> Option<i64> {
+        let before = self.rest.len();
+        let value = self.number()?;
+        let digits = u32::try_from(before - self.rest.len()).ok()?;
+        Some(value * 10i64.pow(6u32.checked_sub(digits)?))
+    }
+
+    /// `+02`, `-03:30`, `+00:19:32`, or nothing.
+    fn offset(&mut self) -> Option<i64> {
+        let sign = match self.rest.first() {
+            Some(b'+') => 1,
+            Some(b'-') => -1,
+            _ => return Some(0),
+        };
+        self.rest = &self.rest[1..];
+        let mut seconds = self.bounded(24)? * 3600;
+        for unit in [60, 1] {
+            if self.eat(b':') {
+                seconds += self.bounded(59)? * unit;
+            }
+        }
+        Some(sign * seconds * 1_000_000)
+    }
+
+    /// Days since 1970 in the proleptic Gregorian calendar; the era stands at the text's end.
+    fn day_number(&mut self, (year, month, day): (i64, i64, i64)) -> Option<i64> {
+        let year = match self.rest.strip_prefix(b" BC") {
+            Some(rest) => {
+                self.rest = rest;
+                1 - year
+            }
+            None => year,
+        };
+        // Years begin in March here, so that the leap day is the last of its year.
+        let year = year - i64::from(month <= 2);
+        let era = year.div_euclid(400);
+        let year_of_era = year.rem_euclid(400);
+        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        Some(era * 146_097 + day_of_era - 719_468)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn known_days_and_moments() {
+        assert_eq!(days(b"1970-01-01"), Ok((0, Fit::Exact)));
+        assert_eq!(days(b"2000-02-29"), Ok((11_016, Fit::Exact)));
+        assert_eq!(days(b"1900-01-01"), Ok((-25_567, Fit::Exact)));
+        assert_eq!(days(b"2299-12-31"), Ok((120_529, Fit::Exact)));
+        assert_eq!(micros(b"1970-01-01 00:00:00.5"), Ok((500_000, Fit::Exact)));
+        assert_eq!(micros(b"1970-01-01 02:00:00+02"), Ok((0, Fit::Exact)));
+        assert_eq!(micros(b"1969-12-31 20:30:00-03:30"), Ok((0, Fit::Exact)));
+        assert_eq!(micros(b"1969-12-31 23:59:59.999999"), Ok((-1, Fit::Exact)));
+    }
+
+    #[test]
+    fn what_lies_outside_goes_to_the_nearest_bound() {
+        for late in ["infinity", "2300-01-01", "10000-01-01", "5874897-12-31"] {
+            assert_eq!(days(late.as_bytes()), Ok((120_529, Fit::Nearest)), "{late}");
+        }
+        for early in ["-infinity", "1899-12-31", "0044-03-15 BC"] {
+            assert_eq!(days(early.as_bytes()), Ok((-25_567, Fit::Nearest)), "{early}");
+        }
+        assert_eq!(micros(b"infinity"), Ok((MICROS.1, Fit::Nearest)));
+        assert_eq!(micros(b"2299-12-31 23:59:59.999999+00"), Ok((MICROS.1, Fit::Exact)));
+        assert_eq!(micros(b"0001-01-01 00:00:00+00 BC"), Ok((MICROS.0, Fit::Nearest)));
+    }
+
+    #[test]
+    fn other_text_is_refused() {
+        for text in ["", "today", "2024-13-01", "2024-01-01x", "2024-01-01 10:00", "24-1"] {
+            assert_eq!(micros(text.as_bytes()), Err(Unreadable), "{text}");
+        }
+    }
+
+    /// Counts days one year and month at a time, slowly and plainly.
+    fn counted(year: i64, month: usize, day: i64) -> i64 {
+        let leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+        let years: i64 = match year >= 1970 {
+            true => (1970..year).map(|year| 365 + i64::from(leap(year))).sum(),
+            false => -(year..1970).map(|year| 365 + i64::from(leap(year))).sum::<i64>(),
+        };
+        let lengths = [31, 28 + i64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+        years + lengths[..month - 1].iter().sum::<i64>() + day - 1
+    }
+
+    proptest! {
+        #[test]
+        fn days_agree_with_counting(year in 1900i64..2300, month in 1usize..=12, day in 1i64..=28) {
+            let text = format!("{year:04}-{month:02}-{day:02}");
+            let expected = i32::try_from(counted(year, month, day)).unwrap();
+            prop_assert_eq!(days(text.as_bytes()), Ok((expected, Fit::Exact)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "[-0-9: .+BCinfty]{0,40}") {
+            let _: Result<_, _> = micros(text.as_bytes());
+            let _: Result<_, _> = days(text.as_bytes());
+        }
+    }
+}

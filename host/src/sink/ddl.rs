@@ -1,0 +1,284 @@
+//! The statements that make tables and views. Pure text; [`super::shape`] runs them.
+//!
+//! `<table>_versions` holds every version of a row that merges have not dropped yet, and the view
+//! `<table>` the rows as they are now:
+//!
+//! * By default the engine is `ReplacingMergeTree(_version, _deleted)` sorted by the key, and the
+//!   view reads it with `FINAL`.
+//! * With a sorting key or partitioning of the user's own, versions of one row lie apart and the
+//!   engine cannot collapse them. The view then takes the newest version per key itself, before
+//!   it looks at `_deleted`: a deletion's other columns are empty and its place is arbitrary, and
+//!   a filter on them must not hide it from the rows it deletes.
+//! * `dedup = "argmax"` keeps all versions in a `MergeTree` and uses that same view.
+//!
+//! A table without key takes `_version` for one: it is unique per row and the same in a replay.
+//!
+//! Rows up to the table's last truncate are filtered by version, so it does not matter when they
+//! arrive.
+
+use super::names::{OWN_PREFIX, VERSIONS_SUFFIX, literal, quoted};
+use super::options::{Dedup, Plan};
+use super::types::Type;
+
+/// The columns that every versions table has besides the source's, in the order they are sent.
+pub(super) const META: [(&str, &str); 4] = [
+    ("_version", "UInt128"),
+    ("_deleted", "UInt8"),
+    ("_commit_time", "DateTime64(6, 'UTC')"),
+    ("_exact", "Map(LowCardinality(String), Nullable(String))"),
+];
+
+/// A column as ClickHouse has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StoredColumn {
+    pub(super) name: String,
+    pub(super) ty: Type,
+    pub(super) key: bool,
+    /// SQL expression for rows that were written before the column was.
+    pub(super) default: Option<String>,
+}
+
+impl StoredColumn {
+    /// `name Type DEFAULT …`
+    pub(super) fn definition(&self) -> String {
+        let default = self.default.as_ref().map(|default| format!(" DEFAULT {default}"));
+        format!("{} {}{}", quoted(&self.name), self.ty, default.unwrap_or_default())
+    }
+}
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// The database, unquoted.
+    pub(super) database: String,
+    pub(super) plan: Plan,
+}
+
+impl Place {
+    /// The versions table's name, unquoted.
+    pub(super) fn versions_name(&self) -> String {
+        format!("{}{VERSIONS_SUFFIX}", self.plan.view)
+    }
+
+    /// The versions table in full, quoted.
+    pub(super) fn versions(&self) -> String {
+        self.full(&self.versions_name())
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}.{}", quoted(&self.database), quoted(name))
+    }
+
+    fn on_cluster(&self) -> String {
+        on_cluster(self.plan.cluster.as_deref())
+    }
+
+    /// The sorting key's expressions.
+    pub(super) fn sorting(&self, columns: &[StoredColumn]) -> Vec<String> {
+        let own = self.plan.order_by.iter().cloned();
+        let key = key_of(columns).into_iter().filter(|name| !self.plan.order_by.contains(name));
+        let mut sorting: Vec<_> = own.chain(key.map(|name| quoted(&name))).collect();
+        if self.plan.dedup == Dedup::Argmax
+            && sorting.last().is_none_or(|last| last != "`_version`")
+        {
+            sorting.push("`_version`".into());
+        }
+        sorting
+    }
+
+    /// The engine's name without parameters.
+    pub(super) fn engine(&self) -> String {
+        let engine = match self.plan.dedup {
+            Dedup::Replacing => "ReplacingMergeTree",
+            Dedup::Argmax => "MergeTree",
+        };
+        format!("{}{engine}", replicated(self.plan.cluster.as_deref()))
+    }
+
+    /// Makes the versions table.
+    pub(super) fn create_versions(&self, columns: &[StoredColumn], comment: &str) -> String {
+        let meta = META.iter().map(|(name, ty)| format!("{name} {ty}"));
+        let definitions: Vec<_> =
+            columns.iter().map(StoredColumn::definition).chain(meta).collect();
+        let parameters = match self.plan.dedup {
+            Dedup::Replacing => "(_version, _deleted)",
+            Dedup::Argmax => "",
+        };
+        let partition = self.plan.partition_by.as_ref();
+        format!(
+            "CREATE TABLE IF NOT EXISTS {}{} ({}) ENGINE = {}{parameters}{} ORDER BY ({}) \
+             SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1 \
+             COMMENT {}",
+            self.versions(),
+            self.on_cluster(),
+            definitions.join(", "),
+            self.engine(),
+            partition.map(|by| format!(" PARTITION BY {by}")).unwrap_or_default(),
+            self.sorting(columns).join(", "),
+            literal(comment),
+        )
+    }
+
+    /// Changes the versions table.
+    pub(super) fn alter_versions(&self, changes: &[String]) -> String {
+        format!("ALTER TABLE {}{} {}", self.versions(), self.on_cluster(), changes.join(", "))
+    }
+
+    /// Makes the view, or makes it anew.
+    pub(super) fn create_view(&self, columns: &[StoredColumn]) -> String {
+        let select = match self.plan.dedup == Dedup::Replacing && !self.plan.scatters_versions() {
+            true => self.select_final(columns),
+            false => self.select_newest(columns),
+        };
+        let view = self.full(&self.plan.view);
+        format!("CREATE OR REPLACE VIEW {view}{} AS {select}", self.on_cluster())
+    }
+
+    fn select_final(&self, columns: &[StoredColumn]) -> String {
+        let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
+        let (versions, since) = (self.versions(), self.last_truncate());
+        let names = names.join(", ");
+        format!("SELECT {names} FROM {versions} FINAL WHERE _deleted = 0 AND _version > {since}")
+    }
+
+    fn select_newest(&self, columns: &[StoredColumn]) -> String {
+        let names = |keyed: bool| columns.iter().filter(move |column| column.key == keyed);
+        let mut rest: Vec<_> = names(false).map(|column| quoted(&column.name)).collect();
+        let mut place = 0;
+        let outer = columns.iter().map(|column| {
+            let name = quoted(&column.name);
+            if column.key {
+                return name;
+            }
+            place += 1;
+            format!("tupleElement(_tailwater_row, {place}) AS {name}")
+        });
+        let outer = outer.collect::<Vec<_>>().join(", ");
+        rest.push("_deleted".into());
+        let key: Vec<_> = key_of(columns).iter().map(|name| quoted(name)).collect();
+        let (key, deleted) = (key.join(", "), rest.len());
+        let (versions, since) = (self.versions(), self.last_truncate());
+        format!(
+            "SELECT {outer} FROM (SELECT {key}, argMax(tuple({}), _version) AS _tailwater_row \
+             FROM {versions} WHERE _version > {since} GROUP BY {key} \
+             HAVING tupleElement(_tailwater_row, {deleted}) = 0)",
+            rest.join(", "),
+        )
+    }
+
+    fn last_truncate(&self) -> String {
+        let truncates = self.full(&format!("{OWN_PREFIX}truncates"));
+        format!("(SELECT max(version) FROM {truncates} WHERE name = {})", literal(&self.plan.view))
+    }
+}
+
+/// What tells rows apart: the key, or the version where there is none.
+pub(super) fn key_of(columns: &[StoredColumn]) -> Vec<String> {
+    let key: Vec<_> =
+        columns.iter().filter(|column| column.key).map(|column| column.name.clone()).collect();
+    match key.is_empty() {
+        true => vec!["_version".into()],
+        false => key,
+    }
+}
+
+/// The sink's own tables: truncates, finished snapshots, dead letters.
+pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
+    let tables = [
+        ("truncates", "name String, version UInt128", "version", "name"),
+        (
+            "snapshots",
+            "pipeline String, source_schema String, source_table String, consistent_at UInt64",
+            "consistent_at",
+            "pipeline, source_schema, source_table",
+        ),
+        (
+            "dead_letters",
+            "version UInt128, position String, source_table String, op String, stage String, \
+             plugin String, plugin_digest String, reason String, original String",
+            "",
+            "source_table, version, stage",
+        ),
+    ];
+    let create = |(name, columns, newest, order): (&str, &str, &str, &str)| {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {}.{}{} ({columns}) \
+             ENGINE = {}ReplacingMergeTree({newest}) ORDER BY ({order}) \
+             SETTINGS non_replicated_deduplication_window = 100",
+            quoted(database),
+            quoted(&format!("{OWN_PREFIX}{name}")),
+            on_cluster(cluster),
+            replicated(cluster),
+        )
+    };
+    tables.into_iter().map(create).collect()
+}
+
+pub(super) fn on_cluster(cluster: Option<&str>) -> String {
+    cluster.map(|name| format!(" ON CLUSTER {}", quoted(name))).unwrap_or_default()
+}
+
+fn replicated(cluster: Option<&str>) -> &'static str {
+    match cluster {
+        Some(_) => "Replicated",
+        None => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns() -> Vec<StoredColumn> {
+        let column = |name: &str, ty: &str, key| StoredColumn {
+            name: name.into(),
+            ty: Type::parse(ty).unwrap(),
+            key,
+            default: None,
+        };
+        vec![column("id", "Int32", true), column("it`s", "Nullable(String)", false)]
+    }
+
+    fn place(dedup: Dedup, order_by: &[&str]) -> Place {
+        let plan = Plan {
+            view: "users".into(),
+            dedup,
+            order_by: order_by.iter().map(|&column| column.into()).collect(),
+            partition_by: None,
+            cluster: None,
+        };
+        Place { database: "shop".into(), plan }
+    }
+
+    #[test]
+    fn the_plain_table_sorts_by_its_key_and_is_read_with_final() {
+        let place = place(Dedup::Replacing, &[]);
+        let create = place.create_versions(&columns(), "public.users");
+        assert!(
+            create.contains("ReplacingMergeTree(_version, _deleted) ORDER BY (`id`)"),
+            "{create}"
+        );
+        assert!(create.contains("`it\\`s` Nullable(String)"), "{create}");
+        assert!(place.create_view(&columns()).contains(" FINAL WHERE _deleted = 0"));
+    }
+
+    #[test]
+    fn versions_that_lie_apart_are_compared_before_deletions_count() {
+        for place in [place(Dedup::Replacing, &["lang"]), place(Dedup::Argmax, &[])] {
+            let view = place.create_view(&columns());
+            assert!(view.contains("argMax(tuple(`it\\`s`, _deleted), _version)"), "{view}");
+            assert!(view.contains("GROUP BY `id` HAVING tupleElement(_tailwater_row, 2) = 0"));
+        }
+        let sorting = place(Dedup::Argmax, &["id"]).sorting(&columns());
+        assert_eq!(sorting, ["id", "`_version`"]);
+    }
+
+    #[test]
+    fn a_cluster_replicates_and_is_named_everywhere() {
+        let mut place = place(Dedup::Replacing, &[]);
+        place.plan.cluster = Some("main".into());
+        let create = place.create_versions(&columns(), "public.users");
+        assert!(create.contains("ON CLUSTER `main` (") && create.contains("ReplicatedReplacing"));
+        assert!(own_tables("shop", Some("main")).iter().all(|sql| sql.contains("ON CLUSTER")));
+    }
+}

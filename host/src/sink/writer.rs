@@ -1,0 +1,323 @@
+//! Storing a batch: retried until it is stored, or until only a person can help.
+//!
+//! Blocks of one table go one after the other, because an update set aside may need a row of the
+//! table version before its own; different tables go at the same time. A block's token is made
+//! from its content, so a block that was stored although its answer got lost is not stored twice.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use rustc_hash::{FxHashMap, FxHasher};
+use serde::Deserialize;
+use tokio::time::sleep;
+
+use super::batch::Batch;
+use super::block::{Block, Encoder, Rows};
+use super::client::Client;
+use super::encode::write_string;
+use super::error::Error;
+use super::names::{OWN_PREFIX, literal};
+use super::options::Dedup;
+use super::shape;
+use super::toast::Filler;
+use crate::dead_letter::DeadLetter;
+use crate::disposition::Disposition;
+use crate::hop::SnapshotDone;
+use crate::telemetry::metrics::{ChangeLabels, Metrics, StepLabels};
+
+const STORED: StepLabels = StepLabels { step: "stored" };
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Attempts something until it works, or fails in a way that another attempt will not change.
+macro_rules! until_done {
+    ($writer:expr, $task:expr, $attempt:expr) => {{
+        let mut patience = crate::sink::writer::Patience::new($task, &$writer.metrics);
+        loop {
+            match patience.after($attempt.await).await {
+                Ok(None) => (),
+                Ok(Some(done)) => break Ok(done),
+                Err(error) => break Err(error),
+            }
+        }
+    }};
+}
+pub(super) use until_done;
+
+/// The pauses between attempts; tells the log when trouble begins and when it ends.
+pub(super) struct Patience<'a> {
+    task: &'a str,
+    metrics: &'a Metrics,
+    pause: Duration,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) fn new(task: &'a str, metrics: &'a Metrics) -> Patience<'a> {
+        Patience { task, metrics, pause: FIRST_PAUSE }
+    }
+
+    /// Gives a result on, or waits before the next attempt.
+    pub(super) async fn after<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        let (first, task) = (self.pause == FIRST_PAUSE, self.task);
+        let error = match result {
+            Ok(done) if first => return Ok(Some(done)),
+            Ok(done) => {
+                tracing::info!(task, "ClickHouse works again");
+                return Ok(Some(done));
+            }
+            Err(error) if error.disposition() == Disposition::Retry => error,
+            Err(error) => return Err(error),
+        };
+        if first {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(task, cause, "ClickHouse has trouble; trying until it works");
+        }
+        self.metrics.reconnects.get_or_create(&STORED).inc();
+        sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(None)
+    }
+}
+
+/// What all flushes share.
+pub(super) struct Writer {
+    pub(super) client: Client,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) pipeline: String,
+    pub(super) concurrent_inserts: usize,
+    /// The version of each table's last truncate, by view.
+    pub(super) truncated: Mutex<FxHashMap<String, u128>>,
+}
+
+impl Writer {
+    /// Stores all of a batch.
+    pub(super) async fn store(&self, batch: &mut Batch) -> Result<(), Error> {
+        self.store_truncates(batch).await?;
+        let mut tables: BTreeMap<String, Vec<&mut Block>> = BTreeMap::new();
+        for block in &mut batch.blocks {
+            tables.entry(block.encoder.place.versions_name()).or_default().push(block);
+        }
+        let tables: Vec<_> = tables.into_values().collect();
+        let mut stores = Vec::with_capacity(tables.len());
+        for blocks in tables {
+            stores.push(self.store_table(blocks));
+        }
+        let mut stores = stream::iter(stores).buffer_unordered(self.concurrent_inserts.max(1));
+        while let Some(unfilled) = stores.next().await {
+            batch.dead_letters.extend(unfilled?);
+        }
+        drop(stores);
+        self.store_dead_letters(&batch.dead_letters).await?;
+        self.store_snapshots(&batch.snapshots).await?;
+        self.observe(batch);
+        Ok(())
+    }
+
+    async fn store_table(&self, blocks: Vec<&mut Block>) -> Result<Vec<DeadLetter>, Error> {
+        let mut dead_letters = Vec::new();
+        for block in blocks {
+            dead_letters.extend(self.store_block(block).await?);
+        }
+        Ok(dead_letters)
+    }
+
+    async fn store_block(&self, block: &mut Block) -> Result<Vec<DeadLetter>, Error> {
+        let mut dead_letters = Vec::new();
+        if !block.aside.is_empty() {
+            dead_letters = self.store_filled(block).await?;
+        }
+        let mut rows = std::mem::take(&mut block.rows);
+        self.insert(block, &mut rows).await?;
+        block.rows = rows;
+        let mut late = std::mem::take(&mut block.late);
+        self.insert(block, &mut late).await?;
+        Ok(dead_letters)
+    }
+
+    async fn store_filled(&self, block: &mut Block) -> Result<Vec<DeadLetter>, Error> {
+        let view = block.encoder.place.plan.view.as_str();
+        let truncated = self.truncates().get(view).copied().unwrap_or_default();
+        let encoder = Arc::clone(&block.encoder);
+        let mut dead_letters = Vec::new();
+        let mut filler = Filler::new(&self.client, block, truncated);
+        loop {
+            let chunk = filler.next_chunk();
+            if chunk.is_empty() {
+                return Ok(dead_letters);
+            }
+            let mut filled = until_done!(self, "look up older rows", filler.fill(&chunk))?;
+            dead_letters.append(&mut filled.dead_letters);
+            self.insert_rows(&encoder, &mut filled.rows).await?;
+        }
+    }
+
+    async fn insert(&self, block: &Block, rows: &mut Rows) -> Result<(), Error> {
+        self.insert_rows(&block.encoder, rows).await
+    }
+
+    async fn insert_rows(&self, encoder: &Encoder, rows: &mut Rows) -> Result<(), Error> {
+        let Some((first, last)) = rows.span else {
+            return Ok(());
+        };
+        let body = Bytes::from(std::mem::take(&mut rows.bytes));
+        let token = format!("{first}-{last}-{}-{:016x}", rows.count, digest(&body));
+        let task = format!("insert into `{}`", encoder.place.versions_name());
+        let (client, sql) = (&self.client, &encoder.insert);
+        let mut done = until_done!(self, &task, client.insert(&task, sql, &token, &body));
+        if done.as_ref().is_err_and(Error::doubts_shape) && self.still_fits(encoder).await? {
+            done = until_done!(self, &task, client.insert(&task, sql, &token, &body));
+        }
+        done?;
+        if body.is_unique() {
+            rows.bytes = Vec::from(body);
+        }
+        Ok(())
+    }
+
+    /// Whether the table, brought into shape again, has the columns the rows were written for.
+    async fn still_fits(&self, encoder: &Encoder) -> Result<bool, Error> {
+        let ensure = || shape::ensure(&self.client, &encoder.place, &encoder.table);
+        let columns = until_done!(self, "look up the table's shape", ensure())?;
+        let types = columns.iter().zip(&encoder.stored);
+        Ok(columns.len() == encoder.stored.len() && types.into_iter().all(|(a, b)| a.ty == b.ty))
+    }
+
+    async fn store_truncates(&self, batch: &Batch) -> Result<(), Error> {
+        for (view, truncate) in batch.newest_truncates() {
+            if self.truncates().get(view).is_some_and(|known| *known >= truncate.version) {
+                continue;
+            }
+            let mut row = Vec::new();
+            write_string(view.as_bytes(), &mut row);
+            row.extend_from_slice(&truncate.version.to_le_bytes());
+            self.insert_own("truncates", "name, version", row).await?;
+            self.truncates().insert(view.to_owned(), truncate.version);
+            let place = &truncate.encoder.place;
+            if place.plan.dedup == Dedup::Replacing {
+                // The view leaves these rows out already; this gives their space back.
+                let condition = format!("DELETE WHERE _version < {}", truncate.version);
+                let sql = place.alter_versions(&[condition]);
+                let task = "clean up after a truncate";
+                until_done!(self, task, self.client.execute(task, &sql))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn store_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), Error> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Vec::new();
+        for letter in letters {
+            rows.extend_from_slice(&letter.position.version().to_le_bytes());
+            let stage = serde_json::to_value(letter.stage).expect("a plain enum");
+            let plugin = letter.plugin.as_ref();
+            let texts = [
+                letter.position.to_string().as_str(),
+                &letter.table,
+                &letter.op,
+                stage.as_str().expect("a plain enum"),
+                plugin.map_or("", |plugin| &plugin.name),
+                plugin.map_or("", |plugin| &plugin.digest),
+                &letter.reason,
+                &letter.original,
+            ]
+            .map(|text| write_string(text.as_bytes(), &mut rows));
+            debug_assert_eq!(texts.len(), 8);
+        }
+        let columns = "version, position, source_table, op, stage, plugin, plugin_digest, reason, \
+                       original";
+        self.insert_own("dead_letters", columns, rows).await?;
+        self.metrics.dead_letters.get_or_create(&STORED).inc_by(letters.len() as u64);
+        tracing::warn!(count = letters.len(), "set changes aside as dead letters");
+        Ok(())
+    }
+
+    async fn store_snapshots(&self, snapshots: &[SnapshotDone]) -> Result<(), Error> {
+        if snapshots.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Vec::new();
+        for snapshot in snapshots {
+            for text in [&self.pipeline, &snapshot.table.schema, &snapshot.table.name] {
+                write_string(text.as_bytes(), &mut rows);
+            }
+            rows.extend_from_slice(&snapshot.consistent_at.0.to_le_bytes());
+        }
+        let columns = "pipeline, source_schema, source_table, consistent_at";
+        self.insert_own("snapshots", columns, rows).await
+    }
+
+    async fn insert_own(&self, name: &str, columns: &str, rows: Vec<u8>) -> Result<(), Error> {
+        let name = format!("{OWN_PREFIX}{name}");
+        let table = self.client.table(&name);
+        let sql = format!("INSERT INTO {table} ({columns}) FORMAT RowBinary");
+        let body = Bytes::from(rows);
+        let token = format!("{:016x}", digest(&body));
+        let task = format!("insert into `{name}`");
+        until_done!(self, &task, self.client.insert(&task, &sql, &token, &body))
+    }
+
+    /// Reads the last truncates at start.
+    pub(super) async fn load_truncates(&self) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Last {
+            name: String,
+            version: String,
+        }
+        let sql = format!(
+            "SELECT name, toString(max(version)) AS version FROM {} GROUP BY name",
+            self.client.table(&format!("{OWN_PREFIX}truncates")),
+        );
+        for Last { name, version } in self.client.rows("read truncates", &sql).await? {
+            let version = version.parse().map_err(|_| Error::Answer {
+                task: "read truncates".into(),
+                detail: literal(&version),
+            })?;
+            self.truncates().insert(name, version);
+        }
+        Ok(())
+    }
+
+    fn truncates(&self) -> std::sync::MutexGuard<'_, FxHashMap<String, u128>> {
+        self.truncated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observe(&self, batch: &Batch) {
+        const OPS: [&str; 5] = ["read", "insert", "update", "delete", "truncate"];
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let age = |micros: i64| {
+            now.as_secs_f64() - Duration::from_micros(micros.max(0).unsigned_abs()).as_secs_f64()
+        };
+        for committed in &batch.committed {
+            self.metrics.visible_seconds.observe(age(*committed).max(0.0));
+        }
+        if let Some(newest) = batch.committed.iter().max() {
+            self.metrics.lag_seconds.get_or_create(&STORED).set(age(*newest).max(0.0));
+        }
+        let mut rows = 0u64;
+        for block in &batch.blocks {
+            let table = block.encoder.table.full_name().to_string();
+            for (op, count) in OPS.into_iter().zip(block.counts).filter(|(_, count)| *count > 0) {
+                let labels = ChangeLabels { step: "stored", table: table.clone(), op };
+                self.metrics.changes.get_or_create(&labels).inc_by(count);
+                rows += count;
+            }
+        }
+        if rows > 0 {
+            let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+            self.metrics.batch_rows.get_or_create(&STORED).observe(rows.into());
+        }
+    }
+}
+
+fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(bytes);
+    hasher.finish()
+}
