@@ -2,12 +2,14 @@
 
 use serde::Deserialize;
 
+use crate::config::Secret;
+
 /// How the source is read.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// libpq URL or keyword string. Required, here or as `--source`.
-    pub url: String,
+    pub url: Secret,
     /// Replication slot; created if absent. Also the pipeline's name in checkpoints.
     pub slot: String,
     /// Publication; created if absent.
@@ -40,7 +42,7 @@ pub enum SnapshotMode {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            url: String::new(),
+            url: Secret::default(),
             slot: "tailwater".into(),
             publication: "tailwater".into(),
             tables: Vec::new(),

@@ -1,1 +1,145 @@
-//! The configuration file and command line.
+//! The configuration: a TOML file, the environment, the command line, in rising precedence.
+//!
+//! Every stage owns its section: an `Options` struct with `deny_unknown_fields` and a documented
+//! default for every key. This module only puts them together. A new section is one line in
+//! [`Config`] and one in [`Config::default`]'s derive.
+
+mod cli;
+mod file;
+mod secret;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{capture, serve, telemetry::logging};
+
+pub use cli::{Cli, Command, EmbeddedCommand, Role, RunArgs, StatusArgs, TokenCommand};
+pub use file::{Environment, parse};
+pub use secret::{REDACTED, Secret, redact_url};
+
+/// The file that is read when `--config` names none and it exists.
+pub const DEFAULT_FILE: &str = "tailwater.toml";
+
+/// What the process tells the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Ended as asked.
+    Done = 0,
+    /// Failed while running: what was acknowledged is safe, the rest is replayed at the next start.
+    Failed = 1,
+    /// The command line or the configuration is wrong; nothing was started.
+    Usage = 2,
+    /// `check` found a precondition that does not hold, or `status` an instance that is not ready.
+    NotReady = 3,
+    /// A second SIGTERM or SIGINT ended the draining.
+    Aborted = 130,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read; name another file by --config", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A mistake in the file.
+    #[error("{}:{line}: {what}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong, and what is allowed. Never a secret value.
+        what: String,
+    },
+    /// Every key is fine by itself, the whole is not.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+/// All settings of one process.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[source]`: PostgreSQL.
+    pub source: capture::Options,
+    /// `[http]`: the HTTP interface.
+    pub http: serve::Options,
+    /// `[log]`: what is logged, and how.
+    pub log: logging::Options,
+    /// The file's directory, which relative paths in it start from; empty without a file.
+    #[serde(skip)]
+    pub directory: PathBuf,
+    /// `--data`: where the embedded engine lives, over `[embedded] path`.
+    #[serde(skip)]
+    pub data: Option<PathBuf>,
+}
+
+impl Config {
+    /// The settings for a command: the file named (or [`DEFAULT_FILE`] if it exists, or nothing),
+    /// then the command line on top.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: one sentence each.
+    pub fn load(cli: &Cli, environment: Environment<'_>) -> Result<Config, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let mut config = match &cli.config {
+            Some(path) => Config::read(path, environment)?,
+            None if default.is_file() => Config::read(default, environment)?,
+            None => Config::default(),
+        };
+        cli.apply(&mut config);
+        config.http.validate().map_err(ConfigError::Conflict)?;
+        Ok(config)
+    }
+
+    /// Reads one file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`] and [`ConfigError::Invalid`].
+    pub fn read(path: &Path, environment: Environment<'_>) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let mut config: Config = file::parse(&text, path, environment)?;
+        config.directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(config)
+    }
+
+    /// A path of the file as seen from the working directory.
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    /// Whether the role's settings are all there; called before anything starts.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`] with what to add.
+    pub fn require(&self, role: Role) -> Result<(), ConfigError> {
+        if role != Role::Sink && self.source.url.is_empty() {
+            return Err(ConfigError::Conflict(
+                "no source database: give --source postgres://user@host/database, or `url` in \
+                 section [source] of the configuration file"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

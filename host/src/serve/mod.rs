@@ -1,1 +1,145 @@
-//! The HTTP interface.
+//! The HTTP interface: every mirrored table as a pipe, read-only SQL, health, metrics, status.
+//!
+//! Nothing here touches the pipeline: it reads what the legs publish ([`Readiness`], [`Status`],
+//! [`Mirrored`] tables, metrics) and asks ClickHouse, streaming its answers through.
+
+mod access;
+mod answer;
+mod clickhouse;
+mod guard;
+mod options;
+mod parameters;
+mod pipe;
+mod readiness;
+mod routes;
+mod sql;
+mod status;
+mod tables;
+mod tail;
+mod token;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use clickhouse::Endpoint;
+pub use options::{Int64, Options};
+pub use readiness::{Leg, LegState, Readiness};
+pub use status::{LegStatus, PluginStatus, Status, StatusError, fetch_status};
+pub use tables::{Mirrored, MirroredColumn};
+pub use token::{Scope, Token, hash_token, new_token};
+
+use crate::disposition::Disposition;
+use crate::telemetry::metrics::Metrics;
+
+/// How long open answers may go on after the shutdown began.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What the interface reads. Senders stay with the pipeline.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Where ClickHouse is; `None` until it is known.
+    pub clickhouse: watch::Receiver<Option<Endpoint>>,
+    /// The tables that may be asked for.
+    pub tables: watch::Receiver<Vec<Mirrored>>,
+    /// What `/v0/status` shows.
+    pub status: watch::Receiver<Status>,
+    /// What `/readyz` shows.
+    pub readiness: Readiness,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why the interface does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {listen}; set another address by --listen or `[http] listen`")]
+    Bind {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The settings contradict each other.
+    #[error("{0}")]
+    Settings(String),
+    /// The listener broke.
+    #[error("the http listener stopped")]
+    Listener(#[source] io::Error),
+}
+
+impl ServeError {
+    /// What to do about it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            ServeError::Bind { .. } | ServeError::Settings(_) => Disposition::Halt,
+            ServeError::Listener(_) => Disposition::Retry,
+        }
+    }
+}
+
+/// A bound listener, ready to serve.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    router: Router,
+}
+
+impl Server {
+    /// Binds the address of `options`. Connections wait until [`Server::run`].
+    ///
+    /// # Errors
+    /// [`ServeError::Settings`], [`ServeError::Bind`].
+    pub async fn bind(options: Options, context: Context) -> Result<Server, ServeError> {
+        options.validate().map_err(ServeError::Settings)?;
+        let listen = options.listen;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|source| ServeError::Bind { listen, source })?;
+        Ok(Server { listener, router: routes::router(options, context) })
+    }
+
+    /// The address really listened on, with the port the system chose for port 0.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` resolves, then lets open answers end, at most five seconds.
+    ///
+    /// # Errors
+    /// [`ServeError::Listener`].
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        let (stopping, mut stopped) = watch::channel(false);
+        let serving = axum::serve(self.listener, self.router).with_graceful_shutdown(async move {
+            shutdown.await;
+            stopping.send_replace(true);
+        });
+        tokio::select! {
+            ended = async { serving.await } => ended.map_err(ServeError::Listener),
+            () = async {
+                if stopped.wait_for(|stopping| *stopping).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(DRAIN).await;
+            } => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

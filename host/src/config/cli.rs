@@ -1,0 +1,163 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::{Config, Secret};
+use crate::telemetry::logging;
+
+/// Tails a PostgreSQL write-ahead log, through WebAssembly plugins, over Kafka, into an exact copy
+/// in ClickHouse.
+#[derive(Debug, Parser)]
+#[command(name = "tailwater", version, propagate_version = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed while running, 2 usage or configuration error, \
+                        3 not ready (check, status), 130 stopped before draining was over."
+)]
+pub struct Cli {
+    /// Configuration file [default: ./tailwater.toml if it exists]
+    #[arg(long, short, global = true, value_name = "FILE", env = "TAILWATER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Log lines as text or JSON, over `[log] format`
+    #[arg(long, global = true, value_name = "FORMAT", env = "TAILWATER_LOG_FORMAT")]
+    pub log_format: Option<logging::Format>,
+    /// What to log, over `[log] level`: error, warn, info, debug, trace, or per module
+    #[arg(long, global = true, value_name = "LEVEL", env = "TAILWATER_LOG")]
+    pub log_level: Option<logging::Level>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the pipeline until told to stop
+    Run(RunArgs),
+    /// Check the configuration, and that source, plugins, Kafka and ClickHouse are reachable
+    Check(CheckArgs),
+    /// Print what a running instance is doing
+    Status(StatusArgs),
+    /// The embedded ClickHouse engine
+    #[command(subcommand)]
+    Embedded(EmbeddedCommand),
+    /// Tokens of the HTTP interface
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The embedded engine's own process; started by `run`
+    #[command(name = "__clickhouse", hide = true)]
+    Clickhouse {
+        /// Arguments of the engine.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// `run`
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    /// The source database: any libpq URL, over `[source] url`
+    #[arg(long, value_name = "URL", env = "TAILWATER_SOURCE", hide_env_values = true)]
+    pub source: Option<Secret>,
+    /// Address of the HTTP interface, over `[http] listen`
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Directory of the embedded engine, over `[embedded] path`
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Which legs to run
+    #[arg(long, value_enum, default_value_t)]
+    pub role: Role,
+    /// Show rates and lag on the terminal, refreshed
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `check`
+#[derive(Debug, Clone, Default, Args)]
+pub struct CheckArgs {
+    /// The source database: any libpq URL, over `[source] url`
+    #[arg(long, value_name = "URL", env = "TAILWATER_SOURCE", hide_env_values = true)]
+    pub source: Option<Secret>,
+}
+
+/// `status`
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// The running instance [default: the address in `[http] listen`]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// A token with the scope `admin`
+    #[arg(long, env = "TAILWATER_TOKEN", hide_env_values = true)]
+    pub token: Option<Secret>,
+}
+
+/// `embedded`
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum EmbeddedCommand {
+    /// Download the engine's library
+    Fetch,
+}
+
+/// `token`
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token, and print it with its hash
+    New,
+    /// Read a token from standard input and print its hash
+    Hash,
+}
+
+/// Which legs one process runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Source to ClickHouse
+    #[default]
+    All,
+    /// Source to Kafka
+    Capture,
+    /// Kafka to ClickHouse
+    Sink,
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(value: &str) -> Result<Secret, Self::Err> {
+        Ok(Secret::new(value))
+    }
+}
+
+impl Cli {
+    /// Lays the command line over the file's settings.
+    pub(super) fn apply(&self, config: &mut Config) {
+        if let Some(format) = self.log_format {
+            config.log.format = format;
+        }
+        if let Some(level) = &self.log_level {
+            config.log.level = level.clone();
+        }
+        let source = match &self.command {
+            Command::Run(run) => {
+                if let Some(listen) = run.listen {
+                    config.http.listen = listen;
+                }
+                if let Some(data) = &run.data {
+                    config.data = Some(data.clone());
+                }
+                &run.source
+            }
+            Command::Check(check) => &check.source,
+            Command::Status(_)
+            | Command::Embedded(_)
+            | Command::Token(_)
+            | Command::Clickhouse { .. } => &None,
+        };
+        if let Some(source) = source {
+            config.source.url = source.clone();
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The text of a configuration file becomes settings, and every mistake in it one sentence with its
+//! line. No sentence repeats a value that may be secret.
+
+use std::ops::Range;
+use std::path::Path;
+
+use serde::de::Deserialize as _;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::ConfigError;
+use super::secret::{REDACTED, is_secret_key};
+
+/// How `${NAME}` finds its value; `std::env::var` outside tests.
+pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// Reads `text` as a `T`; `path` only names it in errors.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] with the line of the first mistake.
+pub fn parse<T: DeserializeOwned>(
+    text: &str,
+    path: &Path,
+    environment: Environment<'_>,
+) -> Result<T, ConfigError> {
+    let fail = |span: Option<Range<usize>>, what: String| ConfigError::Invalid {
+        path: path.to_owned(),
+        line: span.map_or(1, |span| line_of(text, span.start)),
+        what,
+    };
+    let mut table =
+        DeTable::parse(text).map_err(|error| fail(error.span(), error.message().to_owned()))?;
+    let mut reading = Reading { environment, secrets: Vec::new() };
+    reading.table(table.get_mut()).map_err(|(span, what)| fail(Some(span), what))?;
+    let secrets = reading.secrets;
+    T::deserialize(toml::Deserializer::from(table))
+        .map_err(|error| fail(error.span(), hide(&secrets, explain(error.message()))))
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+type Mistake = (Range<usize>, String);
+
+/// One walk over the document: fills in `${NAME}` and remembers what must not be repeated.
+struct Reading<'e> {
+    environment: Environment<'e>,
+    secrets: Vec<String>,
+}
+
+impl Reading<'_> {
+    fn table(&mut self, table: &mut DeTable<'_>) -> Result<(), Mistake> {
+        for (key, value) in table.iter_mut() {
+            let secret = is_secret_key(key.get_ref()) || key.get_ref() == "url";
+            self.value(value, secret)?;
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, value: &mut Spanned<DeValue<'_>>, secret: bool) -> Result<(), Mistake> {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::String(text) => {
+                let filled = interpolate(text, self.environment).map_err(|what| (span, what))?;
+                if secret || filled.is_some() {
+                    self.secrets.push(filled.clone().unwrap_or_else(|| text.to_string()));
+                }
+                if let Some(filled) = filled {
+                    *text = filled.into();
+                }
+                Ok(())
+            }
+            DeValue::Array(items) => items.iter_mut().try_for_each(|item| self.value(item, secret)),
+            DeValue::Table(table) => self.table(table),
+            DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => Ok(()),
+        }
+    }
+}
+
+/// `text` with every `${NAME}` replaced, or `None` when nothing needed it. `$${` is a plain `${`.
+fn interpolate(text: &str, environment: Environment<'_>) -> Result<Option<String>, String> {
+    if !text.contains("${") {
+        return Ok(None);
+    }
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if let Some(before) = rest[..at].strip_suffix('$') {
+            filled.push_str(before);
+            filled.push_str("${");
+            rest = &rest[at + 2..];
+            continue;
+        }
+        filled.push_str(&rest[..at]);
+        let (name, after) = rest[at + 2..]
+            .split_once('}')
+            .ok_or("`${` without its `}`; write `$${` for a plain `${`")?;
+        filled.push_str(&lookup(name, environment)?);
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(Some(filled))
+}
+
+fn lookup(name: &str, environment: Environment<'_>) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(plain) {
+        return Err("between `${` and `}` stands the name of an environment variable: letters, \
+                    digits and `_`; write `$${` for a plain `${`"
+            .to_owned());
+    }
+    environment(name).ok_or_else(|| {
+        format!("the environment variable `{name}` is not set; set it, or write the value here")
+    })
+}
+
+/// serde's sentence in the words of the file.
+fn explain(message: &str) -> String {
+    for (theirs, ours) in
+        [("unknown field ", "unknown key "), ("unknown variant ", "unknown value ")]
+    {
+        let Some(rest) = message.strip_prefix(theirs) else {
+            continue;
+        };
+        return match rest.split_once(", expected ") {
+            Some((name, allowed)) => {
+                format!("{ours}{name}; allowed: {}", allowed.trim_start_matches("one of "))
+            }
+            None => format!("{ours}{}", rest.replace(", there are no fields", "; none is allowed")),
+        };
+    }
+    if let Some(rest) = message.strip_prefix("missing field ") {
+        return format!("the key {rest} is missing");
+    }
+    match message.split_once(", expected ") {
+        Some((found, expected)) => format!("{found}; allowed: {}", in_words(expected)),
+        None => message.to_owned(),
+    }
+}
+
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list: [\"…\", \"…\"]",
+        other => other,
+    }
+}
+
+/// Takes every secret out of a sentence, in the forms in which serde prints values.
+fn hide(secrets: &[String], mut sentence: String) -> String {
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        sentence = sentence.replace(&format!("{secret:?}"), REDACTED);
+        sentence = sentence.replace(&format!("`{secret}`"), REDACTED);
+        // A short secret would turn ordinary words into stars, and so give itself away.
+        if secret.len() >= 4 {
+            sentence = sentence.replace(secret.as_str(), REDACTED);
+        }
+    }
+    sentence
+}

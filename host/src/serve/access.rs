@@ -1,0 +1,125 @@
+//! Who asks, and what they may.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::answer::Refusal;
+use super::parameters;
+use super::routes::App;
+use super::token::{Scope, Token, find};
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(super) enum Caller {
+    /// No token is configured: everybody on this machine.
+    Local,
+    /// Somebody without a token.
+    Nobody,
+    /// The owner of a token.
+    Known(Token),
+}
+
+impl Caller {
+    /// Passes if the caller may do what `scope` names.
+    pub(super) fn require(&self, scope: &Scope) -> Result<(), Refusal> {
+        match self {
+            Caller::Local => Ok(()),
+            Caller::Nobody => Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "this needs a token: send `Authorization: Bearer <token>` or `?token=<token>`",
+            )),
+            Caller::Known(token) if token.may(scope) => Ok(()),
+            Caller::Known(token) => Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                format!("the token `{}` lacks the scope `{scope}`", token.name),
+            )),
+        }
+    }
+}
+
+/// Finds out who asks, and refuses unknown tokens and rebound names.
+pub(super) async fn identify(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    match caller(&app, &request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn caller(app: &App, request: &Request) -> Result<Caller, Refusal> {
+    let tokens = &app.options.token;
+    if tokens.is_empty() {
+        guard_host(request)?;
+        return Ok(Caller::Local);
+    }
+    let Some(presented) = presented(request)? else {
+        return Ok(Caller::Nobody);
+    };
+    match find(tokens, &presented) {
+        Some(token) => Ok(Caller::Known(token.clone())),
+        None => Err(Refusal::new(StatusCode::UNAUTHORIZED, "this token is not known here")),
+    }
+}
+
+fn presented(request: &Request) -> Result<Option<String>, Refusal> {
+    if let Some(value) = request.headers().get(header::AUTHORIZATION) {
+        let token = value.to_str().ok().and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+        });
+        return token.map(Some).ok_or_else(|| {
+            Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "the header `Authorization` is not of the form `Bearer <token>`",
+            )
+        });
+    }
+    parameters::take(&mut parameters::parse(request.uri().query())?, "token")
+}
+
+/// Without tokens, a web page could point its own name at 127.0.0.1 and read everything through its
+/// visitor's browser. Such a request still carries the page's name as `Host`.
+fn guard_host(request: &Request) -> Result<(), Refusal> {
+    let host = host(request.headers(), request.uri().host());
+    if is_local_name(&host) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::FORBIDDEN,
+        "without a token this answers only to `localhost` or an IP address as the host; add a \
+         [[http.token]] to use a name",
+    ))
+}
+
+fn host(headers: &HeaderMap, uri: Option<&str>) -> String {
+    let named = headers.get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
+    uri.or(named).unwrap_or("").to_owned()
+}
+
+fn is_local_name(host: &str) -> bool {
+    let bare = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(""),
+        None if host.matches(':').count() > 1 => host,
+        None => host.split(':').next().unwrap_or(""),
+    };
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_local_names_pass_without_a_token() {
+        for host in ["localhost", "LOCALHOST:7447", "127.0.0.1:7447", "[::1]:7447", "::1"] {
+            assert!(is_local_name(host), "{host}");
+        }
+        for host in ["", "evil.example", "evil.example:7447", "localhost.evil.example", "?"] {
+            assert!(!is_local_name(host), "{host}");
+        }
+    }
+}

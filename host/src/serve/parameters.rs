@@ -1,0 +1,62 @@
+//! The query string, strictly: a value that is not UTF-8 is refused, not repaired.
+
+use percent_encoding::percent_decode;
+
+use super::answer::Refusal;
+
+/// The parameters in the order they came, decoded.
+pub(super) fn parse(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
+    let pairs = query.unwrap_or("").split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(key)?, decode(value)?))
+        })
+        .collect()
+}
+
+fn decode(text: &str) -> Result<String, Refusal> {
+    let spaced = text.replace('+', " ");
+    percent_decode(spaced.as_bytes())
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| Refusal::bad("a query parameter is not UTF-8 once its %-codes are decoded"))
+}
+
+/// Takes the one parameter of that name out; twice is a mistake.
+pub(super) fn take(
+    parameters: &mut Vec<(String, String)>,
+    name: &str,
+) -> Result<Option<String>, Refusal> {
+    let Some(at) = parameters.iter().position(|(key, _)| key == name) else {
+        return Ok(None);
+    };
+    let (_, value) = parameters.remove(at);
+    if parameters.iter().any(|(key, _)| key == name) {
+        return Err(Refusal::bad(format!("the query parameter `{name}` is given twice")));
+    }
+    Ok(Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded_once() {
+        let parsed = parse(Some("a=%2527&b=x+y%2B&c&&d=%C3%A9=%00")).unwrap();
+        let wanted = [("a", "%27"), ("b", "x y+"), ("c", ""), ("d", "é=\0")];
+        assert_eq!(parsed, wanted.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        assert!(parse(Some("a=%FF")).is_err());
+    }
+
+    #[test]
+    fn a_doubled_parameter_is_refused() {
+        let mut parameters = parse(Some("limit=1&limit=2")).unwrap();
+        assert!(take(&mut parameters, "limit").is_err());
+    }
+}

@@ -1,0 +1,241 @@
+//! `/v0/pipes/<view>_snapshot.<format>`: a mirrored table's current rows.
+
+use std::time::Duration;
+
+use super::answer::Refusal;
+use super::clickhouse::Statement;
+use super::options::{Int64, Options};
+use super::parameters::take;
+use super::tables::{Mirrored, MirroredColumn, quoted};
+
+/// What an answer looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Csv,
+    Ndjson,
+    Parquet,
+}
+
+impl Format {
+    /// By the extension, or the value of `format=`.
+    pub(super) fn named(name: &str) -> Option<Format> {
+        match name {
+            "json" => Some(Format::Json),
+            "csv" => Some(Format::Csv),
+            "ndjson" => Some(Format::Ndjson),
+            "parquet" => Some(Format::Parquet),
+            _ => None,
+        }
+    }
+
+    /// ClickHouse's name.
+    pub(super) fn clickhouse(self) -> &'static str {
+        match self {
+            Format::Json => "JSON",
+            Format::Csv => "CSVWithNames",
+            Format::Ndjson => "JSONEachRow",
+            Format::Parquet => "Parquet",
+        }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Format::Json => "application/json; charset=UTF-8",
+            Format::Csv => "text/csv; charset=UTF-8; header=present",
+            Format::Ndjson => "application/x-ndjson; charset=UTF-8",
+            Format::Parquet => "application/octet-stream",
+        }
+    }
+}
+
+/// Splits `users_snapshot.json`.
+pub(super) fn split_name(file: &str) -> Result<(&str, Format), Refusal> {
+    let unknown = || {
+        Refusal::absent(format!(
+            "`{file}` is not a pipe's file; it ends in .json, .csv, .ndjson or .parquet"
+        ))
+    };
+    let (name, extension) = file.rsplit_once('.').ok_or_else(unknown)?;
+    Ok((name, Format::named(extension).ok_or_else(unknown)?))
+}
+
+/// The settings that bound a statement and forbid it to write. `readonly` is the last: it forbids
+/// further settings too.
+pub(super) fn bounds(options: &Options) -> Vec<(&'static str, String)> {
+    let int64 = u8::from(options.json_int64 == Int64::String);
+    let memory = u64::from(options.sql_max_memory_mb) << 20;
+    vec![
+        ("max_execution_time", options.sql_max_seconds.to_string()),
+        ("max_memory_usage", memory.to_string()),
+        ("output_format_json_quote_64bit_integers", int64.to_string()),
+        ("output_format_json_quote_decimals", "1".to_owned()),
+        ("output_format_json_quote_denormals", "1".to_owned()),
+        ("cancel_http_readonly_queries_on_client_close", "1".to_owned()),
+        ("readonly", "1".to_owned()),
+    ]
+}
+
+/// How long ClickHouse may take to begin its answer.
+pub(super) fn first_byte(options: &Options) -> Duration {
+    Duration::from_secs(u64::from(options.sql_max_seconds) + 5)
+}
+
+/// The statement that answers a request for `table`.
+pub(super) fn statement(
+    table: &Mirrored,
+    database: &str,
+    format: Format,
+    mut parameters: Vec<(String, String)>,
+    options: &Options,
+) -> Result<Statement, Refusal> {
+    let limit = number(&mut parameters, "limit")?.unwrap_or(options.default_rows);
+    if limit > options.max_rows {
+        return Err(Refusal::bad(format!("`limit` is at most {}", options.max_rows)));
+    }
+    let offset = number(&mut parameters, "offset")?.unwrap_or(0);
+    let (condition, values) = filters(table, parameters)?;
+    let columns = list(table.columns.iter().map(|column| column.name.as_str()));
+    let order = match table.order.is_empty() {
+        true => String::new(),
+        false => format!(" ORDER BY {}", list(table.order.iter().map(String::as_str))),
+    };
+    let text = format!(
+        "SELECT {columns} FROM {}.{}{condition}{order} LIMIT {limit} OFFSET {offset}",
+        quoted(database),
+        quoted(&table.view),
+    );
+    Ok(Statement {
+        text,
+        parameters: values,
+        settings: bounds(options),
+        format: format.clickhouse(),
+        first_byte: first_byte(options),
+    })
+}
+
+fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.map(quoted).collect::<Vec<_>>().join(", ")
+}
+
+fn number(parameters: &mut Vec<(String, String)>, name: &str) -> Result<Option<u64>, Refusal> {
+    let Some(text) = take(parameters, name)? else {
+        return Ok(None);
+    };
+    let wrong = |_| Refusal::bad(format!("`{name}` is a whole number, 0 or more"));
+    text.parse().map(Some).map_err(wrong)
+}
+
+type Filters = (String, Vec<(String, String)>);
+
+fn filters(table: &Mirrored, parameters: Vec<(String, String)>) -> Result<Filters, Refusal> {
+    let mut conditions: Vec<String> = Vec::new();
+    let mut values: Vec<(String, String)> = Vec::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for (key, value) in parameters {
+        let column = column(table, &key)?;
+        if seen.contains(&column.name.as_str()) {
+            return Err(Refusal::bad(format!("the column `{}` is filtered twice", column.name)));
+        }
+        seen.push(&column.name);
+        let parameter = format!("f{}", values.len());
+        conditions.push(condition(column, &parameter));
+        values.push((parameter, value));
+    }
+    let text = match conditions.is_empty() {
+        true => String::new(),
+        false => format!(" WHERE {}", conditions.join(" AND ")),
+    };
+    Ok((text, values))
+}
+
+fn column<'t>(table: &'t Mirrored, name: &str) -> Result<&'t MirroredColumn, Refusal> {
+    table.columns.iter().find(|column| column.name == name).ok_or_else(|| {
+        let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+        Refusal::bad(format!(
+            "`{name}` is neither a column of `{}` nor a parameter; allowed: limit, offset, token \
+             and the columns {}",
+            table.view,
+            names.join(", ")
+        ))
+    })
+}
+
+/// Compares in the column's own type, which lets ClickHouse use its index. Types that a parameter
+/// cannot have are compared as text.
+fn condition(column: &MirroredColumn, parameter: &str) -> String {
+    let name = quoted(&column.name);
+    match plain_type(&column.kind) {
+        Some(kind) => format!("{name} = {{{parameter}:{kind}}}"),
+        None => format!("toString({name}) = {{{parameter}:String}}"),
+    }
+}
+
+/// The type inside `Nullable(…)` and `LowCardinality(…)`, if values of it can be compared.
+fn plain_type(kind: &str) -> Option<&str> {
+    let mut kind = kind.trim();
+    for wrapper in ["LowCardinality(", "Nullable("] {
+        if let Some(inner) = kind.strip_prefix(wrapper) {
+            kind = inner.strip_suffix(')')?.trim();
+        }
+    }
+    let base = kind.split('(').next()?;
+    let comparable = base == "String"
+        || base == "UUID"
+        || base == "Bool"
+        || ["Int", "UInt", "Float", "Decimal", "Date", "IPv"].iter().any(|p| base.starts_with(p));
+    comparable.then_some(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users() -> Mirrored {
+        let column = |name: &str, kind: &str| MirroredColumn {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+        };
+        Mirrored {
+            source: "public.users".to_owned(),
+            view: "us`ers".to_owned(),
+            columns: vec![
+                column("id", "Int64"),
+                column("email", "LowCardinality(Nullable(String))"),
+                column("tags", "Array(String)"),
+                column("at", "Nullable(DateTime64(6, 'UTC'))"),
+            ],
+            order: vec!["id".to_owned()],
+        }
+    }
+
+    fn build(parameters: &[(&str, &str)]) -> Result<Statement, Refusal> {
+        let parameters =
+            parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        statement(&users(), "shop", Format::Json, parameters, &Options::default())
+    }
+
+    #[test]
+    fn values_never_become_part_of_the_statement() {
+        let evil = "x' OR 1=1 --";
+        let built = build(&[("email", evil), ("tags", "['a']"), ("at", "2020-01-01")]).unwrap();
+        assert_eq!(
+            built.text,
+            "SELECT `id`, `email`, `tags`, `at` FROM `shop`.`us\\`ers` WHERE \
+             `email` = {f0:String} AND toString(`tags`) = {f1:String} AND \
+             `at` = {f2:DateTime64(6, 'UTC')} ORDER BY `id` LIMIT 100 OFFSET 0"
+        );
+        assert_eq!(built.parameters[0], ("f0".to_owned(), evil.to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_a_column_is_refused_with_the_columns() {
+        let refusal = build(&[("emial", "x")]).unwrap_err();
+        assert!(refusal.sentence.contains("id, email, tags, at"), "{}", refusal.sentence);
+        for wrong in [("limit", "10001"), ("limit", "-1"), ("offset", "1e3"), ("limit", "")] {
+            assert!(build(&[wrong]).is_err(), "{wrong:?}");
+        }
+        assert!(build(&[("id", "1"), ("id", "2")]).is_err());
+        assert!(build(&[("limit", "1"), ("limit", "2")]).is_err());
+    }
+}

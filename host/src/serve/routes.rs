@@ -1,0 +1,170 @@
+//! The paths.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Extension, Path, RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::access::{Caller, identify};
+use super::answer::Refusal;
+use super::clickhouse::ClickHouse;
+use super::guard::TableFunctions;
+use super::{Context, Options, parameters, pipe, sql, tail};
+use crate::serve::token::Scope;
+
+/// The longest SQL statement, in bytes.
+const STATEMENT_BYTES: usize = 256 * 1024;
+
+/// What every handler has.
+#[derive(Debug, Clone)]
+pub(super) struct App {
+    pub(super) options: Arc<Options>,
+    pub(super) context: Context,
+    pub(super) clickhouse: ClickHouse,
+    pub(super) table_functions: TableFunctions,
+    started: Instant,
+}
+
+pub(super) fn router(options: Options, context: Context) -> Router {
+    let app = App {
+        options: Arc::new(options),
+        clickhouse: ClickHouse::new(context.clickhouse.clone()),
+        table_functions: TableFunctions::default(),
+        context,
+        started: Instant::now(),
+    };
+    Router::new()
+        .route("/livez", get(|| async { "live\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v0/status", get(status))
+        .route("/v0/pipes/{file}", get(pipe))
+        .route("/v0/sql", get(sql_get).post(sql_post))
+        .fallback(|| async { Refusal::absent(PATHS) })
+        .method_not_allowed_fallback(|| async {
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes GET (or POST, for sql)")
+        })
+        .layer(DefaultBodyLimit::max(STATEMENT_BYTES))
+        .layer(from_fn_with_state(app.clone(), identify))
+        .layer(from_fn(log))
+        .with_state(app)
+}
+
+const PATHS: &str = "no such path; there are /v0/pipes/<table>_snapshot.json (csv, ndjson, \
+                     parquet), /v0/sql?q=, /v0/status, /livez, /readyz and /metrics";
+
+/// One line for each request. The query stays out of it: it may hold a token or a row's values.
+async fn log(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let began = Instant::now();
+    let response = next.run(request).await;
+    let (status, elapsed) = (response.status().as_u16(), began.elapsed());
+    tracing::debug!(%method, path, status, ms = elapsed.as_millis(), "answered");
+    response
+}
+
+async fn readyz(State(app): State<App>) -> Response {
+    let legs = app.context.readiness.legs();
+    let ready = app.context.readiness.is_ready();
+    let waiting: Vec<_> = legs
+        .iter()
+        .filter(|(_, leg)| !leg.moving)
+        .map(|(name, leg)| json!({ "name": name, "reason": leg.reason }))
+        .collect();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready, "waiting": waiting }))).into_response()
+}
+
+async fn metrics(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Refusal> {
+    caller.require(&Scope::Metrics)?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], app.context.metrics.expose()).into_response())
+}
+
+async fn status(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Refusal> {
+    caller.require(&Scope::Admin)?;
+    let mut status = app.context.status.borrow().clone();
+    status.version = env!("CARGO_PKG_VERSION").to_owned();
+    status.uptime_seconds = app.started.elapsed().as_secs();
+    status.readiness = app.context.readiness.legs();
+    status.tables.clone_from(&app.context.tables.borrow());
+    Ok(Json(status).into_response())
+}
+
+async fn pipe(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(file): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    let (name, format) = pipe::split_name(&file)?;
+    // Before the look-up: who may not read a pipe does not learn whether it exists.
+    caller.require(&Scope::Pipe(name.to_owned()))?;
+    let table = app.context.tables.borrow().iter().find(|table| table.pipe() == name).cloned();
+    let table = table.ok_or_else(|| {
+        Refusal::absent(format!(
+            "there is no pipe `{name}`; every mirrored table has one, `<table>_snapshot`"
+        ))
+    })?;
+    let mut parameters = parameters::parse(query.as_deref())?;
+    parameters.retain(|(key, _)| key != "token");
+    let database = app.clickhouse.database()?;
+    let statement = pipe::statement(&table, &database, format, parameters, &app.options)?;
+    let response = app.clickhouse.ask(&statement).await?;
+    Ok(tail::through(response, format.content_type()))
+}
+
+async fn sql_get(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    caller.require(&Scope::Sql)?;
+    let mut parameters = parameters::parse(query.as_deref())?;
+    let text = parameters::take(&mut parameters, "q")?.ok_or_else(|| {
+        Refusal::bad("the statement is missing: give it as `q`, or as the body of a POST")
+    })?;
+    answer_sql(&app, &text, parameters).await
+}
+
+async fn sql_post(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Result<String, axum::extract::rejection::StringRejection>,
+) -> Result<Response, Refusal> {
+    caller.require(&Scope::Sql)?;
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Refusal::bad("the body of a statement is sent plain, without encoding"));
+    }
+    let text = body.map_err(|_| {
+        Refusal::bad(format!("the body is one statement in UTF-8, at most {STATEMENT_BYTES} bytes"))
+    })?;
+    answer_sql(&app, &text, parameters::parse(query.as_deref())?).await
+}
+
+async fn answer_sql(
+    app: &App,
+    text: &str,
+    parameters: Vec<(String, String)>,
+) -> Result<Response<Body>, Refusal> {
+    let format = sql::format(parameters)?;
+    let refused = app.table_functions.of(&app.clickhouse).await?;
+    let statement = sql::statement(text, &refused, format, &app.options)?;
+    let response = app.clickhouse.ask(&statement).await?;
+    Ok(tail::through(response, format.content_type()))
+}

@@ -1,0 +1,136 @@
+//! What `/v0/status` and `tailwater status` show.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::clickhouse::http_get;
+use super::readiness::LegState;
+use super::tables::Mirrored;
+use crate::config::Secret;
+
+/// What one process is doing. The pipeline keeps it in a `watch` channel; `tables` and `readiness`
+/// are filled in when somebody asks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// `all`, `capture` or `sink`
+    pub role: String,
+    /// `direct` or `kafka`
+    pub transport: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Each leg's progress, by name.
+    pub legs: BTreeMap<String, LegStatus>,
+    /// Each leg's state, by name.
+    pub readiness: BTreeMap<String, LegState>,
+    /// The plugins in configured order.
+    pub plugins: Vec<PluginStatus>,
+    /// The mirrored tables.
+    pub tables: Vec<Mirrored>,
+}
+
+/// How far a leg is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LegStatus {
+    /// The last position acknowledged, as PostgreSQL writes it: `0/16B3748`.
+    pub position: String,
+    /// Write-ahead log that is not acknowledged yet.
+    pub lag_bytes: u64,
+    /// Age of the newest commit acknowledged, when it was.
+    pub lag_seconds: f64,
+    /// Changes since the start.
+    pub changes: u64,
+}
+
+/// One plugin.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PluginStatus {
+    /// Name in the configuration.
+    pub name: String,
+    /// `capture` or `sink`
+    pub stage: String,
+    /// SHA-256 of the component that runs, in hex.
+    pub digest: String,
+    /// When a reload failed: why, in one sentence.
+    pub last_reload_error: Option<String>,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "tailwater {}, role {}, transport {}, up {} s",
+            self.version, self.role, self.transport, self.uptime_seconds
+        )?;
+        for (name, state) in &self.readiness {
+            let leg = self.legs.get(name).cloned().unwrap_or_default();
+            let state = if state.moving { "moving" } else { state.reason.as_str() };
+            writeln!(
+                f,
+                "  leg {name}: {state}; at {}, {} bytes and {:.3} s behind, {} changes",
+                leg.position, leg.lag_bytes, leg.lag_seconds, leg.changes
+            )?;
+        }
+        for plugin in &self.plugins {
+            let digest = plugin.digest.get(..12).unwrap_or(&plugin.digest);
+            write!(f, "  plugin {} ({}): {digest}", plugin.name, plugin.stage)?;
+            match &plugin.last_reload_error {
+                Some(error) => writeln!(f, "; the last reload failed: {error}")?,
+                None => writeln!(f)?,
+            }
+        }
+        for table in &self.tables {
+            writeln!(f, "  table {}: pipe {}", table.source, table.pipe())?;
+        }
+        Ok(())
+    }
+}
+
+/// Why `tailwater status` has nothing to print.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Nobody answers.
+    #[error("no answer from {url}; is tailwater running there? give its address by --url")]
+    NoAnswer {
+        /// What was asked.
+        url: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An answer, but not the status.
+    #[error("{url} answered {status}: {sentence}")]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The answer's own words.
+        sentence: String,
+    },
+}
+
+/// Asks a running instance. `base` is `http://127.0.0.1:7447`.
+///
+/// # Errors
+/// [`StatusError`].
+pub async fn fetch_status(base: &str, token: Option<&Secret>) -> Result<Status, StatusError> {
+    let url = format!("{}/v0/status", base.trim_end_matches('/'));
+    let (status, body) = http_get(&url, token, Duration::from_secs(10))
+        .await
+        .map_err(|source| StatusError::NoAnswer { url: url.clone(), source })?;
+    let text = String::from_utf8_lossy(&body);
+    let refused = |sentence: String| StatusError::Refused { url: url.clone(), status, sentence };
+    if status != 200 {
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        return Err(refused(answer["error"].as_str().unwrap_or("not tailwater").to_owned()));
+    }
+    serde_json::from_str(&text).map_err(|_| refused("not tailwater's status".to_owned()))
+}
