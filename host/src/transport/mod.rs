@@ -1,4 +1,25 @@
 //! Step 5, `send`: records travel over Kafka, and come back out of it on the other leg.
+//!
+//! [`Producer`] writes them, and with each transaction how far the source has come; [`Consumer`]
+//! reads them as a member of a group. Both block: each belongs on a thread of its own, with a
+//! bounded queue to its neighbour, so that reading and encoding go on while a transaction commits.
+
+mod checkpoint;
+mod client;
+mod compacted;
+// mod consumer;
+mod error;
+mod offsets;
+mod options;
+// mod producer;
+mod topics;
+
+pub use checkpoint::Checkpoint;
+// pub use consumer::{Consumed, Consumer};
+pub use error::Error;
+pub use offsets::Offsets;
+pub use options::{Compression, Delivery, Options, Setting, Start};
+// pub use producer::Producer;
 
 /// Everything up to the point of the source is committed in Kafka. Only this stage builds one.
 #[derive(Debug)]

@@ -1,0 +1,77 @@
+//! Reading a small compacted topic whole: checkpoints and schemas.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client::Events;
+use super::{Error, Options};
+
+/// How long the topic's end may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Quiet(Events);
+
+impl rdkafka::ClientContext for Quiet {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        rdkafka::ClientContext::error(&self.0, error, reason);
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for Quiet {}
+
+/// Hands every committed record of the topic's one partition to `each`, oldest first, and returns
+/// at the end of it. A topic that does not exist is empty.
+pub(super) fn read(
+    options: &Options,
+    topic: &str,
+    mut each: impl FnMut(&[u8], &[u8]),
+) -> Result<(), Error> {
+    const ACTION: &str = "read a topic of tailwater's";
+    let config = options.consumer(
+        "tailwater-unused",
+        &[
+            ("enable.partition.eof", "true"),
+            ("auto.offset.reset", "earliest"),
+            ("allow.auto.create.topics", "false"),
+        ],
+    );
+    let consumer: BaseConsumer<Quiet> =
+        config.create_with_context(Quiet(Events::default())).map_err(Error::Settings)?;
+    let sorted = |error| consumer.context().0.error(ACTION, error);
+    let mut start = TopicPartitionList::new();
+    start.add_partition_offset(topic, 0, Offset::Beginning).map_err(sorted)?;
+    consumer.assign(&start).map_err(sorted)?;
+    loop {
+        match consumer.poll(PATIENCE) {
+            Some(Ok(message)) => {
+                if let (Some(key), Some(value)) = (message.key(), message.payload()) {
+                    each(key, value);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(error)) if is_missing(&error) => return Ok(()),
+            Some(Err(error)) => return Err(sorted(error)),
+            None => {
+                let timeout = rdkafka::error::RDKafkaErrorCode::OperationTimedOut;
+                return Err(sorted(KafkaError::MessageConsumption(timeout)));
+            }
+        }
+    }
+}
+
+fn is_missing(error: &KafkaError) -> bool {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    let code = error.rdkafka_error_code();
+    matches!(
+        code,
+        Some(Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition)
+    )
+}

@@ -1,0 +1,111 @@
+//! What can go wrong with Kafka, and what to do about it.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::disposition::Disposition;
+
+/// An error of the transport.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client could not be set up.
+    #[error("the kafka settings do not make a client; check the names below [kafka.librdkafka]")]
+    Settings(#[source] KafkaError),
+    /// The broker could not be reached, or did not answer in time.
+    #[error("could not {action}; is kafka up and `brokers` right")]
+    Broker {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: KafkaError,
+    },
+    /// Another producer with the same transactional id has started.
+    #[error(
+        "another tailwater took over this pipeline; stop one of them, or give them different names"
+    )]
+    Fenced,
+    /// Wrong credentials, a certificate that does not fit, or a missing right.
+    #[error("kafka refused to {action}: {detail}; check credentials and access rights")]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// What the broker or librdkafka said.
+        detail: String,
+    },
+    /// A topic neither exists nor may be created.
+    #[error("topic {topic} does not exist and could not be created ({code}); create it")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// Why.
+        code: RDKafkaErrorCode,
+    },
+    /// The broker takes no record as large as one of ours.
+    #[error(
+        "a record is larger than the broker takes; raise `max.message.bytes` of the topic, or lower \
+         \"message.max.bytes\" in [kafka.librdkafka] so that such records become dead letters"
+    )]
+    TooLarge,
+    /// The checkpoint in Kafka cannot be read.
+    #[error("the checkpoint of pipeline {pipeline} in {topic} is not one of this version")]
+    Checkpoint {
+        /// The pipeline.
+        pipeline: String,
+        /// The topic.
+        topic: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Error {
+    /// Passing trouble is tried again from the checkpoint; the rest needs a person.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Error::Broker { .. } => Disposition::Retry,
+            Error::Settings(_)
+            | Error::Fenced
+            | Error::Denied { .. }
+            | Error::Topic { .. }
+            | Error::TooLarge
+            | Error::Checkpoint { .. } => Disposition::Halt,
+        }
+    }
+
+    /// Sorts an error of librdkafka.
+    pub(super) fn new(action: &'static str, source: KafkaError) -> Error {
+        use RDKafkaErrorCode as Code;
+        match source.rdkafka_error_code() {
+            Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => Error::Fenced,
+            Some(
+                code @ (Code::Authentication
+                | Code::SaslAuthenticationFailed
+                | Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::TransactionalIdAuthorizationFailed
+                | Code::SSL),
+            ) => Error::Denied { action, detail: code.to_string() },
+            Some(Code::MessageSizeTooLarge) => Error::TooLarge,
+            _ => Error::Broker { action, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_passing_trouble_is_retried() {
+        use RDKafkaErrorCode as Code;
+        let of = |code| Error::new("send", KafkaError::Global(code)).disposition();
+        assert_eq!(of(Code::BrokerTransportFailure), Disposition::Retry);
+        assert_eq!(of(Code::OperationTimedOut), Disposition::Retry);
+        for code in [Code::Fenced, Code::SaslAuthenticationFailed, Code::MessageSizeTooLarge] {
+            assert_eq!(of(code), Disposition::Halt, "{code}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The `[kafka]` section.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rdkafka::ClientConfig;
+use serde::Deserialize;
+
+/// What a crash may do to the records in Kafka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// Nothing: records and the position are one transaction.
+    #[default]
+    ExactlyOnce,
+    /// Records since the last checkpoint may come twice.
+    AtLeastOnce,
+}
+
+/// How batches are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Cheapest for the processor.
+    #[default]
+    Lz4,
+    /// A quarter of the disk for twice the broker's time.
+    Zstd,
+    /// Costs the broker more than lz4, for it writes more.
+    None,
+    /// For old consumers.
+    Gzip,
+    /// For old consumers.
+    Snappy,
+}
+
+/// Where a new consumer group starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// At the oldest record.
+    #[default]
+    Earliest,
+    /// At what comes next.
+    Latest,
+}
+
+/// A value of a librdkafka setting, as TOML has it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// A string.
+    Text(String),
+    /// A number.
+    Number(i64),
+    /// A switch.
+    Switch(bool),
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Setting::Text(text) => f.write_str(text),
+            Setting::Number(number) => number.fmt(f),
+            Setting::Switch(switch) => switch.fmt(f),
+        }
+    }
+}
+
+// A setting may be a password or hold one (`sasl.jaas.config`), so none is ever shown.
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The `[kafka]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// `host:port` of some brokers, separated by commas. Default: `127.0.0.1:9092`.
+    pub brokers: String,
+    /// First part of every topic's name. Default: the database's name.
+    pub prefix: Option<String>,
+    /// `exactly-once` (default) or `at-least-once`.
+    pub delivery: Delivery,
+    /// Partitions of a topic that is created. Default: 6.
+    pub partitions: i32,
+    /// Replicas of a topic that is created; -1 leaves it to the broker. Default: -1.
+    pub replication: i32,
+    /// `lz4` (default), `zstd`, `none`, `gzip`, `snappy`.
+    pub compression: Compression,
+    /// A transaction commits at the latest after this many milliseconds; shorter is fresher and
+    /// costs the broker more. Default: 250.
+    pub transaction_interval_ms: u64,
+    /// A transaction commits when it holds this many bytes. Default: 64 MiB.
+    pub transaction_bytes: usize,
+    /// Memory for records on their way to the broker, in KiB. Default: 65536.
+    pub queue_kbytes: u32,
+    /// Consumer group. Default: `tailwater-<prefix>`.
+    pub group: Option<String>,
+    /// Where a new group starts: `earliest` (default) or `latest`.
+    pub start: Start,
+    /// Regular expression of the topics to read, `^` first; also topics that Debezium wrote.
+    /// Default: all below the prefix.
+    pub topics: Option<String>,
+    /// Changes of a batch that the consumer hands on. Default: 10000.
+    pub batch_rows: usize,
+    /// Bytes of such a batch. Default: 4 MiB.
+    pub batch_bytes: usize,
+    /// Longest wait for such a batch to fill, in milliseconds. Default: 20.
+    pub batch_interval_ms: u64,
+    /// Most bytes that one fetch takes from a partition, still compressed. What it holds
+    /// decompressed counts: about 6 times with lz4, 25 times with zstd. Default: 200000.
+    pub fetch_bytes: u32,
+    /// Any setting of librdkafka by its name (`"security.protocol" = "SASL_SSL"`). These win over
+    /// what Tailwater sets itself.
+    pub librdkafka: BTreeMap<String, Setting>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            brokers: "127.0.0.1:9092".to_owned(),
+            prefix: None,
+            delivery: Delivery::default(),
+            partitions: 6,
+            replication: -1,
+            compression: Compression::default(),
+            transaction_interval_ms: 250,
+            transaction_bytes: 64 << 20,
+            queue_kbytes: 65_536,
+            group: None,
+            start: Start::default(),
+            topics: None,
+            batch_rows: 10_000,
+            batch_bytes: 4 << 20,
+            batch_interval_ms: 20,
+            fetch_bytes: 200_000,
+            librdkafka: BTreeMap::new(),
+        }
+    }
+}
+
+impl Options {
+    /// The topics' prefix.
+    #[must_use]
+    pub fn prefix<'a>(&'a self, database: &'a str) -> &'a str {
+        self.prefix.as_deref().unwrap_or(database)
+    }
+
+    /// What every client is set up with; the user's own settings come last and win.
+    pub(super) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "tailwater");
+        for (name, value) in ours {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.librdkafka {
+            config.set(name, value.to_string());
+        }
+        config
+    }
+
+    pub(super) fn producer(&self, transactional_id: &str) -> ClientConfig {
+        let queue = self.queue_kbytes.to_string();
+        let codec = match self.compression {
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Snappy => "snappy",
+        };
+        let mut ours = vec![
+            ("enable.idempotence", "true"),
+            ("compression.codec", codec),
+            // As Java's default partitioner, so that a key stays in the partition Debezium chose.
+            ("partitioner", "murmur2_random"),
+            ("linger.ms", "5"),
+            ("batch.size", "1000000"),
+            ("queue.buffering.max.kbytes", &queue),
+            ("queue.buffering.max.messages", "500000"),
+            ("delivery.report.only.error", "true"),
+        ];
+        if self.delivery == Delivery::ExactlyOnce {
+            ours.push(("transactional.id", transactional_id));
+            ours.push(("transaction.timeout.ms", "60000"));
+        }
+        self.client(&ours)
+    }
+
+    pub(super) fn consumer(&self, group: &str, ours: &[(&str, &str)]) -> ClientConfig {
+        let fetch = self.fetch_bytes.to_string();
+        let start = match self.start {
+            Start::Earliest => "earliest",
+            Start::Latest => "latest",
+        };
+        let mut all = vec![
+            ("group.id", group),
+            ("isolation.level", "read_committed"),
+            ("auto.offset.reset", start),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            // With the default of a second, every time the local queue fills costs a second.
+            ("fetch.queue.backoff.ms", "5"),
+            ("fetch.message.max.bytes", &fetch),
+            ("queued.max.messages.kbytes", "8192"),
+            ("queued.min.messages", "20000"),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("topic.metadata.refresh.interval.ms", "5000"),
+        ];
+        all.extend_from_slice(ours);
+        self.client(&all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_pass_through_by_name_and_win() {
+        let text = r#"
+            brokers = "b:1"
+            delivery = "at-least-once"
+            librdkafka = { "security.protocol" = "SASL_SSL", "sasl.password" = "geheim", "linger.ms" = 50 }
+        "#;
+        let options: Options = toml::from_str(text).unwrap();
+        let config = options.producer("id");
+        assert_eq!(config.get("security.protocol"), Some("SASL_SSL"));
+        assert_eq!(config.get("linger.ms"), Some("50"));
+        assert_eq!(config.get("sasl.password"), Some("geheim"));
+        assert_eq!(config.get("transactional.id"), None);
+        assert!(!format!("{options:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error() {
+        let error = toml::from_str::<Options>("broker = 'x'").unwrap_err().to_string();
+        assert!(error.contains("unknown field `broker`"), "{error}");
+    }
+}
