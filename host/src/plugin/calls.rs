@@ -77,10 +77,9 @@ impl Calls {
             Role::Transform => {
                 calls.batch.typed::<(Batch<'_>,), (Result<Patch, String>,)>(&*store).map(drop)
             }
-            Role::Dedup => calls
-                .batch
-                .typed::<(Batch<'_>,), (Result<RowKeys, String>,)>(&*store)
-                .map(drop),
+            Role::Dedup => {
+                calls.batch.typed::<(Batch<'_>,), (Result<RowKeys, String>,)>(&*store).map(drop)
+            }
         };
         checked.map_err(|error| differs(role.export(), error))?;
         Ok(calls)
