@@ -1,4 +1,5 @@
 //! End to end: the real binary between real services, judged from outside.
 
+mod bad_input;
 mod kill;
 mod one_change;
