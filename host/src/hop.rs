@@ -1,6 +1,8 @@
 //! What moves from stage to stage: changes, and the point of their source that may be
 //! acknowledged once they are durable.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::change::Changes;
@@ -15,14 +17,16 @@ pub struct Hop<P> {
     pub changes: Changes,
     /// What earlier stages set aside out of these changes; stored with them.
     pub dead_letters: Vec<DeadLetter>,
+    /// Which plugin versions have seen them: `name@digest`, separated by commas.
+    pub plugins: Arc<str>,
     /// What may be acknowledged once they are durable.
     pub point: P,
 }
 
 impl<P> Hop<P> {
-    /// A batch of which nothing was set aside yet.
+    /// A batch that no plugin has seen yet.
     pub fn new(changes: Changes, point: P) -> Hop<P> {
-        Hop { changes, dead_letters: Vec::new(), point }
+        Hop { changes, dead_letters: Vec::new(), plugins: Arc::default(), point }
     }
 }
 

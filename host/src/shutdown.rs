@@ -41,6 +41,21 @@ impl Shutdown {
         });
     }
 
+    /// One part's own end: it drains when the whole drains, but may drain and be done before.
+    /// Whoever asks for it has to bring it to [`Phase::Drained`].
+    #[must_use]
+    pub fn part(&self) -> Shutdown {
+        let (whole, part) = (self.clone(), Shutdown::default());
+        let follower = part.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = whole.reached(Phase::Draining) => follower.advance(Phase::Draining),
+                () = follower.reached(Phase::Drained) => {}
+            }
+        });
+        part
+    }
+
     /// Waits for the phase, or one after it.
     pub async fn reached(&self, phase: Phase) {
         let mut watch = self.0.subscribe();

@@ -49,8 +49,10 @@ use crate::decode::Decoder;
 use crate::disposition::Disposition;
 use crate::hop::{Hop, LogPoint};
 use crate::position::{Lsn, Position};
+use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
 use crate::table::TableName;
+use crate::telemetry::logging::chain;
 use crate::telemetry::metrics::{Metrics, StepLabels};
 use connection::Connection;
 use preflight::Slot;
@@ -77,6 +79,8 @@ pub struct Resume {
     pub snapshots: HashMap<TableName, Lsn>,
     /// Whether the slot existed when the pipeline started.
     pub slot_exists: bool,
+    /// Whether the destination may hold rows already, so that a copy has to empty it first.
+    pub may_hold_rows: bool,
 }
 
 /// The capture of one source.
@@ -92,6 +96,8 @@ pub struct Capture {
     pub ack: SlotAck,
     /// When to end.
     pub shutdown: Shutdown,
+    /// Whether it moves.
+    pub leg: Leg,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// For queries.
@@ -121,7 +127,9 @@ impl Capture {
             if self.resume.position > before {
                 wait = BACKOFF.0;
             }
-            warn!(error = %report(&error), wait_ms = wait.as_millis(), "source lost; trying again");
+            let text = chain(&error);
+            warn!(error = %text, wait_ms = wait.as_millis(), "source lost; trying again");
+            self.leg.stalled(text);
             self.metrics.reconnects.get_or_create(&StepLabels { step: "captured" }).inc();
             if self.stopped_within(wait) {
                 return Ok(());
@@ -150,6 +158,7 @@ impl Capture {
         }
         connection.start_copy(&self.start_replication())?;
         info!(slot = %self.options.slot, after = %self.resume.position, "streaming");
+        self.leg.moving();
         let stream = Stream {
             connection,
             client: &client,
@@ -193,7 +202,7 @@ impl Capture {
             self.resume.slot_exists = true;
             return Ok(());
         }
-        let truncate_first = fresh.is_none() || self.resume.position > Position::default();
+        let truncate_first = fresh.is_none() || self.resume.may_hold_rows;
         let export = match fresh {
             Some(export) => export,
             None => self.create_slot(connection, &self.temporary_slot(), "TEMPORARY")?,
@@ -272,7 +281,7 @@ impl Capture {
         match connection.write_copy(&update).and_then(|()| connection.end_copy()) {
             Ok(()) => info!(%confirmed, "confirmed to the slot"),
             Err(error) => warn!(
-                error = %report(&error),
+                error = %chain(&error),
                 "the last confirmation did not reach the source; it will repeat a little"
             ),
         }
@@ -305,16 +314,4 @@ fn slot_vanished(options: &Options) -> Error {
 fn next_wait(wait: Duration) -> Duration {
     let doubled = (wait * 2).min(BACKOFF.1);
     doubled.mul_f64(rand::rng().random_range(0.75..=1.0))
-}
-
-/// The error with its causes, on one line.
-fn report(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

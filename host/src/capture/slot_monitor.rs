@@ -9,6 +9,7 @@ use tracing::warn;
 use super::catalog;
 use super::error::Error;
 use super::source_url::SourceUrl;
+use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::metrics::Metrics;
 
@@ -20,7 +21,13 @@ const SLOT: &str = "
 
 /// Keeps the slot's metrics true until the process drains. A source that cannot be reached is
 /// tried again; the capture itself reports it.
-pub async fn watch_slot(url: SourceUrl, slot: String, metrics: Arc<Metrics>, shutdown: Shutdown) {
+pub async fn watch_slot(
+    url: SourceUrl,
+    slot: String,
+    leg: Leg,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) {
     let mut client = None;
     let mut safe = true;
     loop {
@@ -28,6 +35,10 @@ pub async fn watch_slot(url: SourceUrl, slot: String, metrics: Arc<Metrics>, shu
             Ok(Some((retained, status))) => {
                 metrics.slot_retained_bytes.set(retained);
                 let now_safe = !matches!(status.as_str(), "unreserved" | "lost");
+                match now_safe {
+                    true => leg.moving(),
+                    false => leg.stalled(format!("slot {slot} is {status}: it may lose its log")),
+                }
                 if safe && !now_safe {
                     warn!(
                         slot,

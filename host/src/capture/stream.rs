@@ -19,7 +19,7 @@ use crate::decode::{Decoder, Step};
 use crate::hop::{Hop, LogPoint};
 use crate::position::{Lsn, Position};
 use crate::shutdown::{Phase, Shutdown};
-use crate::telemetry::metrics::{Metrics, StepLabels};
+use crate::telemetry::metrics::Metrics;
 
 /// The server is told where we are at least this often, and at once when it asks.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -213,9 +213,8 @@ impl Stream<'_> {
 
     fn observe(&self, state: &State, changes: &Changes) {
         self.metrics.count_changes("captured", changes);
-        let lag = state.server_end.0.saturating_sub(state.confirm.0);
-        let labels = StepLabels { step: "captured" };
-        self.metrics.lag_bytes.get_or_create(&labels).set(i64::try_from(lag).unwrap_or(i64::MAX));
+        self.metrics.source_is_at(state.server_end);
+        self.metrics.reached("captured", state.confirm);
     }
 
     /// Tells the server what it may forget: on its request, when that moved, and now and then.

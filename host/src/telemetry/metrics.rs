@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::change::Changes;
+use crate::position::Lsn;
 
 /// Labels of a counter of changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,6 +66,12 @@ pub struct Metrics {
     registry: Registry,
     /// Changes that passed a step.
     pub changes: Family<ChangeLabels, Counter>,
+    /// All changes that passed a step, of any table.
+    pub passed: Family<StepLabels, Counter>,
+    /// The server's end of the write-ahead log, as last heard.
+    pub source_position: Gauge,
+    /// The LSN that a step acknowledged.
+    pub position: Family<StepLabels, Gauge>,
     /// Bytes of write-ahead log between the server's end and what passed the step.
     pub lag_bytes: Family<StepLabels, Gauge>,
     /// Age of the newest commit that passed the step, when it passed.
@@ -102,6 +109,9 @@ impl Default for Metrics {
         let mut metrics = Metrics {
             registry: Registry::with_prefix("tailwater"),
             changes: Family::default(),
+            passed: Family::default(),
+            source_position: Gauge::default(),
+            position: Family::default(),
             lag_bytes: Family::default(),
             lag_seconds: Family::default(),
             visible_seconds: Histogram::new(exponential_buckets(0.005, 1.6, 20)),
@@ -129,6 +139,13 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("changes", "changes that passed a step", self.changes.clone());
+        r.register("passed", "changes of any table that passed a step", self.passed.clone());
+        r.register(
+            "source_position",
+            "the server's end of the write-ahead log, as last heard",
+            self.source_position.clone(),
+        );
+        r.register("position", "the LSN up to which a step is done", self.position.clone());
         r.register(
             "lag_bytes",
             "write-ahead log between the server's end and what passed the step",
@@ -186,8 +203,22 @@ impl Metrics {
                 self.changes.get_or_create(&labels).inc_by(count);
             }
         }
+        self.passed.get_or_create(&StepLabels { step }).inc_by(changes.len() as u64);
         let rows = u32::try_from(changes.len()).unwrap_or(u32::MAX);
         self.batch_rows.get_or_create(&StepLabels { step }).observe(f64::from(rows));
+    }
+
+    /// Notes the server's end of the log.
+    pub fn source_is_at(&self, end: Lsn) {
+        self.source_position.set(gauge(end.0));
+    }
+
+    /// Notes that a step is done with everything up to an LSN.
+    pub fn reached(&self, step: &'static str, position: Lsn) {
+        let labels = StepLabels { step };
+        let lag = self.source_position.get().saturating_sub(gauge(position.0)).max(0);
+        self.position.get_or_create(&labels).set(gauge(position.0));
+        self.lag_bytes.get_or_create(&labels).set(lag);
     }
 
     /// The exposition text of `/metrics`.
@@ -198,6 +229,10 @@ impl Metrics {
             .expect("writing to a string does not fail");
         text
     }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
