@@ -6,6 +6,7 @@
 mod access;
 mod answer;
 mod clickhouse;
+mod filter;
 mod guard;
 mod options;
 mod parameters;
@@ -140,6 +141,3 @@ impl Server {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
