@@ -11,7 +11,7 @@ use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
     Kafka, Postgres, PostgresVersion, Tailwater, unique_name, wait_until,
 };
-use tailwater_tests::{Audit, History, read_committed, wait_equal};
+use tailwater_tests::{Audit, Emails, History, read_committed, wait_equal};
 
 const KILLS: usize = 20;
 const RATE: u64 = 1_500;
@@ -51,7 +51,7 @@ fn killed_under_load_the_direct_copy_stays_exact() -> Result<()> {
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
     let counts = workload.stop()?;
-    let rows = wait_equal(&source, &tailwater.http_url(), DEADLINE)
+    let rows = wait_equal(&source, &tailwater.http_url(), Emails::Plain, DEADLINE)
         .with_context(|| format!("seed {seed}, {counts:?}"))?;
     ensure!(rows > 0, "the workload left no row to compare");
     Ok(())
@@ -83,7 +83,7 @@ fn killed_under_load_kafka_holds_each_change_exactly_once() -> Result<()> {
     process.wait_ready(DEADLINE)?;
     let counts = workload.stop()?;
     let context = || format!("seed {seed}, {counts:?}");
-    wait_equal(&source, &tailwater.http_url(), DEADLINE).with_context(context)?;
+    wait_equal(&source, &tailwater.http_url(), Emails::Plain, DEADLINE).with_context(context)?;
     let status = process.terminate(DEADLINE)?;
     ensure!(status.success(), "it ended with {status}");
     let topic = format!("{prefix}.public.users");

@@ -3,3 +3,4 @@
 mod bad_input;
 mod kill;
 mod one_change;
+mod plugins;
