@@ -27,7 +27,6 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tracing::info;
 
 use crate::ack::SlotAck;
 use crate::capture::{self, Capture, Resume};
@@ -36,11 +35,10 @@ use crate::disposition::Disposition;
 use crate::embedded;
 use crate::hop::{Hop, LogPoint};
 use crate::plugin::{self, Stage};
-use crate::serve::{Context, Readiness};
+use crate::serve::{Context, Leg};
 use crate::shutdown::{Phase, Shutdown};
 use crate::sink;
-use crate::telemetry::metrics::Metrics;
-use crate::transport::{self, Consumer, Producer};
+use crate::transport::{self, Producer};
 use patience::Patience;
 use report::Report;
 use source::Source;
@@ -84,7 +82,6 @@ impl Error {
 }
 
 /// One process's pipeline.
-#[derive(Debug)]
 pub struct Pipeline {
     config: Arc<Config>,
     role: Role,
@@ -130,7 +127,7 @@ impl Pipeline {
     /// PostgreSQL to ClickHouse: the slot is the log.
     async fn direct(&self) -> Result<(), Error> {
         let Some(source) = self.source().await? else { return Ok(()) };
-        let Some(mut destination) = self.destination(&source.database, &source.options.slot).await? else {
+        let Some(destination) = self.destination(&source.database, &source.options.slot).await? else {
             return Ok(());
         };
         if !source.slot_exists {
@@ -203,7 +200,7 @@ impl Pipeline {
         source: &Source,
         mut transform: Transform,
         ack: &SlotAck,
-        leg: &crate::serve::Leg,
+        leg: &Leg,
     ) -> (Transform, Result<(), Error>) {
         let started = self.start_producer(kafka, source).await;
         let (mut producer, resume) = match started {
