@@ -61,5 +61,8 @@ pub mod serve;
 /// The configuration file and the command line.
 pub mod config;
 
+/// What is looked at before anything runs.
+pub mod check;
+
 /// Logs and metrics.
 pub mod telemetry;

@@ -66,7 +66,8 @@ fn the_status_comes_back_as_it_was_and_can_be_printed() {
     assert!(status.readiness["capture"].moving);
     assert_eq!(status.tables[0].pipe(), "users_snapshot");
     let printed = status.to_string();
-    for part in ["transport direct", "capture: moving", "at 0/16B3748", "users_snapshot"] {
+    for part in ["transport direct", "capture: moving", "captured: at 0/16B3748", "users_snapshot"]
+    {
         assert!(printed.contains(part), "{printed}");
     }
 }

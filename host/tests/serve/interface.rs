@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tailwater::serve::{
-    Context, Endpoint, LegStatus, Mirrored, Options, Readiness, ServeError, Server, Status,
+    Context, Endpoint, Mirrored, Options, Readiness, ServeError, Server, Status, StepStatus,
 };
 use tailwater::shutdown::{Phase, Shutdown};
 use tailwater::telemetry::metrics::Metrics;
@@ -36,11 +36,11 @@ pub fn options(text: &str) -> Options {
 }
 
 pub fn status() -> Status {
-    let leg = LegStatus { position: "0/16B3748".into(), lag_bytes: 7, ..LegStatus::default() };
+    let step = StepStatus { position: "0/16B3748".into(), lag_bytes: 7, ..StepStatus::default() };
     Status {
         role: "all".into(),
         transport: "direct".into(),
-        legs: BTreeMap::from([("capture".to_owned(), leg)]),
+        steps: BTreeMap::from([("captured".to_owned(), step)]),
         ..Status::default()
     }
 }
