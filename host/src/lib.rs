@@ -64,5 +64,8 @@ pub mod config;
 /// What is looked at before anything runs.
 pub mod check;
 
+/// The commands that print something and end.
+pub mod commands;
+
 /// Logs and metrics.
 pub mod telemetry;

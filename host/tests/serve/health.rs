@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tailwater::config::Secret;
+use tailwater::commands;
+use tailwater::config::{Config, Exit, Secret, StatusArgs};
 use tailwater::serve::{Mirrored, MirroredColumn, fetch_status};
 use tailwater::shutdown::Phase;
 use tailwater_test_support::wait_until;
@@ -70,6 +71,26 @@ fn the_status_comes_back_as_it_was_and_can_be_printed() {
     {
         assert!(printed.contains(part), "{printed}");
     }
+}
+
+#[test]
+fn the_status_command_tells_the_shell_whether_it_is_ready() {
+    let interface = Interface::start("");
+    let leg = interface.readiness.leg("capture");
+    let mut config = Config::default();
+    config.http.listen = interface.address.parse().unwrap();
+    let run = || {
+        let mut out = Vec::new();
+        let args = StatusArgs { url: None, token: None };
+        let status = commands::status(&config, &args, &mut out);
+        let exit = interface.runtime.block_on(status).unwrap();
+        (exit, String::from_utf8(out).unwrap())
+    };
+    let (exit, printed) = run();
+    assert_eq!(exit, Exit::NotReady);
+    assert!(printed.contains("leg capture: starting"), "{printed}");
+    leg.moving();
+    assert_eq!(run().0, Exit::Done);
 }
 
 #[test]

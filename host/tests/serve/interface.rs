@@ -20,6 +20,7 @@ pub struct Interface {
     pub address: String,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
+    #[expect(dead_code, reason = "for tests that have a ClickHouse")]
     pub clickhouse: watch::Sender<Option<Endpoint>>,
     pub tables: watch::Sender<Vec<Mirrored>>,
     pub shutdown: Shutdown,
@@ -112,7 +113,8 @@ impl Interface {
 pub fn sentence(response: &HttpResponse) -> String {
     assert!(response.status >= 400, "{}: {}", response.status, response.text());
     assert_eq!(response.header("content-type"), Some("application/json"));
-    let body: Value = serde_json::from_slice(&response.body).expect(&response.text());
+    let body: Value = serde_json::from_slice(&response.body)
+        .unwrap_or_else(|error| panic!("{error}: {}", response.text()));
     let fields: Vec<&String> = body.as_object().expect("an object").keys().collect();
     assert_eq!(fields, ["error"], "{body}");
     let sentence = body["error"].as_str().expect("a text").to_owned();
