@@ -1,4 +1,4 @@
-//! The commands that print something and end: `check`, `status`, `token`.
+//! The commands that look, print and end: `check`, `status`, `token`.
 
 use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,60 +6,53 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::check;
 use crate::config::{Config, Exit, Role, StatusArgs, TokenCommand};
 use crate::serve::{StatusError, fetch_status, hash_token, new_token};
+use crate::telemetry::logging::chain;
 
-/// `tailwater check`: one line for each thing that `role` needs. [`Exit::NotReady`] if one of them
-/// is not there. The configuration must have passed [`Config::require`].
-///
-/// # Errors
-/// `out` cannot be written to.
-pub async fn check(config: &Config, role: Role, out: &mut impl Write) -> io::Result<Exit> {
+/// `check`: one line for each thing that the role needs.
+pub async fn check(config: &Config, role: Role) -> Exit {
+    if let Err(error) = config.require(role) {
+        complain(&chain(&error));
+        return Exit::Usage;
+    }
     let findings = check::run(config, role).await;
     for finding in &findings {
-        writeln!(out, "{finding}")?;
+        print(&finding.to_string());
     }
-    let well = findings.iter().all(|finding| finding.result.is_ok());
-    Ok(if well { Exit::Done } else { Exit::NotReady })
+    match findings.iter().all(|finding| finding.result.is_ok()) {
+        true => Exit::Done,
+        false => Exit::NotReady,
+    }
 }
 
-/// Why `status` printed nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusFailure {
-    /// There is no status to be had.
-    #[error(transparent)]
-    Status(#[from] StatusError),
-    /// It cannot be written.
-    #[error("the status cannot be printed")]
-    Print(#[from] io::Error),
-}
-
-impl StatusFailure {
-    /// What to tell the shell.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self {
-            StatusFailure::Status(StatusError::NoAnswer { .. }) => Exit::NotReady,
-            StatusFailure::Status(StatusError::Refused { .. }) | StatusFailure::Print(_) => {
-                Exit::Failed
+/// `status`: what a running instance does.
+pub async fn status(config: &Config, arguments: &StatusArgs) -> Exit {
+    match status_text(config, arguments).await {
+        Ok((text, exit)) => {
+            print(text.trim_end());
+            exit
+        }
+        Err(error) => {
+            complain(&chain(&error));
+            match error {
+                StatusError::NoAnswer { .. } => Exit::NotReady,
+                StatusError::Refused { .. } => Exit::Failed,
             }
         }
     }
 }
 
-/// `tailwater status`: what the running instance says. [`Exit::NotReady`] while a leg of it stands
-/// still.
+/// What `status` prints, and [`Exit::NotReady`] while a leg stands still.
 ///
 /// # Errors
-/// It does not answer, or refuses.
-pub async fn status(
+/// The instance does not answer, or refuses.
+pub async fn status_text(
     config: &Config,
-    args: &StatusArgs,
-    out: &mut impl Write,
-) -> Result<Exit, StatusFailure> {
-    let url = args.url.clone().unwrap_or_else(|| own_url(config.http.listen));
-    let status = fetch_status(&url, args.token.as_ref()).await?;
-    write!(out, "{status}")?;
+    arguments: &StatusArgs,
+) -> Result<(String, Exit), StatusError> {
+    let url = arguments.url.clone().unwrap_or_else(|| own_url(config.http.listen));
+    let status = fetch_status(&url, arguments.token.as_ref()).await?;
     let ready = !status.readiness.is_empty() && status.readiness.values().all(|leg| leg.moving);
-    Ok(if ready { Exit::Done } else { Exit::NotReady })
+    Ok((status.to_string(), if ready { Exit::Done } else { Exit::NotReady }))
 }
 
 /// An address that listens everywhere is asked on loopback.
@@ -72,51 +65,59 @@ fn own_url(listen: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(ip, listen.port()))
 }
 
-/// `tailwater token new` prints a token and its `[[http.token]]` section, `tailwater token hash` the
-/// hash of the token on the first line of `input`.
-///
-/// # Errors
-/// `input` or `out` breaks, or there is no token.
-pub fn token(
-    command: TokenCommand,
-    input: &mut impl BufRead,
-    out: &mut impl Write,
-) -> io::Result<Exit> {
-    match command {
-        TokenCommand::New => {
-            let token = new_token();
-            writeln!(out, "# the token; it is stored nowhere, so keep it: {token}")?;
-            writeln!(out, "[[http.token]]\nname = \"\"\nhash = \"{}\"", hash_token(&token))?;
-            writeln!(out, "scopes = [\"pipe:*\"]")?;
-        }
-        TokenCommand::Hash => {
-            let mut line = String::new();
-            input.read_line(&mut line)?;
-            let token = line.trim_end_matches(['\r', '\n']);
-            if token.is_empty() {
-                let what =
-                    "no token on standard input; try: printf %s TOKEN | tailwater token hash";
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+/// `token new` and `token hash`.
+pub fn token(command: TokenCommand) -> Exit {
+    let text = match command {
+        TokenCommand::New => new_token_text(),
+        TokenCommand::Hash => match first_line_hash(&mut io::stdin().lock()) {
+            Ok(hash) => hash,
+            Err(error) => {
+                complain(&format!("cannot read a token from standard input: {error}"));
+                return Exit::Usage;
             }
-            writeln!(out, "{}", hash_token(token))?;
-        }
+        },
+    };
+    print(&text);
+    Exit::Done
+}
+
+/// A token, and the section of the configuration that admits it.
+fn new_token_text() -> String {
+    let token = new_token();
+    format!(
+        "# the token, which is stored nowhere: {token}\n[[http.token]]\nname = \"\"\nhash = \
+         \"{}\"\nscopes = [\"pipe:*\"]",
+        hash_token(&token)
+    )
+}
+
+fn first_line_hash(input: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    match line.trim_end_matches(['\r', '\n']) {
+        "" => Err(io::Error::other("there is none")),
+        token => Ok(hash_token(token)),
     }
-    Ok(Exit::Done)
+}
+
+/// Says on standard error why the program ends.
+pub fn complain(sentence: &str) {
+    // There is nobody left to tell if standard error is closed.
+    drop(writeln!(io::stderr(), "tailwater: {sentence}"));
+}
+
+fn print(text: &str) {
+    // A closed pipe (`tailwater status | head -1`) is the reader's choice.
+    drop(writeln!(io::stdout(), "{text}"));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn run(command: TokenCommand, mut input: &[u8]) -> io::Result<String> {
-        let mut out = Vec::new();
-        token(command, &mut input, &mut out)?;
-        Ok(String::from_utf8(out).unwrap())
-    }
-
     #[test]
     fn a_new_token_comes_with_the_section_that_admits_it() {
-        let printed = run(TokenCommand::New, b"").unwrap();
+        let printed = new_token_text();
         let token = printed.lines().next().unwrap().rsplit(' ').next().unwrap();
         assert!(printed.contains(&format!("hash = \"{}\"", hash_token(token))), "{printed}");
         let section = printed.replace("name = \"\"", "name = \"x\"");
@@ -126,10 +127,10 @@ mod tests {
 
     #[test]
     fn a_hash_is_of_the_first_line_without_its_end() {
-        for input in [&b"abc"[..], b"abc\n", b"abc\r\nmore\n"] {
-            assert_eq!(run(TokenCommand::Hash, input).unwrap().trim_end(), hash_token("abc"));
+        for mut input in [&b"abc"[..], b"abc\n", b"abc\r\nmore\n"] {
+            assert_eq!(first_line_hash(&mut input).unwrap(), hash_token("abc"));
         }
-        assert!(run(TokenCommand::Hash, b"\n").is_err());
+        assert!(first_line_hash(&mut &b"\n"[..]).is_err());
     }
 
     #[test]

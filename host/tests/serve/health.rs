@@ -80,17 +80,14 @@ fn the_status_command_tells_the_shell_whether_it_is_ready() {
     let mut config = Config::default();
     config.http.listen = interface.address.parse().unwrap();
     let run = || {
-        let mut out = Vec::new();
-        let args = StatusArgs { url: None, token: None };
-        let status = commands::status(&config, &args, &mut out);
-        let exit = interface.runtime.block_on(status).unwrap();
-        (exit, String::from_utf8(out).unwrap())
+        let arguments = StatusArgs { url: None, token: None };
+        interface.runtime.block_on(commands::status_text(&config, &arguments)).unwrap()
     };
-    let (exit, printed) = run();
+    let (printed, exit) = run();
     assert_eq!(exit, Exit::NotReady);
     assert!(printed.contains("leg capture: starting"), "{printed}");
     leg.moving();
-    assert_eq!(run().0, Exit::Done);
+    assert_eq!(run().1, Exit::Done);
 }
 
 #[test]
