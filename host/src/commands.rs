@@ -1,20 +1,25 @@
-//! The commands that look, print and end.
+//! The commands that look, print and end: `check`, `status`, `embedded fetch`, `token`.
 
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::check;
-use crate::config::{Config, Exit, StatusArgs, TokenCommand};
+use crate::config::{Config, Exit, Role, StatusArgs, TokenCommand};
 use crate::embedded;
-use crate::serve;
+use crate::serve::{StatusError, fetch_status, hash_token, new_token};
 use crate::telemetry::logging::chain;
 
-/// `check`: one line per thing looked at.
-pub async fn check(config: &Config) -> Exit {
-    let findings = check::run(config).await;
+/// `check`: one line for each thing that the role needs.
+pub async fn check(config: &Config, role: Role) -> Exit {
+    if let Err(error) = config.require(role) {
+        complain(&chain(&error));
+        return Exit::Usage;
+    }
+    let findings = check::run(config, role).await;
     for finding in &findings {
         print(&finding.to_string());
     }
-    match findings.iter().all(check::Finding::is_ok) {
+    match findings.iter().all(|finding| finding.result.is_ok()) {
         true => Exit::Done,
         false => Exit::NotReady,
     }
@@ -22,20 +27,43 @@ pub async fn check(config: &Config) -> Exit {
 
 /// `status`: what a running instance does.
 pub async fn status(config: &Config, arguments: &StatusArgs) -> Exit {
-    let url = arguments.url.clone().unwrap_or_else(|| format!("http://{}", config.http.listen));
-    match serve::fetch_status(&url, arguments.token.as_ref()).await {
-        Ok(status) => {
-            print(status.to_string().trim_end());
-            match status.readiness.values().all(|leg| leg.moving) {
-                true => Exit::Done,
-                false => Exit::NotReady,
-            }
+    match status_text(config, arguments).await {
+        Ok((text, exit)) => {
+            print(text.trim_end());
+            exit
         }
         Err(error) => {
             complain(&chain(&error));
-            Exit::NotReady
+            match error {
+                StatusError::NoAnswer { .. } => Exit::NotReady,
+                StatusError::Refused { .. } => Exit::Failed,
+            }
         }
     }
+}
+
+/// What `status` prints, and [`Exit::NotReady`] while a leg stands still.
+///
+/// # Errors
+/// The instance does not answer, or refuses.
+pub async fn status_text(
+    config: &Config,
+    arguments: &StatusArgs,
+) -> Result<(String, Exit), StatusError> {
+    let url = arguments.url.clone().unwrap_or_else(|| own_url(config.http.listen));
+    let status = fetch_status(&url, arguments.token.as_ref()).await?;
+    let ready = !status.readiness.is_empty() && status.readiness.values().all(|leg| leg.moving);
+    Ok((status.to_string(), if ready { Exit::Done } else { Exit::NotReady }))
+}
+
+/// An address that listens everywhere is asked on loopback.
+fn own_url(listen: SocketAddr) -> String {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, listen.port()))
 }
 
 /// `embedded fetch`: downloads the engine's library.
@@ -56,26 +84,37 @@ pub async fn fetch(config: &Config) -> Exit {
 
 /// `token new` and `token hash`.
 pub fn token(command: TokenCommand) -> Exit {
-    let token = match command {
-        TokenCommand::New => serve::new_token(),
-        TokenCommand::Hash => {
-            let mut line = String::new();
-            if let Err(error) = io::stdin().lock().read_line(&mut line) {
-                complain(&format!("cannot read the token from standard input: {error}"));
+    let text = match command {
+        TokenCommand::New => new_token_text(),
+        TokenCommand::Hash => match first_line_hash(&mut io::stdin().lock()) {
+            Ok(hash) => hash,
+            Err(error) => {
+                complain(&format!("cannot read a token from standard input: {error}"));
                 return Exit::Usage;
             }
-            line.trim_end_matches(['\r', '\n']).to_owned()
-        }
+        },
     };
-    if token.is_empty() {
-        complain("there is no token on standard input");
-        return Exit::Usage;
-    }
-    if matches!(command, TokenCommand::New) {
-        print(&format!("token = {token}"));
-    }
-    print(&format!("hash = \"{}\"", serve::hash_token(&token)));
+    print(&text);
     Exit::Done
+}
+
+/// A token, and the section of the configuration that admits it.
+fn new_token_text() -> String {
+    let token = new_token();
+    format!(
+        "# the token, which is stored nowhere: {token}\n[[http.token]]\nname = \"\"\nhash = \
+         \"{}\"\nscopes = [\"pipe:*\"]",
+        hash_token(&token)
+    )
+}
+
+fn first_line_hash(input: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    match line.trim_end_matches(['\r', '\n']) {
+        "" => Err(io::Error::other("there is none")),
+        token => Ok(hash_token(token)),
+    }
 }
 
 /// Says on standard error why the program ends.
@@ -87,4 +126,38 @@ pub fn complain(sentence: &str) {
 fn print(text: &str) {
     // A closed pipe (`tailwater status | head -1`) is the reader's choice.
     drop(writeln!(io::stdout(), "{text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_token_comes_with_the_section_that_admits_it() {
+        let printed = new_token_text();
+        let token = printed.lines().next().unwrap().rsplit(' ').next().unwrap();
+        assert!(printed.contains(&format!("hash = \"{}\"", hash_token(token))), "{printed}");
+        let section = printed.replace("name = \"\"", "name = \"x\"");
+        let read = crate::config::parse::<Config>(&section, "t.toml".as_ref(), &|_| None).unwrap();
+        assert_eq!(read.http.token.len(), 1);
+    }
+
+    #[test]
+    fn a_hash_is_of_the_first_line_without_its_end() {
+        for mut input in [&b"abc"[..], b"abc\n", b"abc\r\nmore\n"] {
+            assert_eq!(first_line_hash(&mut input).unwrap(), hash_token("abc"));
+        }
+        assert!(first_line_hash(&mut &b"\n"[..]).is_err());
+    }
+
+    #[test]
+    fn a_listener_everywhere_is_asked_on_loopback() {
+        for (listen, url) in [
+            ("0.0.0.0:7447", "http://127.0.0.1:7447"),
+            ("[::]:1", "http://[::1]:1"),
+            ("10.0.0.1:2", "http://10.0.0.1:2"),
+        ] {
+            assert_eq!(own_url(listen.parse().unwrap()), url);
+        }
+    }
 }

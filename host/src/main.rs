@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 async fn dispatch(command: Command, config: Config) -> Exit {
     match command {
         Command::Run(arguments) => run(config, &arguments).await,
-        Command::Check(_) => commands::check(&config).await,
+        Command::Check(arguments) => commands::check(&config, arguments.role).await,
         Command::Status(arguments) => commands::status(&config, &arguments).await,
         Command::Embedded(EmbeddedCommand::Fetch) => commands::fetch(&config).await,
         Command::Token(command) => commands::token(command),

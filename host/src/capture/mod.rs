@@ -27,6 +27,7 @@ mod slot_monitor;
 mod snapshot;
 mod source_url;
 mod stream;
+mod survey;
 mod tls;
 
 use std::collections::HashMap;
@@ -40,9 +41,10 @@ use tracing::{info, warn};
 
 pub use error::Error;
 pub use options::{Options, SnapshotMode};
-pub use preflight::Preflight;
+pub use preflight::{Preflight, Slot};
 pub use slot_monitor::watch_slot;
 pub use source_url::SourceUrl;
+pub use survey::{Survey, survey};
 
 use crate::ack::SlotAck;
 use crate::decode::Decoder;
@@ -55,7 +57,6 @@ use crate::table::TableName;
 use crate::telemetry::logging::chain;
 use crate::telemetry::metrics::{Metrics, StepLabels};
 use connection::Connection;
-use preflight::Slot;
 use stream::Stream;
 
 /// Waits between attempts double from the first to the second of these.

@@ -47,7 +47,7 @@ pub async fn check(client: &Client, options: &Options) -> Result<Preflight, Erro
     Ok(Preflight { server_version, tables, slot })
 }
 
-fn unmet<T>(sentence: String) -> Result<T, Error> {
+pub(super) fn unmet<T>(sentence: String) -> Result<T, Error> {
     Err(Error::Precondition(sentence))
 }
 
@@ -55,7 +55,7 @@ async fn setting(client: &Client, name: &str) -> Result<String, Error> {
     Ok(client.query_one("SELECT current_setting($1)", &[&name]).await?.get(0))
 }
 
-async fn server(client: &Client) -> Result<i32, Error> {
+pub(super) async fn server(client: &Client) -> Result<i32, Error> {
     let version = setting(client, "server_version_num").await?.parse().unwrap_or(0);
     if version < 140_000 {
         return unmet(format!(
@@ -91,7 +91,7 @@ async fn server(client: &Client) -> Result<i32, Error> {
     Ok(version)
 }
 
-async fn slot(client: &Client, options: &Options) -> Result<Option<Slot>, Error> {
+pub(super) async fn slot(client: &Client, options: &Options) -> Result<Option<Slot>, Error> {
     let name = &options.slot;
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
@@ -134,7 +134,7 @@ async fn slot(client: &Client, options: &Options) -> Result<Option<Slot>, Error>
     Ok(confirmed.map(|lsn| Slot { confirmed: Lsn(lsn.into()) }))
 }
 
-async fn slot_can_be_made(client: &Client, options: &Options) -> Result<(), Error> {
+pub(super) async fn slot_can_be_made(client: &Client, options: &Options) -> Result<(), Error> {
     let room = "SELECT current_setting('max_replication_slots')::int,
          (SELECT count(*)::int FROM pg_replication_slots)";
     let row = client.query_one(room, &[]).await?;
@@ -156,13 +156,7 @@ async fn publication(client: &Client, options: &Options) -> Result<(), Error> {
     let wanted = wanted_tables(client, options).await?;
     match client.query_opt(found, &[name, &OURS]).await? {
         None => {
-            if wanted.is_empty() {
-                return unmet(
-                    "no table with a primary key was found to publish; create one, or list tables \
-                     in [source] tables"
-                        .into(),
-                );
-            }
+            something_is_wanted(&wanted)?;
             let tables = wanted.iter().map(quote).collect::<Vec<_>>().join(", ");
             let sql = format!(
                 "CREATE PUBLICATION {name} FOR TABLE {tables} \
@@ -179,6 +173,17 @@ async fn publication(client: &Client, options: &Options) -> Result<(), Error> {
         Some(_) => {}
     }
     Ok(())
+}
+
+pub(super) fn something_is_wanted(tables: &[TableName]) -> Result<(), Error> {
+    match tables.is_empty() {
+        true => unmet(
+            "no table with a primary key was found to publish; create one, or list tables in \
+             [source] tables"
+                .into(),
+        ),
+        false => Ok(()),
+    }
 }
 
 /// Adds tables that came since to a publication of ours.
@@ -208,7 +213,10 @@ const USER_TABLES: &str = "
 
 /// The tables a publication of ours should hold. Once published, a table without a key refuses
 /// updates and deletes in the source itself, so such tables are left out, or refused if named.
-async fn wanted_tables(client: &Client, options: &Options) -> Result<Vec<TableName>, Error> {
+pub(super) async fn wanted_tables(
+    client: &Client,
+    options: &Options,
+) -> Result<Vec<TableName>, Error> {
     let mut wanted = Vec::new();
     let mut all = Vec::new();
     for row in client.query(USER_TABLES, &[]).await? {
@@ -241,7 +249,7 @@ async fn wanted_tables(client: &Client, options: &Options) -> Result<Vec<TableNa
     Ok(wanted)
 }
 
-fn tables_are_usable(tables: &[Published], options: &Options) -> Result<(), Error> {
+pub(super) fn tables_are_usable(tables: &[Published], options: &Options) -> Result<(), Error> {
     if tables.is_empty() {
         return unmet(format!(
             "publication {} holds no table; run ALTER PUBLICATION {} ADD TABLE …",

@@ -82,6 +82,9 @@ pub struct CheckArgs {
     /// The source database: any libpq URL, over `[source] url`
     #[arg(long, value_name = "URL", env = "TAILWATER_SOURCE", hide_env_values = true)]
     pub source: Option<Secret>,
+    /// Check what this role needs
+    #[arg(long, value_enum, default_value_t)]
+    pub role: Role,
 }
 
 /// `status`

@@ -235,6 +235,10 @@ fn sections_that_do_not_fit_each_other_are_refused() {
     let plugin = "[[plugin]]\nname = \"x\"\npath = \"x.wasm\"\n";
     let cases = [
         (format!("{plugin}{plugin}"), "two [[plugin]] have the name `x`"),
+        (
+            format!("[[http.token]]\nname = \"\"\nhash = \"{:064}\"\nscopes = []\n", 0),
+            "empty `name`",
+        ),
         ("[kafka]\npartitions = 0\n".to_owned(), "`[kafka] partitions`"),
         ("[kafka]\npartitions = -1\n".to_owned(), "`[kafka] partitions`"),
         ("[kafka]\nreplication = 0\n".to_owned(), "`[kafka] replication`"),

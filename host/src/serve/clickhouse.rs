@@ -47,7 +47,7 @@ pub(super) struct Statement {
 pub(super) enum ClickHouseError {
     #[error("clickhouse is not started yet")]
     NotStarted,
-    #[error("clickhouse does not answer; it is asked again with the next request")]
+    #[error("clickhouse does not answer")]
     Unreachable(#[source] Box<dyn Error + Send + Sync>),
     #[error("clickhouse did not answer within {0} s")]
     Silent(u64),
@@ -219,6 +219,25 @@ impl From<ClickHouseError> for Refusal {
             error => Refusal::new(status, error.to_string()),
         }
     }
+}
+
+/// The version of the server at `endpoint`, asked for once.
+///
+/// # Errors
+/// It does not answer, or refuses the user; the sentence holds no secret.
+pub async fn clickhouse_version(
+    endpoint: Endpoint,
+) -> Result<String, Box<dyn Error + Send + Sync>> {
+    let (_known, seen) = watch::channel(Some(endpoint));
+    let statement = Statement {
+        text: "SELECT version()".to_owned(),
+        format: "TabSeparated",
+        first_byte: Duration::from_secs(10),
+        ..Statement::default()
+    };
+    let body = ClickHouse::new(seen).ask(&statement).await?.into_body();
+    let version = Limited::new(body, ERROR_BYTES).collect().await?.to_bytes();
+    Ok(String::from_utf8_lossy(&version).trim().to_owned())
 }
 
 /// A small GET of another instance's interface: status and at most 8 MiB of body.

@@ -29,7 +29,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use clickhouse::Endpoint;
+pub use clickhouse::{Endpoint, clickhouse_version};
 pub use options::{Int64, Options};
 pub use readiness::{Leg, LegState, Readiness};
 pub use status::{PluginStatus, Status, StatusError, StepStatus, fetch_status};

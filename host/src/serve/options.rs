@@ -70,6 +70,9 @@ impl Options {
             ));
         }
         for (index, token) in self.token.iter().enumerate() {
+            if token.name.is_empty() {
+                return Err("a [[http.token]] has an empty `name`; say whose it is".to_owned());
+            }
             if self.token[..index].iter().any(|earlier| earlier.name == token.name) {
                 return Err(format!("two [[http.token]] have the name `{}`", token.name));
             }

@@ -134,7 +134,11 @@ impl Repeated {
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    match text.contains('\n') {
+        true => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        false => text,
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +156,12 @@ mod tests {
         assert_eq!(repeated.succeeded(), 4);
         assert_eq!(repeated.succeeded(), 0);
         assert_eq!(repeated.failed(&refused), Noted::Logged);
+    }
+
+    #[test]
+    fn an_error_of_many_lines_becomes_one() {
+        let error = std::io::Error::other("bad number [\n    0x0,\n]");
+        assert_eq!(chain(&error), "bad number [ 0x0, ]");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod error;
 mod offsets;
 mod options;
 // mod producer;
+mod reach;
 mod topics;
 
 pub use checkpoint::Checkpoint;
@@ -20,6 +21,7 @@ pub use error::Error;
 pub use offsets::Offsets;
 pub use options::{Compression, Delivery, Options, Setting, Start};
 // pub use producer::Producer;
+pub use reach::reach;
 
 /// Everything up to the point of the source is committed in Kafka. Only this stage builds one.
 #[derive(Debug)]

@@ -123,10 +123,11 @@ fn without_tokens_everything_is_open_but_only_by_a_local_name() {
 
 fn raw(interface: &Interface, head: &str) -> String {
     use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(&interface.address).unwrap();
-    stream.write_all(head.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut stream = std::net::TcpStream::connect(&interface.address).expect("connect");
+    let head = head.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("send");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    stream.read_to_string(&mut answer).expect("receive");
     answer
 }
 

@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tailwater::config::Secret;
+use tailwater::commands;
+use tailwater::config::{Config, Exit, Secret, StatusArgs};
 use tailwater::serve::{Mirrored, MirroredColumn, fetch_status};
 use tailwater::shutdown::Phase;
 use tailwater_test_support::wait_until;
@@ -66,9 +67,27 @@ fn the_status_comes_back_as_it_was_and_can_be_printed() {
     assert!(status.readiness["capture"].moving);
     assert_eq!(status.tables[0].pipe(), "users_snapshot");
     let printed = status.to_string();
-    for part in ["transport direct", "capture: moving", "at 0/16B3748", "users_snapshot"] {
+    for part in ["transport direct", "capture: moving", "captured: at 0/16B3748", "users_snapshot"]
+    {
         assert!(printed.contains(part), "{printed}");
     }
+}
+
+#[test]
+fn the_status_command_tells_the_shell_whether_it_is_ready() {
+    let interface = Interface::start("");
+    let leg = interface.readiness.leg("capture");
+    let mut config = Config::default();
+    config.http.listen = interface.address.parse().unwrap();
+    let run = || {
+        let arguments = StatusArgs { url: None, token: None };
+        interface.runtime.block_on(commands::status_text(&config, &arguments)).unwrap()
+    };
+    let (printed, exit) = run();
+    assert_eq!(exit, Exit::NotReady);
+    assert!(printed.contains("leg capture: starting"), "{printed}");
+    leg.moving();
+    assert_eq!(run().1, Exit::Done);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tailwater::serve::{
-    Context, Endpoint, LegStatus, Mirrored, Options, Readiness, ServeError, Server, Status,
+    Context, Endpoint, Mirrored, Options, Readiness, ServeError, Server, Status, StepStatus,
 };
 use tailwater::shutdown::{Phase, Shutdown};
 use tailwater::telemetry::metrics::Metrics;
@@ -20,6 +20,7 @@ pub struct Interface {
     pub address: String,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
+    #[expect(dead_code, reason = "for tests that have a ClickHouse")]
     pub clickhouse: watch::Sender<Option<Endpoint>>,
     pub tables: watch::Sender<Vec<Mirrored>>,
     pub shutdown: Shutdown,
@@ -36,11 +37,11 @@ pub fn options(text: &str) -> Options {
 }
 
 pub fn status() -> Status {
-    let leg = LegStatus { position: "0/16B3748".into(), lag_bytes: 7, ..LegStatus::default() };
+    let step = StepStatus { position: "0/16B3748".into(), lag_bytes: 7, ..StepStatus::default() };
     Status {
         role: "all".into(),
         transport: "direct".into(),
-        legs: BTreeMap::from([("capture".to_owned(), leg)]),
+        steps: BTreeMap::from([("captured".to_owned(), step)]),
         ..Status::default()
     }
 }
@@ -112,7 +113,8 @@ impl Interface {
 pub fn sentence(response: &HttpResponse) -> String {
     assert!(response.status >= 400, "{}: {}", response.status, response.text());
     assert_eq!(response.header("content-type"), Some("application/json"));
-    let body: Value = serde_json::from_slice(&response.body).expect(&response.text());
+    let body: Value = serde_json::from_slice(&response.body)
+        .unwrap_or_else(|error| panic!("{error}: {}", response.text()));
     let fields: Vec<&String> = body.as_object().expect("an object").keys().collect();
     assert_eq!(fields, ["error"], "{body}");
     let sentence = body["error"].as_str().expect("a text").to_owned();

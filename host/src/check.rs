@@ -1,0 +1,134 @@
+//! `tailwater check`: whether everything that a run needs is there. Looks, and changes nothing.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use crate::capture::{self, SourceUrl};
+use crate::config::{Config, Role, Secret};
+use crate::plugin;
+use crate::serve::{Endpoint, clickhouse_version};
+use crate::telemetry::logging::chain;
+use crate::transport;
+
+/// How long each item is waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What was looked at, and how it is: a few words if it is well, else one sentence with the fix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// `source`, `plugin mask-email`, `kafka`, `clickhouse`
+    pub item: String,
+    /// What was found.
+    pub result: Result<String, String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.result {
+            Ok(found) => write!(f, "ok    {}: {found}", self.item),
+            Err(sentence) => write!(f, "FAIL  {}: {sentence}", self.item),
+        }
+    }
+}
+
+/// Looks at everything that the role needs, in the order of the data. The configuration must have
+/// passed [`Config::require`] for that role.
+pub async fn run(config: &Config, role: Role) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if role != Role::Sink {
+        findings.push(finding("source", source(config)).await);
+    }
+    findings.extend(plugins(config).await);
+    if let Some(options) = &config.kafka {
+        findings.push(finding("kafka", kafka(options.clone())).await);
+    }
+    if role != Role::Capture {
+        findings.push(finding("clickhouse", clickhouse(config)).await);
+    }
+    findings
+}
+
+async fn finding(item: &str, looking: impl Future<Output = Result<String, String>>) -> Finding {
+    let result = tokio::time::timeout(PATIENCE, looking)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
+    Finding { item: item.to_owned(), result }
+}
+
+async fn source(config: &Config) -> Result<String, String> {
+    let options = &config.source;
+    let url = SourceUrl::parse(options.url.expose()).map_err(|error| chain(&error))?;
+    let found = capture::survey(&url, options).await.map_err(|error| chain(&error))?;
+    let state = |exists: bool| if exists { "exists" } else { "is created by the first run" };
+    Ok(format!(
+        "{url} is PostgreSQL {}, tables: {}; publication {} {}, slot {} {}",
+        found.server_version / 10_000,
+        found.tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        options.publication,
+        state(found.publication_exists),
+        options.slot,
+        state(found.slot.is_some()),
+    ))
+}
+
+async fn plugins(config: &Config) -> Vec<Finding> {
+    let plugins = config.plugin.clone();
+    let looking = tokio::task::spawn_blocking(move || {
+        let runtime = plugin::Runtime::new(None);
+        let look = |options: &plugin::Options| {
+            let runtime = runtime.as_ref().map_err(|error| chain(error))?;
+            let found = plugin::inspect(runtime, &options.path).map_err(|error| chain(&error))?;
+            let digest = found.digest.get(..12).unwrap_or(&found.digest).to_owned();
+            Ok(format!("{} plugin, sha256 {digest}…", role_name(found.role)))
+        };
+        let finding = |options| Finding { item: item(options), result: look(options) };
+        plugins.iter().map(finding).collect()
+    });
+    looking.await.expect("looking at a file does not panic")
+}
+
+fn item(options: &plugin::Options) -> String {
+    format!("plugin {}", options.name)
+}
+
+fn role_name(role: plugin::Role) -> &'static str {
+    match role {
+        plugin::Role::Transform => "transform",
+        plugin::Role::Dedup => "dedup",
+    }
+}
+
+async fn kafka(options: transport::Options) -> Result<String, String> {
+    let brokers = options.brokers.clone();
+    let reaching = tokio::task::spawn_blocking(move || transport::reach(&options, PATIENCE / 2));
+    let found = reaching.await.expect("asking for metadata does not panic");
+    let count = found.map_err(|error| format!("{brokers}: {}", chain(&error)))?;
+    Ok(format!("{brokers} answers, brokers: {count}"))
+}
+
+async fn clickhouse(config: &Config) -> Result<String, String> {
+    let options = &config.clickhouse;
+    let Some(url) = &options.url else {
+        return engine(config);
+    };
+    let endpoint = Endpoint {
+        url: url.clone(),
+        user: options.user.clone(),
+        password: Secret::new(options.password.clone()),
+        // The one database that is there before the first run.
+        database: "system".to_owned(),
+    };
+    let version = clickhouse_version(endpoint).await;
+    let version = version.map_err(|error| format!("{url}: {}", chain(error.as_ref())))?;
+    Ok(format!("{url} is ClickHouse {version}"))
+}
+
+/// The engine's library; the engine itself is not started.
+fn engine(config: &Config) -> Result<String, String> {
+    match &config.embedded.library {
+        Some(file) if file.is_file() => Ok(format!("embedded, by {}", file.display())),
+        Some(file) => Err(format!("there is no {}; see `[embedded] library`", file.display())),
+        None => Ok("embedded".to_owned()),
+    }
+}

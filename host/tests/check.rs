@@ -1,0 +1,207 @@
+//! `tailwater check` against real services: each thing that is not there is one sentence with its
+//! fix, and nothing is changed.
+
+use std::path::{Path, PathBuf};
+
+use tailwater::check::{self, Finding};
+use tailwater::config::{Config, Role, parse};
+use tailwater_test_support::{
+    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, SASL_USER, Scratch, free_port,
+    unique_name,
+};
+
+fn look(text: &str, role: Role) -> Vec<Finding> {
+    let config: Config = parse(text, Path::new("test.toml"), &|_| None).expect(text);
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(check::run(&config, role))
+}
+
+/// What was found of the one item.
+fn of(findings: &[Finding], item: &str) -> Result<String, String> {
+    let found = findings.iter().find(|finding| finding.item == item);
+    found.unwrap_or_else(|| panic!("{item} in {findings:?}")).result.clone()
+}
+
+fn source_section(url: &str, more: &str) -> String {
+    format!("[source]\nurl = \"{url}\"\n{more}\n")
+}
+
+fn source(url: &str, more: &str) -> Result<String, String> {
+    let findings = look(&source_section(url, more), Role::All);
+    of(&findings, "source")
+}
+
+/// The sentence of a source that fails; one line, without the password.
+fn complaint(url: &str, more: &str) -> String {
+    let sentence = source(url, more).expect_err(more);
+    assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    assert!(!sentence.contains("correct") && !sentence.contains("hunter2"), "{sentence}");
+    sentence
+}
+
+fn shop() -> Database<'static> {
+    let database = Postgres::shared(PostgresVersion::V15).create_database().expect("a database");
+    database.execute("CREATE TABLE users (id int PRIMARY KEY, email text)").expect("a table");
+    database
+}
+
+#[test]
+fn a_source_that_is_ready_is_left_as_it_was() {
+    for version in [PostgresVersion::V15, PostgresVersion::V18] {
+        let database = Postgres::shared(version).create_database().unwrap();
+        database.execute("CREATE TABLE users (id int PRIMARY KEY)").unwrap();
+        let found = source(&database.url(), "slot = \"not_made\"").unwrap();
+        assert!(found.contains("public.users") && found.contains("is created"), "{found}");
+        let left = "SELECT (SELECT count(*) FROM pg_publication)::text,
+             (SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'not_made')::text";
+        assert_eq!(database.query(left).unwrap(), [["0", "0"]]);
+    }
+}
+
+#[test]
+fn an_existing_publication_and_slot_are_found() {
+    let database = shop();
+    let slot = unique_name("check");
+    database.execute("CREATE PUBLICATION p FOR TABLE users").unwrap();
+    let make = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')");
+    database.query(&make).unwrap();
+    let more = format!("publication = \"p\"\nslot = \"{slot}\"");
+    let found = source(&database.url(), &more).unwrap();
+    assert!(found.contains("p exists") && found.contains(&format!("{slot} exists")), "{found}");
+}
+
+#[test]
+fn what_the_settings_name_must_be_there() {
+    let database = shop();
+    database.execute("CREATE TABLE log (line text); CREATE PUBLICATION none").unwrap();
+    let url = database.url();
+    for (more, wanted) in [
+        ("tables = [\"public.nobody\"]", "table public.nobody of [source] tables does not exist"),
+        ("tables = [\"public.log\"]", "add a primary key"),
+        ("exclude = [\"public.users\"]", "no table with a primary key"),
+        ("publication = \"none\"", "holds no table"),
+        ("slot = \"Not-A-Slot\"", "is no name for a replication slot"),
+    ] {
+        let sentence = complaint(&url, more);
+        assert!(sentence.contains(wanted), "{more}: {sentence}");
+    }
+}
+
+#[test]
+fn a_user_without_the_rights_is_told_which() {
+    let database = shop();
+    let role = unique_name("reader");
+    let login = format!("CREATE ROLE {role} LOGIN PASSWORD 'hunter2'");
+    database.execute(&login).unwrap();
+    let url = database.tcp_url().replace("tailwater:correct%20horse", &format!("{role}:hunter2"));
+    assert!(complaint(&url, "").contains("REPLICATION"));
+    database.execute(&format!("ALTER ROLE {role} REPLICATION")).unwrap();
+    assert!(complaint(&url, "").contains("GRANT CREATE ON DATABASE"));
+    let name = database.name();
+    database.execute(&format!("GRANT CREATE ON DATABASE {name} TO {role}")).unwrap();
+    assert!(complaint(&url, "").contains("OWNER TO"));
+    database.execute("CREATE PUBLICATION tailwater FOR TABLE users").unwrap();
+    assert!(complaint(&url, "").contains("GRANT SELECT ON \"public\".\"users\""));
+    database.execute(&format!("GRANT SELECT ON users TO {role}")).unwrap();
+    source(&url, "").unwrap();
+}
+
+#[test]
+fn a_server_that_cannot_stream_is_told_what_to_set() {
+    let options = PostgresOptions { wal_level: "replica".into(), ..Default::default() };
+    let postgres = Postgres::start(PostgresVersion::V15, options).unwrap();
+    let database = postgres.create_database().unwrap();
+    database.execute("CREATE TABLE users (id int PRIMARY KEY)").unwrap();
+    let sentence = complaint(&database.url(), "");
+    assert!(sentence.contains("ALTER SYSTEM SET wal_level = 'logical'"), "{sentence}");
+}
+
+#[test]
+fn an_address_or_password_that_is_wrong_is_said() {
+    let database = shop();
+    let port = free_port().unwrap();
+    let right = database.tcp_url();
+    let wrong = right.replace("correct%20horse", "hunter2");
+    assert!(complaint(&wrong, "").contains("check user, password and pg_hba.conf"));
+    let nobody = format!("postgres://u:hunter2@127.0.0.1:{port}/d");
+    assert!(complaint(&nobody, "").contains("check host, port"));
+    let elsewhere = right.replace(database.name(), "no_such_database");
+    assert!(complaint(&elsewhere, "").contains("check the database's name"));
+    assert!(complaint("postgres://u:hunter2@h:port/d", "").contains("URL"));
+}
+
+#[test]
+fn kafka_answers_or_says_why_not() {
+    let kafka = Kafka::shared();
+    let findings = |section: String| {
+        let findings = look(&format!("[kafka]\nprefix = \"p\"\n{section}"), Role::Sink);
+        of(&findings, "kafka")
+    };
+    let brokers = |address: String| format!("brokers = \"{address}\"\n");
+    assert!(findings(brokers(kafka.bootstrap())).unwrap().contains("brokers: 1"));
+    let port = free_port().unwrap();
+    let silent = findings(brokers(format!("127.0.0.1:{port}"))).unwrap_err();
+    assert!(silent.contains("is kafka up"), "{silent}");
+    let login = format!(
+        "{}[kafka.librdkafka]\n\"security.protocol\" = \"SASL_PLAINTEXT\"\n\
+         \"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"{SASL_USER}\"\n\
+         \"sasl.password\" = \"hunter2\"\n",
+        brokers(kafka.sasl_bootstrap())
+    );
+    let refused = findings(login).unwrap_err();
+    assert!(refused.contains("check credentials"), "{refused}");
+    assert!(!refused.contains("hunter2"), "{refused}");
+    let unknown = format!("{}librdkafka = {{ \"no.such\" = 1 }}\n", brokers(kafka.bootstrap()));
+    let unknown = findings(unknown).unwrap_err();
+    assert!(unknown.contains("[kafka.librdkafka]") && unknown.contains("no.such"), "{unknown}");
+}
+
+#[test]
+fn each_plugin_is_looked_at_by_its_own() {
+    let scratch = Scratch::new("check").unwrap();
+    let file = |name: &str, bytes: &[u8]| -> PathBuf {
+        let path = scratch.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let files = [
+        ("text", file("text.wasm", b"not wasm"), "not a WebAssembly component"),
+        ("module", file("module.wasm", b"\0asm\x01\0\0\0"), "wasm-tools component new"),
+        ("empty", file("empty.wasm", b"\0asm\x0d\0\x01\0"), "implements neither world"),
+        ("absent", scratch.join("absent.wasm"), "cannot be read"),
+    ];
+    let section = |(name, path, _): &(&str, PathBuf, &str)| {
+        format!("[[plugin]]\nname = \"{name}\"\npath = \"{}\"\n", path.display())
+    };
+    let text: String = files.iter().map(section).collect();
+    let findings = look(&text, Role::Sink);
+    for (name, _, wanted) in &files {
+        let sentence = of(&findings, &format!("plugin {name}")).unwrap_err();
+        assert!(sentence.contains(wanted), "{name}: {sentence}");
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    }
+}
+
+#[test]
+fn a_clickhouse_that_is_down_is_said_without_its_password() {
+    let port = free_port().unwrap();
+    let text = format!(
+        "[clickhouse]\nurl = \"http://127.0.0.1:{port}\"\npassword = \"hunter2\"\n\
+         [kafka]\nprefix = \"p\"\n"
+    );
+    let findings = look(&text, Role::Sink);
+    let sentence = of(&findings, "clickhouse").unwrap_err();
+    assert!(sentence.contains(&port.to_string()), "{sentence}");
+    assert!(sentence.contains("does not answer") && !sentence.contains("hunter2"), "{sentence}");
+    let printed = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(printed.contains("\nFAIL  clickhouse: "), "{printed}");
+}
+
+#[test]
+fn each_role_looks_at_what_it_needs() {
+    let text =
+        "[source]\nurl = \"postgres://u@h:port/d\"\n[clickhouse]\nurl = \"http://127.0.0.1:1\"";
+    let items = |role| look(text, role).into_iter().map(|found| found.item).collect::<Vec<_>>();
+    assert_eq!(items(Role::All), ["source", "clickhouse"]);
+    assert_eq!(items(Role::Capture), ["source"]);
+    assert_eq!(items(Role::Sink), ["clickhouse"]);
+}
