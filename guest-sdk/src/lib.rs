@@ -31,7 +31,8 @@
 //! ```
 //!
 //! Build it as a `cdylib` for `wasm32-unknown-unknown`, and make a component of it with
-//! `wasm-tools component new`; docs/PLUGINS.md has the whole way.
+//! `wasm-tools component new`; docs/PLUGINS.md has the whole way. [`testing`] runs a plugin in
+//! native tests.
 
 /// What wit-bindgen makes of the contract, for what the row view does not offer.
 #[expect(missing_docs, reason = "the generated items carry the documentation of wit/")]
@@ -42,6 +43,9 @@ pub mod log;
 
 /// Counters on the host's metrics page.
 pub mod metrics;
+
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 
 mod plugin;
 mod row;

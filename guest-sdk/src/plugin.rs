@@ -59,7 +59,8 @@ pub trait Dedup: Sized + 'static {
 pub enum Verdict {
     /// It goes on, with the cells that were set.
     Keep,
-    /// It is dropped.
+    /// Its row is not in the copy: an insert is dropped, an update deletes the row there, a delete
+    /// stays one. Nothing but the key travels on.
     Discard,
     /// It could not be processed, and never will be; the text must hold no row value.
     Fault(String),
@@ -122,6 +123,11 @@ impl Interest {
     pub fn times(mut self) -> Interest {
         self.0.times = true;
         self
+    }
+
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn record(&self) -> &types::Interest {
+        &self.0
     }
 
     /// The record of the contract.
@@ -200,8 +206,7 @@ impl<P> Slot<P> {
         new: impl FnOnce(C) -> Result<P, String>,
     ) -> Result<(), String> {
         std::panic::set_hook(Box::new(report_panic));
-        let config = serde_json::from_str(config).map_err(|error| format!("config: {error}"))?;
-        *self.0.borrow_mut() = Some(new(config)?);
+        *self.0.borrow_mut() = Some(configure(config, new)?);
         Ok(())
     }
 
@@ -212,6 +217,14 @@ impl<P> Slot<P> {
     pub fn with<T>(&self, run: impl FnOnce(&mut P) -> Result<T, String>) -> Result<T, String> {
         run(self.0.borrow_mut().as_mut().ok_or("init was not called")?)
     }
+}
+
+/// Makes a plugin of its configuration as JSON text.
+pub(crate) fn configure<P, C: DeserializeOwned>(
+    config: &str,
+    new: impl FnOnce(C) -> Result<P, String>,
+) -> Result<P, String> {
+    new(serde_json::from_str(config).map_err(|error| format!("config: {error}"))?)
 }
 
 /// A panic ends in a trap that says nothing; the place is safe to tell, the message may hold row

@@ -54,7 +54,7 @@ impl<'a> Row<'a> {
     #[must_use]
     pub fn is_unchanged(&self, column: usize) -> bool {
         let rows = &self.shown.columns[column].unchanged;
-        rows.iter().any(|row| *row as usize == self.index)
+        rows.binary_search_by_key(&self.index, |row| *row as usize).is_ok()
     }
 
     /// How many columns the interest has.

@@ -40,24 +40,28 @@ impl Shown {
 }
 
 fn column(column: types::ColumnValues) -> Result<Column, String> {
-    let values = match column.values {
-        types::Values::Strings(items) => Values::Strings(items),
-        types::Values::Packed(packed) => {
-            let text = String::from_utf8(packed.data).map_err(|_| "a value is not UTF-8")?;
-            Values::Packed { nulls: packed.nulls, ends: packed.ends, text }
-        }
-        types::Values::Integers(items) => Values::Integers(items),
-        types::Values::Floats(items) => Values::Floats(items),
-        types::Values::Booleans(items) => Values::Booleans(items),
-    };
+    let values = Values::new(column.values)?;
     Ok(Column { values, unchanged: column.unchanged.unwrap_or_default() })
 }
 
-pub(crate) fn is_null(nulls: Option<&[u8]>, row: usize) -> bool {
+fn is_null(nulls: Option<&[u8]>, row: usize) -> bool {
     nulls.is_some_and(|bits| bits[row >> 3] & (1 << (row & 7)) != 0)
 }
 
 impl Values {
+    pub(crate) fn new(values: types::Values) -> Result<Values, String> {
+        Ok(match values {
+            types::Values::Strings(items) => Values::Strings(items),
+            types::Values::Packed(packed) => {
+                let text = String::from_utf8(packed.data).map_err(|_| "a value is not UTF-8")?;
+                Values::Packed { nulls: packed.nulls, ends: packed.ends, text }
+            }
+            types::Values::Integers(items) => Values::Integers(items),
+            types::Values::Floats(items) => Values::Floats(items),
+            types::Values::Booleans(items) => Values::Booleans(items),
+        })
+    }
+
     #[inline]
     pub(crate) fn text(&self, row: usize) -> Option<&str> {
         match self {

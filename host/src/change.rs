@@ -262,6 +262,18 @@ impl Changes {
         self.cells[row.0 as usize + column] = cell;
     }
 
+    /// A new row with a row's key columns and NULL for all others: what [`Old::Key`] holds.
+    #[must_use]
+    pub fn key_row(&mut self, table: u32, row: Row) -> Row {
+        let table = Arc::clone(&self.tables[table as usize]);
+        let key_row = self.begin_row();
+        for (index, column) in table.columns.iter().enumerate() {
+            let cell = self.cells[row.0 as usize + index];
+            self.cells.push(if column.key { cell } else { Cell::NULL });
+        }
+        key_row
+    }
+
     /// Whether an update moved its row to another key: readers see a delete of the old key and an
     /// insert of the new one.
     #[must_use]
@@ -320,6 +332,17 @@ mod tests {
         changes.set_cell(row, 1, cell);
         assert_eq!(changes.value(row, 0), Value::Text(b"1"));
         assert_eq!(changes.value(row, 1), Value::Text(b"longer than before"));
+    }
+
+    #[test]
+    fn a_key_row_holds_nothing_but_the_key() {
+        let mut changes = Changes::default();
+        let table = changes.intern_table(&table());
+        let row = push_row(&mut changes, &["1", "a"]);
+        let key = changes.key_row(table, row);
+        assert_eq!(changes.value(key, 0), Value::Text(b"1"));
+        assert_eq!(changes.value(key, 1), Value::Null);
+        assert_eq!(changes.value(row, 1), Value::Text(b"a"));
     }
 
     #[test]

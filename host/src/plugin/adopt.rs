@@ -9,8 +9,10 @@ use crate::plugin::convert::{Kind, Plan, Want, fits, number};
 /// What a patch says of its rows, once it is known to be sound.
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts {
-    /// Rows to drop, ascending.
+    /// Rows that are not in the copy, ascending.
     pub(crate) discard: Vec<u32>,
+    /// Rows that say nothing new, ascending.
+    pub(crate) duplicates: Vec<u32>,
     /// Rows that failed, ascending, one fault each.
     pub(crate) faults: Vec<Fault>,
 }
@@ -51,26 +53,33 @@ pub(crate) fn adopt(
     for edit in &patch.edits {
         apply(wanted(plan, edit)?, changes, rows, edit, &faults);
     }
-    Ok(Verdicts { discard: patch.discard, faults })
+    Ok(Verdicts { discard: patch.discard, duplicates: Vec::new(), faults })
 }
 
-/// Checks the answer of a dedup plugin and hands each row's key, if any, to `each`.
+/// Checks the answer of a dedup plugin and hands each row's key to `each`; rows at fault have none.
 pub(crate) fn each_key(
     rows: usize,
     keys: &RowKeys,
-    mut each: impl FnMut(usize, &[u8]),
+    mut each: impl FnMut(usize, Option<&[u8]>),
 ) -> Result<(), String> {
     check_ascending("faults", keys.faults.iter().map(|fault| fault.row), rows)?;
     check_values(&keys.values, rows)?;
+    let mut faults = keys.faults.iter().map(|fault| fault.row as usize).peekable();
     let mut text = Vec::new();
     for row in 0..rows {
+        if faults.next_if_eq(&row).is_some() {
+            continue;
+        }
         text.clear();
         match item(&keys.values, row) {
-            Item::Null => continue,
+            Item::Null => {
+                each(row, None);
+                continue;
+            }
             Item::Text(key) => text.extend_from_slice(key),
             native => write_native(native, false, &mut text),
         }
-        each(row, &text);
+        each(row, Some(&text));
     }
     Ok(())
 }
@@ -248,6 +257,14 @@ fn shortest(item: f32) -> f64 {
     item.to_string().parse().unwrap_or_else(|_| item.into())
 }
 
+/// PostgreSQL signs the exponent and gives it two digits at least.
+fn write_scientific(item: f64, text: &mut Vec<u8>) -> std::io::Result<()> {
+    let plain = format!("{item:e}");
+    let (digits, exponent) = plain.split_once('e').expect("the form has an exponent");
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
+    write!(text, "{digits}e{sign}{exponent:0>2}")
+}
+
 /// PostgreSQL's text form of a native value.
 fn write_native(item: Item<'_>, single: bool, text: &mut Vec<u8>) {
     let written = match item {
@@ -262,7 +279,7 @@ fn write_native(item: Item<'_>, single: bool, text: &mut Vec<u8>) {
             return write_native(Item::Float(shortest(item as f32)), false, text);
         }
         Item::Float(item) if item != 0.0 && !(1e-4..1e15).contains(&item.abs()) => {
-            write!(text, "{item:e}")
+            write_scientific(item, text)
         }
         Item::Float(item) => write!(text, "{item}"),
         Item::Null | Item::Text(_) => Ok(()),

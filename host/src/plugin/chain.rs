@@ -7,8 +7,9 @@ use crate::change::Changes;
 use crate::dead_letter::DeadLetter;
 use crate::plugin::engine::Runtime;
 use crate::plugin::error::Error;
+use crate::plugin::fates::Fates;
 use crate::plugin::loader::Loader;
-use crate::plugin::member::{Fates, Member};
+use crate::plugin::member::Member;
 use crate::plugin::options::{Options, Stage};
 use crate::plugin::reload::{self, Watch};
 use crate::position::Position;
@@ -118,6 +119,10 @@ impl Chain {
                 Ok(()) => member.commit(),
                 Err(_) => member.roll_back(),
             }
+        }
+        if !fates.dead_letters.is_empty() {
+            let failed = fates.failed();
+            self.members.iter_mut().for_each(|member| member.forget(&failed));
         }
         done.map(|()| fates.dead_letters)
     }

@@ -1,8 +1,10 @@
 //! One plugin of a chain: which rows it is shown, and what becomes of those it fails on.
 //!
-//! A call that fails as a whole is repeated with halves of its rows until the rows at fault stand
-//! alone, so that nothing but them is set aside: `O(log n)` calls per such row.
+//! A call that fails as a whole is repeated with parts of its rows until the rows at fault stand
+//! alone, so that nothing but them is set aside. The parts are small, because it is the failing calls
+//! that cost (a deadline, a new instance): one per level, and levels are few.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,9 +14,10 @@ use crate::change::{Changes, Op};
 use crate::dead_letter::{DeadLetter, Stage};
 use crate::plugin::adopt::{self, Verdicts};
 use crate::plugin::bindings::types::Fault;
-use crate::plugin::convert::{Plan, Scratch, Unreadable, with_table};
-use crate::plugin::dedup::{Key, Seen, Window};
+use crate::plugin::convert::{Plan, Scratch, Unreadable, number, with_table};
+use crate::plugin::dedup::Window;
 use crate::plugin::error::Error;
+use crate::plugin::fates::Fates;
 use crate::plugin::instance::{Instance, Outcome, Role};
 use crate::plugin::loader::{Loaded, Loader, Version};
 use crate::plugin::options::{OnError, Options};
@@ -22,6 +25,8 @@ use crate::position::Position;
 use crate::table::Table;
 use crate::telemetry::metrics::{PluginKindLabels, PluginLabels};
 
+/// Parts a failing call's rows are split into.
+const PARTS: usize = 16;
 /// Deadlines that looking for the rows at fault may cost per batch. A plugin that hangs on every
 /// row would else hold the stream for as many deadlines as there are rows.
 const SEARCH_DEADLINES: u32 = 16;
@@ -55,39 +60,12 @@ struct Usage {
     searching: Duration,
 }
 
-/// What becomes of a batch.
-#[derive(Default)]
-pub(crate) struct Fates {
-    /// By index into `changes.list`.
-    gone: Vec<bool>,
-    any_gone: bool,
-    pub(crate) dead_letters: Vec<DeadLetter>,
-}
-
 /// Rows to be shown together.
 struct Task {
     rows: Vec<u32>,
     retries: u32,
-}
-
-impl Fates {
-    fn begin(&mut self, changes: &Changes) {
-        self.gone.clear();
-        self.gone.resize(changes.len(), false);
-        self.any_gone = false;
-    }
-
-    fn drop_row(&mut self, row: u32) {
-        self.gone[row as usize] = true;
-        self.any_gone = true;
-    }
-
-    fn sweep(&mut self, changes: &mut Changes) {
-        if self.any_gone {
-            let mut gone = self.gone.iter();
-            changes.list.retain(|_| !gone.next().expect("one per change"));
-        }
-    }
+    /// Rows after these were looked at before.
+    late: bool,
 }
 
 impl Member {
@@ -136,10 +114,17 @@ impl Member {
         self.window.rewind(durable);
     }
 
+    pub(crate) fn forget(&mut self, failed: &HashSet<Position>) {
+        self.window.forget(failed);
+    }
+
     /// Runs the plugin over a batch: edits cells, drops rows, sets rows aside.
     pub(crate) fn run(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
         let started = Instant::now();
         fates.begin(changes);
+        if self.version.role == Role::Dedup {
+            self.window.note_truncates(changes);
+        }
         let done = self.run_tables(changes, fates);
         fates.sweep(changes);
         self.report(started.elapsed());
@@ -171,10 +156,10 @@ impl Member {
         fates: &mut Fates,
     ) -> Result<(), Error> {
         let retries = self.options().retries;
-        let mut tasks = vec![Task { rows, retries }];
+        let mut tasks = vec![Task { rows, retries, late: false }];
         while let Some(task) = tasks.pop() {
             let started = Instant::now();
-            match self.show(table, changes, &task.rows)? {
+            match self.show(table, changes, &task)? {
                 Shown::Ignored => {}
                 Shown::Answered(verdicts) => {
                     let again = self.settle(changes, &task, verdicts, fates)?;
@@ -187,36 +172,38 @@ impl Member {
                 }
                 Shown::Refused(reason) => self.set_all_aside(changes, &task, &reason, fates)?,
                 Shown::Failed(outcome) => {
+                    self.after_failure(&outcome)?;
                     self.usage.searching += started.elapsed();
-                    self.after_failure(changes, task, &outcome, &mut tasks, fates)?;
+                    tasks.extend(self.search(changes, task, &outcome, fates)?);
                 }
             }
         }
         Ok(())
     }
 
-    fn after_failure(
-        &mut self,
+    fn after_failure(&mut self, outcome: &Outcome) -> Result<(), Error> {
+        self.count_fault(outcome.kind());
+        if self.instance.is_dead() { self.restart() } else { Ok(()) }
+    }
+
+    /// Sets rows of a failed call aside once they stand alone; else the parts to go on with.
+    fn search(
+        &self,
         changes: &Changes,
         task: Task,
         outcome: &Outcome,
-        tasks: &mut Vec<Task>,
         fates: &mut Fates,
-    ) -> Result<(), Error> {
-        self.count_fault(outcome.kind());
-        if self.instance.is_dead() {
-            self.restart()?;
+    ) -> Result<Vec<Task>, Error> {
+        let mut reason = outcome.to_string();
+        let given_up = self.usage.searching > self.options().deadline() * SEARCH_DEADLINES;
+        if task.rows.len() > 1 && !given_up {
+            return Ok(task.parts());
         }
-        let reason = outcome.to_string();
-        if task.rows.len() == 1 || self.options().on_error == OnError::Halt {
-            return self.set_all_aside(changes, &task, &reason, fates);
+        if task.rows.len() > 1 {
+            reason.push_str(", on this row or on one shown with it");
         }
-        if self.usage.searching > self.options().deadline() * SEARCH_DEADLINES {
-            let reason = format!("{reason}, on this row or on one shown with it");
-            return self.set_all_aside(changes, &task, &reason, fates);
-        }
-        tasks.extend(task.halves());
-        Ok(())
+        self.set_all_aside(changes, &task, &reason, fates)?;
+        Ok(Vec::new())
     }
 
     /// One call, if the plugin wants the table.
@@ -224,9 +211,9 @@ impl Member {
         &mut self,
         table: &Arc<Table>,
         changes: &mut Changes,
-        rows: &[u32],
+        task: &Task,
     ) -> Result<Shown, Error> {
-        if rows.is_empty() {
+        if task.rows.is_empty() {
             return Ok(Shown::Ignored);
         }
         let plan = match self.subscription(table)? {
@@ -235,10 +222,10 @@ impl Member {
             Subscription::Wanted(plan) => plan,
         };
         self.usage.calls += 1;
-        self.usage.rows += rows.len() as u64;
+        self.usage.rows += task.rows.len() as u64;
         Ok(match self.version.role {
-            Role::Transform => self.transform(&plan, changes, rows),
-            Role::Dedup => self.deduplicate(table, &plan, changes, rows),
+            Role::Transform => self.transform(&plan, changes, &task.rows),
+            Role::Dedup => self.deduplicate(&plan, changes, task),
         })
     }
 
@@ -253,38 +240,33 @@ impl Member {
         }
     }
 
-    fn deduplicate(
-        &mut self,
-        table: &Table,
-        plan: &Plan,
-        changes: &Changes,
-        rows: &[u32],
-    ) -> Shown {
+    fn deduplicate(&mut self, plan: &Plan, changes: &Changes, task: &Task) -> Shown {
         let Member { scratch, instance, window, .. } = self;
+        let Task { rows, late, .. } = task;
         let keys = match scratch.with_batch(plan, changes, rows, |batch| instance.keys(batch)) {
             Err(Unreadable(row)) => return Shown::Unreadable(row),
             Ok(Err(outcome)) => return Shown::Failed(outcome),
             Ok(Ok(keys)) => keys,
         };
-        let mut discard = Vec::new();
+        let mut duplicates = Vec::new();
         let checked = adopt::each_key(rows.len(), &keys, |row, key| {
             let change = &changes.list[rows[row] as usize];
-            let committed_at = changes.transaction(change).committed_at;
-            let seen = Seen { position: changes.position(change), committed_at };
-            if !window.insert(Key::new(&table.schema, &table.name, key), seen) {
-                discard.push(crate::plugin::convert::number(row));
+            if window.is_duplicate(changes, change, key, *late) {
+                duplicates.push(number(row));
             }
         });
         match checked {
             Err(why) => Shown::Failed(Outcome::Malformed(why)),
-            Ok(()) => Shown::Answered(Verdicts { discard, faults: keys.faults }),
+            Ok(()) => {
+                Shown::Answered(Verdicts { discard: Vec::new(), duplicates, faults: keys.faults })
+            }
         }
     }
 
     /// Carries verdicts out; gives back the rows to be shown again.
     fn settle(
         &mut self,
-        changes: &Changes,
+        changes: &mut Changes,
         task: &Task,
         verdicts: Verdicts,
         fates: &mut Fates,
@@ -299,12 +281,16 @@ impl Member {
                 self.set_aside(changes, row, shorten(fault), fates)?;
             }
         }
-        let failed = |row: &u32| verdicts.faults.iter().any(|fault| fault.row == *row);
-        for row in verdicts.discard.iter().filter(|row| !failed(row)) {
-            fates.drop_row(task.rows[*row as usize]);
+        let failed =
+            |row: u32| verdicts.faults.binary_search_by_key(&row, |fault| fault.row).is_ok();
+        for row in verdicts.discard.into_iter().filter(|row| !failed(*row)) {
+            fates.discard(changes, task.rows[row as usize]);
+        }
+        for row in verdicts.duplicates {
+            fates.drop_row(task.rows[row as usize]);
         }
         let retries = task.retries.saturating_sub(1);
-        Ok((!again.is_empty()).then_some(Task { rows: again, retries }))
+        Ok((!again.is_empty()).then_some(Task { rows: again, retries, late: true }))
     }
 
     fn set_all_aside(
@@ -336,8 +322,7 @@ impl Member {
         }
         let plugin = Some(self.version.id.clone());
         let letter = DeadLetter::new(changes, change, Stage::Transform, plugin, reason);
-        fates.dead_letters.push(letter);
-        fates.drop_row(row);
+        fates.set_aside(row, letter);
         Ok(())
     }
 
@@ -346,7 +331,7 @@ impl Member {
         if let Some(known) = self.subscriptions.get(&table.fingerprint) {
             return Ok(known.clone());
         }
-        let id = crate::plugin::convert::number(self.subscriptions.len());
+        let id = number(self.subscriptions.len());
         let answer = with_table(id, table, |shown| self.instance.subscribe(shown));
         let subscription = match answer {
             Ok(None) => Ok(Subscription::Ignored),
@@ -409,10 +394,10 @@ enum Shown {
 }
 
 impl Task {
-    /// The earlier half is last, so that a stack of tasks keeps the order of rows.
-    fn halves(mut self) -> [Task; 2] {
-        let later = self.rows.split_off(self.rows.len() / 2);
-        [Task { rows: later, retries: self.retries }, self]
+    /// The earliest part is last, so that a stack of tasks keeps the order of rows.
+    fn parts(&self) -> Vec<Task> {
+        let part = |rows: &[u32]| Task { rows: rows.to_vec(), ..*self };
+        self.rows.rchunks(self.rows.len().div_ceil(PARTS)).map(part).collect()
     }
 
     fn without(mut self, row: usize) -> Task {
@@ -426,7 +411,7 @@ fn by_table(changes: &Changes) -> Vec<Vec<u32>> {
     let mut tables = vec![Vec::new(); changes.tables.len()];
     for (index, change) in changes.list.iter().enumerate() {
         if change.op != Op::Truncate {
-            tables[change.table as usize].push(crate::plugin::convert::number(index));
+            tables[change.table as usize].push(number(index));
         }
     }
     tables

@@ -19,6 +19,7 @@ mod convert;
 mod dedup;
 mod engine;
 mod error;
+mod fates;
 mod instance;
 mod limits;
 mod loader;

@@ -138,9 +138,10 @@ impl Condition {
             (Op::IsNull | Op::IsNotNull, value) => {
                 ("no `value`", matches!(value, OneOrMany::Many(values) if values.is_empty()))
             }
-            (Op::In | Op::NotIn, value) => {
-                ("a list as `value`", matches!(value, OneOrMany::Many(values) if !values.is_empty()))
-            }
+            (Op::In | Op::NotIn, value) => (
+                "a list as `value`",
+                matches!(value, OneOrMany::Many(values) if !values.is_empty()),
+            ),
             (_, value) => ("one `value`", matches!(value, OneOrMany::One(_))),
         };
         if fits { Ok(()) } else { Err(format!("the condition on {} takes {takes}", self.column)) }

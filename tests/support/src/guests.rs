@@ -76,7 +76,8 @@ fn build(source: &Path) -> Result<PathBuf> {
     if target.exists() && fs::read_to_string(&proof).is_ok_and(|known| known == digest) {
         return Ok(target);
     }
-    let component = if is_rust(source) { build_rust(source) } else { build_python(source, &target) };
+    let component =
+        if is_rust(source) { build_rust(source) } else { build_python(source, &target) };
     let component = component.with_context(|| format!("build {}", source.display()))?;
     write_if_changed(&target, &component)?;
     fs::write(proof, digest)?;

@@ -1,0 +1,227 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::change::{Cell, Old, Transaction};
+use crate::position::Lsn;
+use crate::table::{Column, ColumnType, ReplicaIdentity};
+
+/// One change, to be judged.
+struct Given {
+    op: Op,
+    old: Option<&'static str>,
+    new: Option<&'static str>,
+    second: u64,
+    key: Option<&'static str>,
+    keyless: bool,
+}
+
+fn given(op: Op, id: &'static str, second: u64, key: &'static str) -> Given {
+    Given { op, old: None, new: Some(id), second, key: Some(key), keyless: false }
+}
+
+fn insert(id: &'static str, second: u64, key: &'static str) -> Given {
+    given(Op::Insert, id, second, key)
+}
+
+fn update(id: &'static str, second: u64, key: &'static str) -> Given {
+    given(Op::Update, id, second, key)
+}
+
+fn delete(id: &'static str, second: u64) -> Given {
+    Given { old: Some(id), new: None, ..given(Op::Delete, id, second, "deleted") }
+}
+
+impl Given {
+    fn changes(&self) -> Changes {
+        let column = Column {
+            name: "id".into(),
+            kind: ColumnType::Text,
+            type_name: "text".into(),
+            nullable: false,
+            key: !self.keyless,
+            default: None,
+        };
+        let identity = ReplicaIdentity::Default;
+        let table = Table::new(1, "public".into(), "t".into(), vec![column], identity);
+        let mut changes = Changes::default();
+        let table = changes.intern_table(&Arc::new(table));
+        let commit = Lsn(self.second);
+        let committed_at = i64::try_from(self.second).unwrap() * 1_000_000;
+        let transaction = changes.push_transaction(Transaction {
+            commit,
+            previous_commit: Lsn(0),
+            committed_at,
+            xid: 1,
+        });
+        let mut row = |text: Option<&str>| {
+            let row = changes.begin_row();
+            let cell = text.map_or(Cell::NULL, |text| changes.push_text(text.as_bytes()));
+            changes.push_cell(cell);
+            row
+        };
+        let old = self.old.map_or(Old::None, |id| Old::Key(row(Some(id))));
+        let new = self.new.map(|id| row(Some(id)));
+        changes.list.push(Change {
+            op: self.op,
+            table,
+            transaction,
+            ordinal: 1,
+            lsn: commit,
+            old,
+            new,
+        });
+        changes
+    }
+}
+
+fn drops(window: &mut Window, given: &Given) -> bool {
+    let changes = given.changes();
+    window.note_truncates(&changes);
+    let key = given.key.map(str::as_bytes);
+    window.is_duplicate(&changes, &changes.list[0], key, false)
+}
+
+/// The numbers of the changes that are dropped, each its own batch.
+fn dropped(changes: &[Given]) -> Vec<usize> {
+    let mut window = Window::new(10, 60);
+    let judge = |given| {
+        let dropped = drops(&mut window, given);
+        window.commit();
+        dropped
+    };
+    let judged: Vec<bool> = changes.iter().map(judge).collect();
+    (0..changes.len()).filter(|index| judged[*index]).collect()
+}
+
+#[test]
+fn an_update_that_changes_nothing_is_dropped() {
+    assert_eq!(dropped(&[insert("1", 1, "a"), update("1", 2, "a"), update("1", 3, "b")]), [1]);
+}
+
+#[test]
+fn a_change_back_to_what_was_is_kept() {
+    let changes = [insert("1", 1, "a"), update("1", 2, "b"), update("1", 3, "a")];
+    assert_eq!(dropped(&changes), [0_usize; 0]);
+}
+
+#[test]
+fn equal_rows_with_other_keys_are_kept() {
+    assert_eq!(dropped(&[insert("1", 1, "a"), insert("2", 2, "a")]), [0_usize; 0]);
+}
+
+#[test]
+fn changes_that_come_again_are_dropped() {
+    let changes = || [insert("1", 1, "a"), update("1", 2, "b"), insert("2", 3, "a")];
+    let twice: Vec<Given> = changes().into_iter().chain(changes()).collect();
+    assert_eq!(dropped(&twice), [3, 4, 5]);
+}
+
+#[test]
+fn a_row_that_was_deleted_may_come_back_as_it_was() {
+    let changes = [insert("1", 1, "a"), delete("1", 2), insert("1", 3, "a")];
+    assert_eq!(dropped(&changes), [0_usize; 0]);
+}
+
+#[test]
+fn a_delete_is_never_dropped() {
+    assert_eq!(dropped(&[delete("1", 1), delete("1", 2)]), [0_usize; 0]);
+}
+
+#[test]
+fn a_row_that_moved_to_another_key_leaves_the_old_one_unknown() {
+    let moved = Given { old: Some("1"), ..update("2", 2, "a") };
+    let changes = [insert("1", 1, "a"), moved, insert("1", 3, "a"), update("2", 4, "a")];
+    assert_eq!(dropped(&changes), [3]);
+}
+
+#[test]
+fn rows_of_an_emptied_table_are_new() {
+    let truncate = Given { new: None, ..given(Op::Truncate, "", 2, "") };
+    let changes = [insert("1", 1, "a"), truncate, insert("1", 3, "a"), update("1", 4, "a")];
+    assert_eq!(dropped(&changes), [3]);
+}
+
+#[test]
+fn a_row_without_a_key_from_the_plugin_is_kept_and_hides_what_was_before() {
+    let silent = Given { key: None, ..update("1", 2, "") };
+    let changes = [insert("1", 1, "a"), silent, update("1", 3, "a"), update("1", 4, "a")];
+    assert_eq!(dropped(&changes), [3]);
+}
+
+#[test]
+fn a_snapshot_says_again_what_is_known() {
+    let read = |second| given(Op::Read, "1", second, "a");
+    assert_eq!(dropped(&[read(1), read(2), read(2)]), [2], "but not twice");
+}
+
+#[test]
+fn without_a_key_equal_inserts_are_duplicates() {
+    let keyless = |given: Given| Given { keyless: true, ..given };
+    let changes = [keyless(insert("1", 1, "a")), keyless(insert("2", 2, "a"))];
+    assert_eq!(dropped(&changes), [1]);
+    let changes = [keyless(insert("1", 1, "a")), keyless(update("1", 2, "a"))];
+    assert_eq!(dropped(&changes), [0_usize; 0]);
+}
+
+#[test]
+fn a_row_is_forgotten_when_commits_are_younger_by_the_window() {
+    let changes = [insert("1", 0, "a"), insert("2", 60, "b"), update("1", 60, "a")];
+    assert_eq!(dropped(&changes), [2], "the window's edge is inside");
+    let changes = [insert("1", 0, "a"), insert("2", 61, "b"), update("1", 61, "a")];
+    assert_eq!(dropped(&changes), [0_usize; 0]);
+}
+
+#[test]
+fn the_oldest_row_goes_when_there_are_too_many() {
+    let mut window = Window::new(2, 60);
+    for id in ["1", "2", "3"] {
+        assert!(!drops(&mut window, &insert(id, 1, "a")));
+    }
+    window.commit();
+    assert_eq!((window.known.len(), window.order.len()), (2, 2));
+    assert!(drops(&mut window, &update("3", 2, "a")));
+    assert!(!drops(&mut window, &update("1", 2, "a")));
+}
+
+#[test]
+fn a_batch_that_failed_was_never_seen() {
+    let mut window = Window::new(10, 60);
+    drops(&mut window, &insert("1", 1, "a"));
+    window.commit();
+    drops(&mut window, &update("1", 2, "b"));
+    drops(&mut window, &insert("2", 3, "b"));
+    window.roll_back();
+    assert!(!drops(&mut window, &update("1", 2, "b")));
+    assert!(!drops(&mut window, &insert("2", 3, "b")));
+    window.roll_back();
+    assert!(drops(&mut window, &update("1", 4, "a")));
+}
+
+#[test]
+fn a_rewound_source_finds_its_changes_new() {
+    let mut window = Window::new(10, 60);
+    drops(&mut window, &insert("1", 1, "a"));
+    drops(&mut window, &insert("2", 2, "b"));
+    window.commit();
+    window.rewind(Position { commit: Lsn(1), ordinal: 1 });
+    assert!(drops(&mut window, &insert("1", 1, "a")));
+    assert!(!drops(&mut window, &insert("2", 2, "b")));
+}
+
+#[test]
+fn a_change_that_was_set_aside_hides_no_other() {
+    let mut window = Window::new(10, 60);
+    drops(&mut window, &insert("1", 1, "a"));
+    window.commit();
+    window.forget(&HashSet::from([Position { commit: Lsn(1), ordinal: 1 }]));
+    assert!(!drops(&mut window, &update("1", 2, "a")));
+}
+
+#[test]
+fn a_row_shown_late_is_kept_although_a_newer_one_was() {
+    let mut window = Window::new(10, 60);
+    drops(&mut window, &update("1", 2, "b"));
+    let late = insert("1", 1, "a").changes();
+    assert!(!window.is_duplicate(&late, &late.list[0], Some(b"a"), true));
+    assert!(drops(&mut window, &update("1", 3, "b")), "the newer one is still the last");
+}

@@ -1,0 +1,157 @@
+//! What becomes of the changes of a batch.
+//!
+//! Discarding is about the row, not about the event: a plugin that discards a change says "this row
+//! is not in the copy". An event that just vanished would leave its row's last version there for
+//! ever, so that
+//!
+//! * a discarded insert or snapshot row goes away whole;
+//! * a discarded update becomes the delete of the row (of its old key, if the key changed);
+//! * a discarded delete stays a delete.
+//!
+//! Of a discarded change nothing but the key travels on. In a table without a key the copy has
+//! nothing to delete, and every discarded change goes away.
+
+use std::collections::HashSet;
+
+use crate::change::{Changes, Old, Op};
+use crate::dead_letter::DeadLetter;
+use crate::position::Position;
+
+#[derive(Default)]
+pub(crate) struct Fates {
+    /// By index into `changes.list`.
+    gone: Vec<bool>,
+    any_gone: bool,
+    pub(crate) dead_letters: Vec<DeadLetter>,
+}
+
+impl Fates {
+    /// Begins with what one plugin makes of a batch.
+    pub(crate) fn begin(&mut self, changes: &Changes) {
+        self.gone.clear();
+        self.gone.resize(changes.len(), false);
+        self.any_gone = false;
+    }
+
+    /// The change goes no further.
+    pub(crate) fn drop_row(&mut self, row: u32) {
+        self.gone[row as usize] = true;
+        self.any_gone = true;
+    }
+
+    /// The change's row is not in the copy.
+    pub(crate) fn discard(&mut self, changes: &mut Changes, row: u32) {
+        let change = changes.list[row as usize];
+        let keyed = changes.table(&change).has_key();
+        let known = match change.op {
+            Op::Update | Op::Delete if keyed => change.old.row().or(change.new),
+            _ => None,
+        };
+        let Some(known) = known else { return self.drop_row(row) };
+        let key = changes.key_row(change.table, known);
+        let deleted = &mut changes.list[row as usize];
+        deleted.op = Op::Delete;
+        deleted.old = Old::Key(key);
+        deleted.new = None;
+    }
+
+    /// The change is set aside.
+    pub(crate) fn set_aside(&mut self, row: u32, letter: DeadLetter) {
+        self.dead_letters.push(letter);
+        self.drop_row(row);
+    }
+
+    /// Removes what goes no further.
+    pub(crate) fn sweep(&mut self, changes: &mut Changes) {
+        if self.any_gone {
+            let mut gone = self.gone.iter();
+            changes.list.retain(|_| !gone.next().expect("one per change"));
+        }
+    }
+
+    /// Where the changes that were set aside stand.
+    pub(crate) fn failed(&self) -> HashSet<Position> {
+        self.dead_letters.iter().map(|letter| letter.position).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::change::{Change, Row, Value};
+    use crate::position::Lsn;
+    use crate::table::{Column, ColumnType, ReplicaIdentity, Table};
+
+    fn batch(keyed: bool, op: Op, old: bool, new: bool) -> Changes {
+        let column = |name: &str, key: bool| Column {
+            name: name.into(),
+            kind: ColumnType::Text,
+            type_name: "text".into(),
+            nullable: !key,
+            key,
+            default: None,
+        };
+        let columns = vec![column("id", keyed), column("note", false)];
+        let identity = ReplicaIdentity::Full;
+        let table = Arc::new(Table::new(1, "public".into(), "t".into(), columns, identity));
+        let mut changes = Changes::default();
+        let table = changes.intern_table(&table);
+        let mut row = |id: &str| {
+            let row = changes.begin_row();
+            for text in [id, "secret"] {
+                let cell = changes.push_text(text.as_bytes());
+                changes.push_cell(cell);
+            }
+            row
+        };
+        let old = if old { Old::Full(row("1")) } else { Old::None };
+        let new = new.then(|| row("2"));
+        let lsn = Lsn(1);
+        changes.list.push(Change { op, table, transaction: 0, ordinal: 1, lsn, old, new });
+        changes
+    }
+
+    /// The key that is deleted, if anything goes on.
+    fn discarded(mut changes: Changes) -> Option<String> {
+        let mut fates = Fates::default();
+        fates.begin(&changes);
+        fates.discard(&mut changes, 0);
+        fates.sweep(&mut changes);
+        let change = changes.list.first()?;
+        let (Op::Delete, Old::Key(row), None::<Row>) = (change.op, change.old, change.new) else {
+            panic!("not the delete of a key: {change:?}");
+        };
+        assert_eq!(changes.value(row, 1), Value::Null, "nothing but the key travels on");
+        let Value::Text(key) = changes.value(row, 0) else { panic!("no key") };
+        Some(String::from_utf8(key.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_discarded_insert_goes_away() {
+        assert_eq!(discarded(batch(true, Op::Insert, false, true)), None);
+        assert_eq!(discarded(batch(true, Op::Read, false, true)), None);
+    }
+
+    #[test]
+    fn a_discarded_update_deletes_its_row() {
+        assert_eq!(discarded(batch(true, Op::Update, false, true)).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn a_discarded_update_of_the_key_deletes_the_old_key() {
+        assert_eq!(discarded(batch(true, Op::Update, true, true)).as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn a_discarded_delete_stays_one() {
+        assert_eq!(discarded(batch(true, Op::Delete, true, false)).as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn without_a_key_everything_discarded_goes_away() {
+        assert_eq!(discarded(batch(false, Op::Update, true, true)), None);
+        assert_eq!(discarded(batch(false, Op::Delete, true, false)), None);
+    }
+}
