@@ -8,6 +8,9 @@
 //!      1          2          3          4         5       6       7
 //! ```
 
+/// The way of one change.
+pub mod pipeline;
+
 // The order below is the order of the data; the blank lines keep rustfmt from sorting it.
 
 /// 1: the replication stream and the snapshot.

@@ -127,7 +127,8 @@ impl Pipeline {
     /// PostgreSQL to ClickHouse: the slot is the log.
     async fn direct(&self) -> Result<(), Error> {
         let Some(source) = self.source().await? else { return Ok(()) };
-        let Some(destination) = self.destination(&source.database, &source.options.slot).await? else {
+        let Some(destination) = self.destination(&source.database, &source.options.slot).await?
+        else {
             return Ok(());
         };
         if !source.slot_exists {
@@ -262,8 +263,7 @@ impl Pipeline {
         kafka: &transport::Options,
         database: Option<String>,
     ) -> Result<(), Error> {
-        let database =
-            database.or_else(|| self.config.source_database().ok()).unwrap_or_default();
+        let database = database.or_else(|| self.config.source_database().ok()).unwrap_or_default();
         let group = kafka.group(&database);
         let Some(destination) = self.destination(&database, &group).await? else { return Ok(()) };
         let transform = self.transform(&[Stage::Sink])?;

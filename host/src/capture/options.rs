@@ -66,7 +66,8 @@ impl Options {
                 c @ ('a'..='z' | '0'..='9' | '_') => c,
                 _ => '_',
             };
-            options.slot = "tailwater_".chars().chain(database.chars().map(plain)).take(63).collect();
+            options.slot =
+                "tailwater_".chars().chain(database.chars().map(plain)).take(63).collect();
         }
         options
     }

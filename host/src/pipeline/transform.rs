@@ -58,7 +58,11 @@ impl Transform {
         })
     }
 
-    fn run<P>(&mut self, input: &mut Receiver<Hop<P>>, output: &Sender<Hop<P>>) -> Result<(), Error> {
+    fn run<P>(
+        &mut self,
+        input: &mut Receiver<Hop<P>>,
+        output: &Sender<Hop<P>>,
+    ) -> Result<(), Error> {
         let versions = self.versions();
         let mut stamp = Stamp::default();
         while let Some(mut hop) = input.blocking_recv() {
