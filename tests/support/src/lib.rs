@@ -2,7 +2,7 @@
 //! loopback ports and gone again when the process that wanted them is gone, however it ended.
 //!
 //! * [`setup`] brings a Debian 12 machine to readiness and is a no-op once it is ready.
-//! * [`Postgres`], [`Kafka`]: servers with their own data directory; `shared()` gives the one of this
+//! * [`Postgres`], [`Kafka`], [`ClickHouse`]: servers with their own data directory; `shared()` gives the one of this
 //!   process, `start()` one of your own to stop, crash and restart.
 //! * [`TailwaterProcess`]: the real binary, to be killed and started again.
 //! * [`guests`]: the plugins, built from source.
@@ -11,6 +11,7 @@
 pub mod cache;
 mod certificates;
 mod child;
+mod clickhouse;
 mod download;
 pub mod guests;
 mod http;
@@ -25,6 +26,7 @@ mod wait;
 pub mod workload;
 
 pub use certificates::Certificates;
+pub use clickhouse::ClickHouse;
 pub use http::{HttpResponse, http_get, http_request};
 pub use kafka::{Kafka, SASL_PASSWORD, SASL_USER};
 pub use port::free_port;

@@ -1,0 +1,49 @@
+//! Where the engine's library is.
+
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+
+/// Names the library, before all other places.
+const VARIABLE: &str = "TAILWATER_LIBCHDB";
+const FILE: &str = "libchdb.so";
+/// The directory of the pinned version in the cache.
+const VERSIONED: &str = "libchdb-26.7.3";
+
+/// The engine's library: the one named, else the first that is there of `$TAILWATER_LIBCHDB`,
+/// `libchdb.so` beside the program, and the cache.
+///
+/// # Errors
+/// [`Error::NoLibrary`], which says how to get it.
+pub fn find_library(named: Option<&Path>) -> Result<PathBuf, Error> {
+    let looked = match named {
+        Some(path) => vec![path.to_owned()],
+        None => candidates(),
+    };
+    match looked.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => Err(Error::NoLibrary { looked }),
+    }
+}
+
+fn candidates() -> Vec<PathBuf> {
+    if let Some(path) = variable(VARIABLE) {
+        return vec![path];
+    }
+    let program = std::env::current_exe().ok();
+    let beside = program.and_then(|path| path.parent().map(|directory| directory.join(FILE)));
+    beside.into_iter().chain(cached_library().ok()).collect()
+}
+
+/// Where the cache keeps the library, whether it is there or not.
+pub(super) fn cached_library() -> Result<PathBuf, Error> {
+    variable("TAILWATER_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|base| base.join("tailwater")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/tailwater")))
+        .map(|cache| cache.join(VERSIONED).join(FILE))
+        .ok_or(Error::NoCache)
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
