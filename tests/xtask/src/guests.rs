@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tailwater_test_support::setup;
+use tailwater_test_support::{setup, workspace_root};
 use wit_component::ComponentEncoder;
 
 use crate::steps;
@@ -26,7 +26,7 @@ pub(crate) fn build_guests(root: &Path) -> Result<Vec<PathBuf>> {
         let name = source.file_name().context("a plugin's directory has a name")?;
         let target = output.join(name).with_extension("wasm");
         let outcome = if source.join("Cargo.toml").exists() {
-            build_rust(&source, &target)
+            build_rust(&source, &[], &target)
         } else if source.join("app.py").exists() {
             build_python(root, &source, &target)
         } else {
@@ -48,10 +48,18 @@ fn sources(plugins: &Path) -> Result<Vec<PathBuf>> {
     Ok(sources)
 }
 
-fn build_rust(source: &Path, target: &Path) -> Result<()> {
+/// Builds the Rust plugin `name` with one of its cargo features; the file.
+pub(crate) fn build_variant(name: &str, feature: &str) -> Result<PathBuf> {
+    let source = workspace_root().join("plugins").join(name);
+    let target = steps::plugins_directory().join(format!("{name}-{feature}.wasm"));
+    build_rust(&source, &["--features", feature], &target)?;
+    Ok(target)
+}
+
+fn build_rust(source: &Path, arguments: &[&str], target: &Path) -> Result<()> {
     let mut cargo = steps::cargo();
     cargo.args(["build", "--release", "--lib", "--target", WASM_TARGET]);
-    cargo.arg("--manifest-path").arg(source.join("Cargo.toml"));
+    cargo.args(arguments).arg("--manifest-path").arg(source.join("Cargo.toml"));
     cargo.arg("--target-dir").arg(steps::target_directory());
     cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     let output = cargo.output().context("run cargo")?;

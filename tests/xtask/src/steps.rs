@@ -32,11 +32,30 @@ pub(crate) fn guests() -> Result<()> {
     })
 }
 
+/// How the `tailwater` binary is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Dependencies are optimised a little; the tests run the same binary.
+    Dev,
+    /// As for production.
+    Release,
+}
+
 /// Builds the `tailwater` binary; where it is.
-pub(crate) fn binary() -> Result<PathBuf> {
-    step("building tailwater", || {
-        run(cargo().args(["build", "--package", "tailwater", "--bin", "tailwater"]))?;
-        Ok(target_directory().join("debug/tailwater"))
+pub(crate) fn binary(profile: Profile) -> Result<PathBuf> {
+    let (title, arguments, directory): (_, &[_], _) = match profile {
+        Profile::Dev => (
+            "building tailwater, the build that the tests use too (--release: optimised)",
+            &[],
+            "debug",
+        ),
+        Profile::Release => ("building tailwater, optimised", &["--release"], "release"),
+    };
+    step(title, || {
+        run(cargo()
+            .args(["build", "--package", "tailwater", "--bin", "tailwater"])
+            .args(arguments))?;
+        Ok(target_directory().join(directory).join("tailwater"))
     })
 }
 

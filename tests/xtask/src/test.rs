@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::steps;
+use crate::steps::{self, Profile};
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -15,7 +15,7 @@ pub(crate) struct Options {
 /// Sets up, builds the binary and the plugins, and runs the tests against the real services.
 pub(crate) fn run(options: &Options) -> Result<()> {
     steps::setup()?;
-    let binary = steps::binary()?;
+    let binary = steps::binary(Profile::Dev)?;
     steps::guests()?;
     let environment = steps::test_environment(binary)?;
     let outcome = steps::step("running the tests", || {
