@@ -216,7 +216,7 @@ fn build() -> Result<PathBuf> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "tailwater", "--bin", "tailwater"]);
+    command.args(["build", "--quiet", "--workspace", "--bin", "tailwater"]);
     run(command.current_dir(workspace_root()))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     Ok(target.unwrap_or_else(|| workspace_root().join("target")).join("debug/tailwater"))

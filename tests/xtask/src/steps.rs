@@ -41,20 +41,20 @@ pub(crate) enum Profile {
     Release,
 }
 
-/// Builds the `tailwater` binary; where it is.
+/// Builds the `tailwater` binary; where it is. `--workspace`, because the features of dependencies
+/// are unified over what is selected: selected alone, it would compile most of them again.
 pub(crate) fn binary(profile: Profile) -> Result<PathBuf> {
-    let (title, arguments, directory): (_, &[_], _) = match profile {
-        Profile::Dev => (
-            "building tailwater, the build that the tests use too (--release: optimised)",
-            &[],
-            "debug",
-        ),
-        Profile::Release => ("building tailwater, optimised", &["--release"], "release"),
+    let (title, directory) = match profile {
+        Profile::Dev => ("building tailwater (the tests' build; --release is faster)", "debug"),
+        Profile::Release => ("building tailwater, optimised", "release"),
     };
     step(title, || {
-        run(cargo()
-            .args(["build", "--package", "tailwater", "--bin", "tailwater"])
-            .args(arguments))?;
+        let mut build = cargo();
+        build.args(["build", "--workspace", "--bin", "tailwater"]);
+        if profile == Profile::Release {
+            build.arg("--release");
+        }
+        run(&mut build)?;
         Ok(target_directory().join(directory).join("tailwater"))
     })
 }
