@@ -18,6 +18,15 @@ const INSTALL: &str = "
     CREATE TRIGGER audited AFTER INSERT OR UPDATE OR DELETE ON users
         FOR EACH ROW EXECUTE FUNCTION audited()";
 
+/// What happened to one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// The operations in order, by Debezium's letters.
+    pub ops: String,
+    /// How many of them, the last ones, came after the mark.
+    pub after_mark: usize,
+}
+
 /// The trigger and its table.
 #[derive(Debug, Clone, Copy)]
 pub struct Audit<'a> {
@@ -31,11 +40,22 @@ impl<'a> Audit<'a> {
         Ok(Audit { source })
     }
 
-    /// Committed changes so far: per key, the operations in order, by Debezium's letters.
-    pub fn changes(&self) -> Result<BTreeMap<i64, String>> {
-        let sql = "SELECT id, string_agg(op, '' ORDER BY n) FROM audit GROUP BY id";
-        let rows = self.source.query(sql)?;
-        let parse = |row: &Vec<String>| Ok((row[0].parse()?, row[1].clone()));
-        rows.iter().map(parse).collect()
+    /// The number of the last change so far.
+    pub fn mark(&self) -> Result<i64> {
+        let rows = self.source.query("SELECT coalesce(max(n), 0) FROM audit")?;
+        Ok(rows[0][0].parse()?)
+    }
+
+    /// The committed changes of each key.
+    pub fn histories(&self, mark: i64) -> Result<BTreeMap<i64, History>> {
+        let sql = format!(
+            "SELECT id, string_agg(op, '' ORDER BY n), count(*) FILTER (WHERE n > {mark})
+             FROM audit GROUP BY id"
+        );
+        let parse = |row: &Vec<String>| {
+            let history = History { ops: row[1].clone(), after_mark: row[2].parse()? };
+            Ok((row[0].parse()?, history))
+        };
+        self.source.query(&sql)?.iter().map(parse).collect()
     }
 }

@@ -8,7 +8,25 @@ use anyhow::{Context as _, Result, ensure};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tailwater_test_support::{Database, http_get, wait_for};
 
-const SOURCE: &str = r"SELECT concat_ws('|', id, name, email, coalesce(address, '\N'),
+/// What the copy should hold of the e-mail addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emails {
+    /// As they are.
+    Plain,
+    /// As the plugin `mask-email` leaves them.
+    Masked,
+}
+
+impl Emails {
+    fn sql(self) -> &'static str {
+        match self {
+            Emails::Plain => "email",
+            Emails::Masked => r"regexp_replace(email, '^(.)[^@]*@', '\1***@')",
+        }
+    }
+}
+
+const SOURCE: &str = r"SELECT concat_ws('|', id, name, {email}, coalesce(address, '\N'),
         coalesce(phone_number, '\N'), email_verified::text, onboarded::text, deleted::text, lang,
         to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'),
         to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'))
@@ -58,8 +76,9 @@ impl fmt::Display for Difference {
 }
 
 /// Compares the tables as they are now.
-pub fn differences(source: &Database<'_>, http_url: &str) -> Result<Difference> {
-    let rows: Vec<String> = source.query(SOURCE)?.into_iter().flatten().collect();
+pub fn differences(source: &Database<'_>, http_url: &str, emails: Emails) -> Result<Difference> {
+    let wanted = SOURCE.replace("{email}", emails.sql());
+    let rows: Vec<String> = source.query(&wanted)?.into_iter().flatten().collect();
     let copied = query(http_url, COPY)?;
     let (wanted, found) = (BTreeSet::from_iter(&rows), BTreeSet::from_iter(&copied));
     Ok(Difference {
@@ -70,10 +89,15 @@ pub fn differences(source: &Database<'_>, http_url: &str) -> Result<Difference> 
     })
 }
 
-/// Waits until the copy equals the source, which must no longer change.
-pub fn wait_equal(source: &Database<'_>, http_url: &str, deadline: Duration) -> Result<usize> {
+/// Waits until the copy equals the source, which must no longer change; the number of rows.
+pub fn wait_equal(
+    source: &Database<'_>,
+    http_url: &str,
+    emails: Emails,
+    deadline: Duration,
+) -> Result<usize> {
     wait_for(deadline, "the copy to equal the source", || {
-        let difference = differences(source, http_url)?;
+        let difference = differences(source, http_url, emails)?;
         ensure!(difference.is_none(), "{difference}");
         Ok(difference.rows)
     })

@@ -5,6 +5,6 @@ mod audit;
 mod copy;
 mod topic;
 
-pub use audit::Audit;
-pub use copy::{Difference, differences, wait_equal};
+pub use audit::{Audit, History};
+pub use copy::{Difference, Emails, differences, wait_equal};
 pub use topic::{Record, read_committed};

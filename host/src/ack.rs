@@ -48,10 +48,11 @@ impl SlotAck {
         self.0.fetch_max(confirmed.0, Ordering::AcqRel);
     }
 
-    /// Moves to the point, unless it is already past it.
-    pub fn advance(&self, durable: impl Into<Durable<LogPoint>>) {
+    /// Moves to the point, unless it is already past it; gives where that is.
+    pub fn advance(&self, durable: impl Into<Durable<LogPoint>>) -> Lsn {
         let point = durable.into().into_point();
-        self.0.fetch_max(point.confirm.0, Ordering::AcqRel);
+        let before = self.0.fetch_max(point.confirm.0, Ordering::AcqRel);
+        Lsn(before).max(point.confirm)
     }
 
     /// What may be confirmed to the server.

@@ -8,6 +8,9 @@
 //!      1          2          3          4         5       6       7
 //! ```
 
+/// The way of one change.
+pub mod pipeline;
+
 // The order below is the order of the data; the blank lines keep rustfmt from sorting it.
 
 /// 1: the replication stream and the snapshot.
@@ -60,6 +63,12 @@ pub mod serve;
 
 /// The configuration file and the command line.
 pub mod config;
+
+/// What holds before a run.
+pub mod check;
+
+/// The commands that look, print and end.
+pub mod commands;
 
 /// Logs and metrics.
 pub mod telemetry;

@@ -1,2 +1,112 @@
-//! Binary.
-fn main() {}
+//! The program: reads the command line and the settings, and hands over.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tailwater::config::{Cli, Command, Config, EmbeddedCommand, Exit, RunArgs};
+use tailwater::pipeline::Pipeline;
+use tailwater::serve::Server;
+use tailwater::shutdown::{Phase, Shutdown};
+use tailwater::telemetry::logging;
+use tailwater::{commands, embedded};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The engine's child process has no settings and makes its own threads.
+    if let Command::Clickhouse { args } = &cli.command {
+        return embedded::serve(args.clone());
+    }
+    let config = match Config::load(&cli, &|name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(error) => return fail(Exit::Usage, &error.into()).into(),
+    };
+    logging::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime.context("cannot start the threads") {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(Exit::Failed, &error).into(),
+    };
+    runtime.block_on(dispatch(cli.command, config)).into()
+}
+
+async fn dispatch(command: Command, config: Config) -> Exit {
+    match command {
+        Command::Run(arguments) => run(config, &arguments).await,
+        Command::Check(_) => commands::check(&config).await,
+        Command::Status(arguments) => commands::status(&config, &arguments).await,
+        Command::Embedded(EmbeddedCommand::Fetch) => commands::fetch(&config).await,
+        Command::Token(command) => commands::token(command),
+        Command::Clickhouse { .. } => unreachable!("it was served before"),
+    }
+}
+
+/// Runs the pipeline and the HTTP interface until a signal or an error ends them.
+async fn run(config: Config, arguments: &RunArgs) -> Exit {
+    if let Err(error) = config.require(arguments.role) {
+        return fail(Exit::Usage, &error.into());
+    }
+    let shutdown = Shutdown::default();
+    let http = config.http.clone();
+    let pipeline = match Pipeline::new(config, arguments.role, shutdown.clone()) {
+        Ok(pipeline) => pipeline,
+        Err(error) => return fail(Exit::Failed, &error.into()),
+    };
+    let server = match Server::bind(http, pipeline.context()).await {
+        Ok(server) => server,
+        Err(error) => return fail(Exit::Usage, &error.into()),
+    };
+    if let Ok(address) = server.local_addr() {
+        info!(url = %format_args!("http://{address}"), "serving");
+    }
+    let served = shutdown.clone();
+    let serving = tokio::spawn(server.run(async move { served.reached(Phase::Drained).await }));
+    tokio::spawn(end_on_signals(shutdown.clone()));
+    let ended = pipeline.run().await;
+    shutdown.advance(Phase::Drained);
+    if let Ok(Err(error)) = serving.await {
+        error!(error = %logging::chain(&error), "http");
+    }
+    match ended {
+        Ok(()) => {
+            info!("stopped; everything that was read is stored and acknowledged");
+            Exit::Done
+        }
+        Err(error) => fail(Exit::Failed, &error.into()),
+    }
+}
+
+/// The first signal drains, the second ends the process where it stands: what is not acknowledged
+/// comes again.
+async fn end_on_signals(shutdown: Shutdown) {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        error!("cannot listen for signals; only SIGKILL will end this process");
+        return;
+    };
+    for count in 1.. {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if count > 1 {
+            std::process::exit(Exit::Aborted as i32);
+        }
+        info!("draining: what was read is stored and acknowledged; a second signal stops at once");
+        shutdown.advance(Phase::Draining);
+    }
+}
+
+/// Says why, in one sentence: in the log where there is one, for people on the terminal.
+fn fail(exit: Exit, error: &anyhow::Error) -> Exit {
+    let sentence = format!("{error:#}");
+    if std::io::stderr().is_terminal() || exit == Exit::Usage {
+        commands::complain(&sentence);
+    } else {
+        error!(error = %sentence, "ended");
+    }
+    exit
+}

@@ -67,7 +67,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 /// [`Error::Precondition`] says what is missing and how to mend it.
 pub async fn check(url: &SourceUrl, options: &Options) -> Result<Preflight, Error> {
     let client = catalog::connect(url).await?;
-    preflight::check(&client, options).await
+    preflight::check(&client, &options.for_database(url.database())).await
 }
 
 /// Where an earlier run got to.

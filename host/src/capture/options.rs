@@ -10,7 +10,8 @@ use crate::config::Secret;
 pub struct Options {
     /// libpq URL or keyword string. Required, here or as `--source`.
     pub url: Secret,
-    /// Replication slot; created if absent. Also the pipeline's name in checkpoints.
+    /// Replication slot; created if absent. Also the pipeline's name in checkpoints. Default:
+    /// `tailwater_<database>`, since a server's databases share their slots' names.
     pub slot: String,
     /// Publication; created if absent.
     pub publication: String,
@@ -43,7 +44,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             url: Secret::default(),
-            slot: "tailwater".into(),
+            slot: String::new(),
             publication: "tailwater".into(),
             tables: Vec::new(),
             exclude: Vec::new(),
@@ -52,5 +53,35 @@ impl Default for Options {
             linger_ms: 5,
             silence_timeout_s: 60,
         }
+    }
+}
+
+impl Options {
+    /// These options with the defaults that depend on the database.
+    #[must_use]
+    pub fn for_database(&self, database: &str) -> Options {
+        let mut options = self.clone();
+        if options.slot.is_empty() {
+            let plain = |c: char| match c.to_ascii_lowercase() {
+                c @ ('a'..='z' | '0'..='9' | '_') => c,
+                _ => '_',
+            };
+            options.slot = "tailwater_".chars().chain(database.chars().map(plain)).take(63).collect();
+        }
+        options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_database_has_a_slot_name_of_its_own() {
+        let options = Options::default();
+        assert_eq!(options.for_database("Shop-1").slot, "tailwater_shop_1");
+        let own = Options { slot: "mine".into(), ..options };
+        assert_eq!(own.for_database("shop").slot, "mine");
+        assert_eq!(Options::default().for_database(&"x".repeat(80)).slot.len(), 63);
     }
 }

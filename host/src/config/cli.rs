@@ -146,7 +146,7 @@ impl Cli {
                     config.http.listen = listen;
                 }
                 if let Some(data) = &run.data {
-                    config.data = Some(data.clone());
+                    config.embedded.path = data.clone();
                 }
                 &run.source
             }

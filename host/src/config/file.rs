@@ -4,7 +4,6 @@
 use std::ops::Range;
 use std::path::Path;
 
-use serde::de::Deserialize as _;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -136,6 +135,9 @@ fn explain(message: &str) -> String {
     }
     if let Some(rest) = message.strip_prefix("missing field ") {
         return format!("the key {rest} is missing");
+    }
+    if message.contains("untagged enum Setting") {
+        return "not the value of a setting; allowed: a text, a whole number, true or false".into();
     }
     match message.split_once(", expected ") {
         Some((found, expected)) => format!("{found}; allowed: {}", in_words(expected)),

@@ -1,10 +1,11 @@
 //! The configuration: a TOML file, the environment, the command line, in rising precedence.
 //!
 //! Every stage owns its section: an `Options` struct with `deny_unknown_fields` and a documented
-//! default for every key. This module only puts them together. A new section is one line in
-//! [`Config`] and one in [`Config::default`]'s derive.
+//! default for every key. This module only puts them together: a new section is one field of
+//! [`Config`].
 
 mod cli;
+mod coherence;
 mod file;
 mod secret;
 
@@ -13,9 +14,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{capture, serve, telemetry::logging};
+use crate::telemetry::logging;
+use crate::transport::Setting;
+use crate::{capture, embedded, plugin, serve, sink, transport};
 
-pub use cli::{Cli, Command, EmbeddedCommand, Role, RunArgs, StatusArgs, TokenCommand};
+pub use cli::{CheckArgs, Cli, Command, EmbeddedCommand, Role, RunArgs, StatusArgs, TokenCommand};
 pub use file::{Environment, parse};
 pub use secret::{REDACTED, Secret, redact_url};
 
@@ -77,16 +80,18 @@ pub enum ConfigError {
 pub struct Config {
     /// `[source]`: PostgreSQL.
     pub source: capture::Options,
+    /// `[kafka]`: Kafka between the two legs. Default: none, changes go directly to ClickHouse.
+    pub kafka: Option<transport::Options>,
+    /// `[clickhouse]`: the server and its tables.
+    pub clickhouse: sink::Options,
+    /// `[embedded]`: the engine that stands in for a server.
+    pub embedded: embedded::Options,
+    /// `[[plugin]]`: the chain, in the order of the file.
+    pub plugin: Vec<plugin::Options>,
     /// `[http]`: the HTTP interface.
     pub http: serve::Options,
     /// `[log]`: what is logged, and how.
     pub log: logging::Options,
-    /// The file's directory, which relative paths in it start from; empty without a file.
-    #[serde(skip)]
-    pub directory: PathBuf,
-    /// `--data`: where the embedded engine lives, over `[embedded] path`.
-    #[serde(skip)]
-    pub data: Option<PathBuf>,
 }
 
 impl Config {
@@ -103,41 +108,38 @@ impl Config {
             None => Config::default(),
         };
         cli.apply(&mut config);
-        config.http.validate().map_err(ConfigError::Conflict)?;
+        config.validate()?;
         Ok(config)
     }
 
-    /// Reads one file.
+    /// Reads one file. Relative paths in it start from its directory.
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`] and [`ConfigError::Invalid`].
     pub fn read(path: &Path, environment: Environment<'_>) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let mut config: Config = file::parse(&text, path, environment)?;
-        config.directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        let mut config: Config = parse(&text, path, environment)?;
+        config.start_paths_from(path.parent().unwrap_or(Path::new("")));
         Ok(config)
     }
 
-    /// A path of the file as seen from the working directory.
-    #[must_use]
-    pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.directory.join(path)
-    }
-
-    /// Whether the role's settings are all there; called before anything starts.
-    ///
-    /// # Errors
-    /// [`ConfigError::Conflict`] with what to add.
-    pub fn require(&self, role: Role) -> Result<(), ConfigError> {
-        if role != Role::Sink && self.source.url.is_empty() {
-            return Err(ConfigError::Conflict(
-                "no source database: give --source postgres://user@host/database, or `url` in \
-                 section [source] of the configuration file"
-                    .to_owned(),
-            ));
+    fn start_paths_from(&mut self, directory: &Path) {
+        let plugins = self.plugin.iter_mut().map(|plugin| &mut plugin.path);
+        let embedded = std::iter::once(&mut self.embedded.path).chain(&mut self.embedded.library);
+        for path in plugins.chain(embedded) {
+            *path = directory.join(&*path);
         }
-        Ok(())
+        let settings = self.kafka.iter_mut().flat_map(|kafka| &mut kafka.librdkafka);
+        for (name, value) in settings {
+            match value {
+                // `probe` is librdkafka's word for the system's own certificates.
+                Setting::Text(file) if name.ends_with(".location") && file != "probe" => {
+                    *file = directory.join(&*file).to_string_lossy().into_owned();
+                }
+                Setting::Text(_) | Setting::Number(_) | Setting::Switch(_) => {}
+            }
+        }
     }
 }
 

@@ -32,6 +32,18 @@ fn mistakes_name_file_line_and_what_is_allowed() {
         ("[source]\nurl = \"${NOPE}\"\n", "t.toml:2: the environment variable `NOPE` is not set"),
         ("[source]\nurl = \"a${b\"\n", "t.toml:2: `${` without its `}`"),
         ("[source]\nurl = \"${b c}\"\n", "t.toml:2: between `${` and `}`"),
+        (
+            "[kafka]\nbroker = \"b\"\n",
+            "t.toml:2: unknown key `broker`; allowed: `brokers`, `prefix`",
+        ),
+        ("[kafka]\ndelivery = \"twice\"\n", "t.toml:2: unknown value `twice`; allowed: `exactly"),
+        ("[kafka.librdkafka]\na = 1.5\n", "t.toml:2: not the value of a setting; allowed: a text"),
+        ("[clickhouse]\nuri = \"x\"\n", "t.toml:2: unknown key `uri`; allowed: `url`, `user`"),
+        ("[clickhouse.tables.\"a.b\"]\nkey = 1\n", "t.toml:2: unknown key `key`; allowed: `name`"),
+        ("[embedded]\ndir = \"x\"\n", "t.toml:2: unknown key `dir`; allowed: `path`"),
+        ("[[plugin]]\nname = \"x\"\n", "t.toml:1: the key `path` is missing"),
+        ("[[plugin]]\nstage = \"mid\"\n", "t.toml:2: unknown value `mid`; allowed: `capture` or"),
+        ("[source]\nsnapshot = 1\n", "t.toml:2: "),
         ("[source\n", "t.toml:1: "),
         ("a = 1\na = 2\n", "t.toml:2: duplicate key"),
         ("[http]\nlisten = \"127.0.0.1:1\"\n[http]\n", "t.toml:3: duplicate key"),
@@ -97,8 +109,7 @@ fn the_command_line_wins_over_the_file() {
     let config = Config::load(&cli, &environment).unwrap();
     assert_eq!(config.source.url.expose(), "postgres://c/c");
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:2");
-    assert_eq!(config.data.as_deref(), Some(Path::new("d")));
-    assert_eq!(config.resolve(Path::new("p.wasm")), folder.path().join("p.wasm"));
+    assert_eq!(config.embedded.path, Path::new("d"));
 }
 
 #[test]
@@ -109,10 +120,138 @@ fn a_public_listener_without_token_is_refused() {
     assert!(error.contains("0.0.0.0:2") && error.contains("[[http.token]]"), "{error}");
 }
 
+fn of(text: &str) -> Config {
+    read(text).expect(text)
+}
+
 #[test]
-fn capturing_needs_a_source() {
+fn every_section_lands_in_its_options() {
+    let config = of(r#"
+        [source]
+        slot = "s"
+        [kafka]
+        prefix = "shop"
+        librdkafka = { "sasl.password" = "${PW}", "linger.ms" = 7 }
+        [clickhouse]
+        database = "d"
+        [clickhouse.tables."public.users"]
+        name = "people"
+        [embedded]
+        path = "e"
+        [[plugin]]
+        name = "first"
+        path = "1.wasm"
+        config = { columns = ["email"] }
+        [[plugin]]
+        name = "second"
+        path = "2.wasm"
+        [http]
+        listen = "127.0.0.1:1"
+        [log]
+        format = "json"
+    "#);
+    assert_eq!(config.source.slot, "s");
+    assert_eq!(config.kafka.as_ref().unwrap().prefix.as_deref(), Some("shop"));
+    assert_eq!(config.clickhouse.tables["public.users"].name.as_deref(), Some("people"));
+    assert_eq!(config.embedded.path, Path::new("e"));
+    let names: Vec<&str> = config.plugin.iter().map(|plugin| plugin.name.as_str()).collect();
+    assert_eq!(names, ["first", "second"]);
+    assert_eq!(config.log.format, logging::Format::Json);
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn without_a_file_there_is_no_kafka_and_the_engine_is_embedded() {
     let config = Config::default();
-    assert!(config.require(Role::Sink).is_ok());
-    let error = config.require(Role::All).expect_err("no source").to_string();
-    assert!(error.contains("--source"), "{error}");
+    assert!(config.kafka.is_none() && config.clickhouse.url.is_none());
+    assert_eq!(config.embedded.path, Path::new("tailwater-data"));
+    config.validate().unwrap();
+}
+
+#[test]
+fn relative_paths_start_from_the_directory_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    let text = r#"
+        [embedded]
+        library = "lib.so"
+        [[plugin]]
+        name = "a"
+        path = "a.wasm"
+        [[plugin]]
+        name = "b"
+        path = "/b.wasm"
+        [kafka.librdkafka]
+        "ssl.ca.location" = "ca.pem"
+        "ssl.key.location" = "/key.pem"
+        "ssl.crl.location" = "probe"
+    "#;
+    std::fs::write(&path, text).unwrap();
+    let config = Config::read(&path, &environment).unwrap();
+    let beside = |name: &str| folder.path().join(name);
+    assert_eq!(config.embedded.path, beside("tailwater-data"));
+    assert_eq!(config.embedded.library, Some(beside("lib.so")));
+    assert_eq!(config.plugin[0].path, beside("a.wasm"));
+    assert_eq!(config.plugin[1].path, Path::new("/b.wasm"));
+    let settings = &config.kafka.unwrap().librdkafka;
+    assert_eq!(settings["ssl.ca.location"].to_string(), beside("ca.pem").to_string_lossy());
+    assert_eq!(settings["ssl.key.location"].to_string(), "/key.pem");
+    assert_eq!(settings["ssl.crl.location"].to_string(), "probe");
+}
+
+#[test]
+fn each_role_asks_for_what_it_needs() {
+    let source = "[source]\nurl = \"postgres://u@h/shop\"\n";
+    let met = [
+        (source.to_owned(), Role::All),
+        (format!("{source}[kafka]\n"), Role::All),
+        (format!("{source}[kafka]\n"), Role::Capture),
+        (format!("{source}[kafka]\n"), Role::Sink),
+        ("[kafka]\nprefix = \"shop\"\n".to_owned(), Role::Sink),
+        ("[kafka]\n[clickhouse]\ndatabase = \"shop\"\n".to_owned(), Role::Sink),
+    ];
+    for (text, role) in met {
+        let config = of(&text);
+        config.require(role).unwrap_or_else(|error| panic!("{text:?} for {role:?}: {error}"));
+        assert_eq!(config.source_database().unwrap(), "shop");
+    }
+    let unmet = [
+        (String::new(), Role::All, "--source"),
+        ("[kafka]\n".to_owned(), Role::Capture, "--source"),
+        (source.to_owned(), Role::Capture, "[kafka]"),
+        (source.to_owned(), Role::Sink, "[kafka]"),
+        ("[kafka]\n".to_owned(), Role::Sink, "`prefix`"),
+        ("[source]\nurl = \"postgres://u:${PW}@h:x/d\"\n".to_owned(), Role::All, "URL"),
+    ];
+    for (text, role, wanted) in unmet {
+        let error = of(&text).require(role).expect_err(&text).to_string();
+        assert!(error.contains(wanted), "{text:?} for {role:?} gave {error:?}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn sections_that_do_not_fit_each_other_are_refused() {
+    let plugin = "[[plugin]]\nname = \"x\"\npath = \"x.wasm\"\n";
+    let cases = [
+        (format!("{plugin}{plugin}"), "two [[plugin]] have the name `x`"),
+        ("[kafka]\npartitions = 0\n".to_owned(), "`[kafka] partitions`"),
+        ("[kafka]\npartitions = -1\n".to_owned(), "`[kafka] partitions`"),
+        ("[kafka]\nreplication = 0\n".to_owned(), "`[kafka] replication`"),
+        ("[kafka]\nbrokers = \" \"\n".to_owned(), "`[kafka] brokers` is empty"),
+        ("[clickhouse]\nbatch_rows = 0\n".to_owned(), "`[clickhouse] batch_rows`"),
+        ("[clickhouse]\ncluster = \"c\"\n".to_owned(), "`[clickhouse] url`"),
+        ("[clickhouse]\nurl = \"localhost:8123\"\n".to_owned(), "http://host:8123"),
+        ("[clickhouse]\nurl = \"https://h\"\n".to_owned(), "https is not supported"),
+        ("[clickhouse]\nurl = \"http://u:hunter2@h\"\n".to_owned(), "keys of their own"),
+        ("[clickhouse]\nurl = \"http://h?a=b\"\n".to_owned(), "[clickhouse.settings]"),
+        ("[clickhouse.tables.users]\n".to_owned(), "`public.users`"),
+        ("[source]\ntables = [\"users\"]\n".to_owned(), "`[source] tables`"),
+        ("[source]\nexclude = [\"users\"]\n".to_owned(), "`public.users`"),
+    ];
+    for (text, wanted) in cases {
+        let error = of(&text).validate().expect_err(&text).to_string();
+        assert!(error.contains(wanted), "{text:?} gave {error:?}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
 }

@@ -1,1 +1,5 @@
 //! The embedded ClickHouse engine: libchdb behind ClickHouse's HTTP interface, in a child process.
+
+mod options;
+
+pub use options::Options;

@@ -43,6 +43,13 @@ impl Versions {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Grows with every swap.
+    #[must_use]
+    pub fn generations(&self) -> u64 {
+        let list = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        list.iter().map(|plugin| plugin.generation).sum()
+    }
+
     fn replace(&self, index: usize, digest: &str) {
         let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
         digest.clone_into(&mut list[index].digest);

@@ -61,7 +61,6 @@ pub(super) mod code {
     pub(crate) const READONLY: u32 = 164;
     pub(crate) const MEMORY_LIMIT_EXCEEDED: u32 = 241;
     pub(crate) const TOO_MANY_ROWS_OR_BYTES: u32 = 396;
-    pub(crate) const BAD_QUERY_PARAMETER: u32 = 457;
     pub(crate) const AUTHENTICATION_FAILED: u32 = 516;
 }
 
@@ -179,29 +178,46 @@ fn plain(text: &str) -> String {
     text.trim_end().trim_end_matches('.').to_owned()
 }
 
-impl From<ClickHouseError> for Refusal {
-    fn from(error: ClickHouseError) -> Refusal {
-        let status = match &error {
+impl ClickHouseError {
+    /// Why there is no answer to a statement of ours: what is wrong with it is not the client's
+    /// mistake.
+    pub(super) fn of_ours(self) -> Refusal {
+        let mut refusal = Refusal::from(self);
+        if [StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN].contains(&refusal.status) {
+            refusal.status = StatusCode::BAD_GATEWAY;
+        }
+        refusal
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
             ClickHouseError::Refused { code, .. } => match *code {
                 code::AUTHENTICATION_FAILED => StatusCode::SERVICE_UNAVAILABLE,
-                code::TIMEOUT_EXCEEDED => StatusCode::REQUEST_TIMEOUT,
+                code::TIMEOUT_EXCEEDED => StatusCode::GATEWAY_TIMEOUT,
                 code::READONLY => StatusCode::FORBIDDEN,
                 code::MEMORY_LIMIT_EXCEEDED | code::TOO_MANY_ROWS_OR_BYTES => {
                     StatusCode::UNPROCESSABLE_ENTITY
                 }
                 _ => StatusCode::BAD_REQUEST,
             },
-            ClickHouseError::NotStarted
-            | ClickHouseError::Unreachable(_)
-            | ClickHouseError::Silent(_) => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        // Nobody but the operator should read whom ClickHouse refused.
-        let hidden =
-            matches!(&error, ClickHouseError::Refused { code: code::AUTHENTICATION_FAILED, .. });
-        if hidden {
-            return Refusal::new(status, "clickhouse refused the configured user and password");
+            ClickHouseError::Silent(_) => StatusCode::GATEWAY_TIMEOUT,
+            ClickHouseError::NotStarted | ClickHouseError::Unreachable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
-        Refusal::new(status, error.to_string())
+    }
+}
+
+impl From<ClickHouseError> for Refusal {
+    fn from(error: ClickHouseError) -> Refusal {
+        let status = error.status();
+        match error {
+            // Nobody but the operator should read whom ClickHouse refused.
+            ClickHouseError::Refused { code: code::AUTHENTICATION_FAILED, .. } => {
+                Refusal::new(status, "clickhouse refused the configured user and password")
+            }
+            error => Refusal::new(status, error.to_string()),
+        }
     }
 }
 

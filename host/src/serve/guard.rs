@@ -3,7 +3,12 @@
 //! `readonly = 1` already forbids to write and to change settings. It does not keep a statement from
 //! reading what is not in a table: files, other servers, programs. So the words of a statement are
 //! looked at as well: no call of a table function that reaches outside (the engine itself says which
-//! it has; [`HARMLESS`] are let through), no quoted path in place of a table, no `OUTFILE`.
+//! it has; [`HARMLESS`] are let through), no quoted path in place of a table, no `OUTFILE`, and no
+//! `SETTINGS`, which a subquery may have in spite of `readonly`.
+//!
+//! That works only as long as both sides see the same words. What ClickHouse's lexer reads in a way
+//! of its own is therefore refused outside of quotes: `$` (a heredoc, or part of a name), `//` and
+//! `#` (comments), and all that is not ASCII (some of it quotes, some of it space).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +21,7 @@ use super::answer::Refusal;
 use super::clickhouse::{ClickHouse, ClickHouseError, Statement};
 
 /// Table functions that read nothing from outside.
-const HARMLESS: [&str; 16] = [
+const HARMLESS: [&str; 18] = [
     "numbers",
     "numbers_mt",
     "zeros",
@@ -24,6 +29,7 @@ const HARMLESS: [&str; 16] = [
     "generate_series",
     "generateseries",
     "values",
+    "sqlstandardvalues",
     "null",
     "view",
     "viewifpermitted",
@@ -33,6 +39,7 @@ const HARMLESS: [&str; 16] = [
     "generaterandom",
     "mergetreeindex",
     "mergetreeprojection",
+    "merge",
 ];
 
 /// Functions that read outside and are no table functions, or might be missing from the list.
@@ -71,6 +78,10 @@ pub(super) enum Forbidden {
     Outside(String),
     #[error("a path in place of a table's name is not allowed here")]
     Path,
+    #[error("SETTINGS are the operator's; write a column of that name in backticks")]
+    Settings,
+    #[error("`{0}` is not allowed outside of quotes; write comments as -- or /* */")]
+    Sign(char),
 }
 
 /// The table functions of the engine that are refused, asked for once.
@@ -90,9 +101,14 @@ impl TableFunctions {
     }
 }
 
+/// Beside the table functions, those that ask a language model or start a program.
+const FUNCTIONS: &str = "SELECT name FROM system.table_functions UNION ALL SELECT name FROM \
+                         system.functions WHERE startsWith(name, 'ai') OR origin = \
+                         'ExecutableUserDefined'";
+
 async fn table_functions(clickhouse: &ClickHouse) -> Result<String, ClickHouseError> {
     let statement = Statement {
-        text: "SELECT name FROM system.table_functions".to_owned(),
+        text: FUNCTIONS.to_owned(),
         format: "TabSeparated",
         first_byte: Duration::from_secs(10),
         ..Statement::default()
@@ -144,6 +160,14 @@ fn check_word(
         {
             Err(Forbidden::Outside(name.clone()))
         }
+        // A column `settings` of a table is left: `t.settings`.
+        Word::Bare(name)
+            if name == "settings"
+                && before != Some(&Word::Sign('.'))
+                && matches!(words.get(at + 1), Some(Word::Bare(_) | Word::Quoted(_))) =>
+        {
+            Err(Forbidden::Settings)
+        }
         Word::Text if before.is_some_and(Word::begins_table) => Err(Forbidden::Path),
         Word::Quoted(name) if name.contains(['/', '\0']) || name.contains("..") => {
             Err(Forbidden::Path)
@@ -190,28 +214,36 @@ fn words(text: &str) -> Result<Vec<Word>, Forbidden> {
 }
 
 fn word(rest: &str, c: char) -> Result<(Option<Word>, &str), Forbidden> {
-    let line = |rest: &str| rest.find('\n').map_or(rest.len(), |end| end + 1);
-    if c.is_whitespace() {
-        return Ok((None, &rest[c.len_utf8()..]));
+    if c.is_ascii_whitespace() || c == '\x0B' {
+        return Ok((None, &rest[1..]));
     }
-    if rest.starts_with("--") || rest.starts_with("#!") || rest.starts_with("# ") {
-        return Ok((None, &rest[line(rest)..]));
+    if rest.starts_with("--") {
+        let end = rest.find('\n').unwrap_or(rest.len());
+        return Ok((None, &rest[end..]));
     }
     if let Some(comment) = rest.strip_prefix("/*") {
         let end = comment.find("*/").ok_or(Forbidden::Unfinished)?;
         return Ok((None, &comment[end + 2..]));
     }
+    if rest.starts_with("//") {
+        return Err(Forbidden::Sign('/'));
+    }
     match c {
         '\'' => quoted(rest, c).map(|(_, after)| (Some(Word::Text), after)),
         '`' | '"' => quoted(rest, c).map(|(name, after)| (Some(Word::Quoted(name)), after)),
-        '$' => heredoc(rest),
-        c if c.is_alphanumeric() || c == '_' => {
-            let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'));
-            let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
-            Ok((Some(Word::Bare(name.to_ascii_lowercase())), after))
-        }
-        c => Ok((Some(Word::Sign(c)), &rest[c.len_utf8()..])),
+        c if c.is_ascii_alphanumeric() || c == '_' => Ok(bare(rest)),
+        c if c.is_ascii_graphic() && !"$#\\".contains(c) => Ok((Some(Word::Sign(c)), &rest[1..])),
+        c => Err(Forbidden::Sign(c)),
     }
+}
+
+/// A name, keyword or number; or the `x` of `x'41'`, which belongs to the text behind it.
+fn bare(rest: &str) -> (Option<Word>, &str) {
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
+    let name = name.to_ascii_lowercase();
+    let prefix = after.starts_with('\'') && ["x", "b"].contains(&name.as_str());
+    ((!prefix).then_some(Word::Bare(name)), after)
 }
 
 /// What stands between the quotes, and what follows. A backslash or a doubled quote keeps a quote.
@@ -237,19 +269,6 @@ fn quoted(rest: &str, quote: char) -> Result<(String, &str), Forbidden> {
     Err(Forbidden::Unfinished)
 }
 
-/// `$tag$ … $tag$`, a literal text; a `$` that begins none is a sign.
-fn heredoc(rest: &str) -> Result<(Option<Word>, &str), Forbidden> {
-    let tag = rest[1..].find('$').map(|end| &rest[..end + 2]);
-    match tag {
-        Some(tag) if tag[1..tag.len() - 1].chars().all(|c| c.is_alphanumeric() || c == '_') => {
-            let inner = &rest[tag.len()..];
-            let end = inner.find(tag).ok_or(Forbidden::Unfinished)?;
-            Ok((Some(Word::Text), &inner[end + tag.len()..]))
-        }
-        _ => Ok((Some(Word::Sign('$')), &rest[1..])),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,10 +283,13 @@ mod tests {
             "SELECT 1",
             " (SELECT 1) ;",
             "-- a comment\nselect 'a; b', `c;d`, \"e\" from t",
-            "with 1 as x select x /* file('a') */ from t # file('b')",
+            "with 1 as x select x /* file('a') */ from t -- file('b')",
             "SELECT file, url FROM t WHERE file = 'it''s \\' file('",
             "SELECT * FROM numbers(3)",
-            "SELECT $$file('x')$$, $a$;$a$",
+            "SELECT '$$ # // “', `é` FROM t",
+            "SELECT name FROM system.settings AS s ORDER BY s.settings",
+            "SELECT `settings` FROM t",
+            "SELECT x'41', X, b FROM t",
             "SHOW TABLES",
             "SELECT ' from' FROM t",
         ] {
@@ -300,6 +322,17 @@ mod tests {
             ("SELECT * FROM `default`.'x.csv'", Path),
             ("SELECT * FROM `\\x2fetc\\x2fpasswd`", Path),
             ("SELECT * FROM a JOIN 'b.csv'", Path),
+            ("SELECT * FROM x'2f'", Path),
+            ("SELECT * FROM (SELECT 1 SETTINGS max_rows_to_read = 0)", Settings),
+            ("SELECT 1 settings readonly", Settings),
+            ("SELECT 1 // ' \n FROM file('/etc/passwd') -- '", Sign('/')),
+            ("SELECT 1 # ' \n FROM file('/etc/passwd') -- '", Sign('#')),
+            ("SELECT 1 AS a$b$, * FROM file('/etc/passwd') -- $b$", Sign('$')),
+            ("SELECT * FROM “file”('/etc/passwd')", Sign('“')),
+            ("SELECT * FROM file\u{200B}('/etc/passwd')", Sign('\u{200B}')),
+            ("SELECT * FROM file\u{A0}('/etc/passwd')", Sign('\u{A0}')),
+            ("SELECT 1 \\G", Sign('\\')),
+            ("SELECT 1 \0 FROM t", Sign('\0')),
         ] {
             assert_eq!(verdict(text), Err(wanted), "{text}");
         }

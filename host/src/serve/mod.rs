@@ -6,6 +6,7 @@
 mod access;
 mod answer;
 mod clickhouse;
+mod filter;
 mod guard;
 mod options;
 mod parameters;
@@ -31,7 +32,7 @@ use tokio::sync::watch;
 pub use clickhouse::Endpoint;
 pub use options::{Int64, Options};
 pub use readiness::{Leg, LegState, Readiness};
-pub use status::{LegStatus, PluginStatus, Status, StatusError, fetch_status};
+pub use status::{PluginStatus, Status, StatusError, StepStatus, fetch_status};
 pub use tables::{Mirrored, MirroredColumn};
 pub use token::{Scope, Token, hash_token, new_token};
 
@@ -140,6 +141,3 @@ impl Server {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::answer::Refusal;
 use super::clickhouse::Statement;
+use super::filter::filters;
 use super::options::{Int64, Options};
 use super::parameters::take;
-use super::tables::{Mirrored, MirroredColumn, quoted};
+use super::tables::{Mirrored, quoted};
 
 /// What an answer looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,70 +127,10 @@ fn number(parameters: &mut Vec<(String, String)>, name: &str) -> Result<Option<u
     text.parse().map(Some).map_err(wrong)
 }
 
-type Filters = (String, Vec<(String, String)>);
-
-fn filters(table: &Mirrored, parameters: Vec<(String, String)>) -> Result<Filters, Refusal> {
-    let mut conditions: Vec<String> = Vec::new();
-    let mut values: Vec<(String, String)> = Vec::new();
-    let mut seen: Vec<&str> = Vec::new();
-    for (key, value) in parameters {
-        let column = column(table, &key)?;
-        if seen.contains(&column.name.as_str()) {
-            return Err(Refusal::bad(format!("the column `{}` is filtered twice", column.name)));
-        }
-        seen.push(&column.name);
-        let parameter = format!("f{}", values.len());
-        conditions.push(condition(column, &parameter));
-        values.push((parameter, value));
-    }
-    let text = match conditions.is_empty() {
-        true => String::new(),
-        false => format!(" WHERE {}", conditions.join(" AND ")),
-    };
-    Ok((text, values))
-}
-
-fn column<'t>(table: &'t Mirrored, name: &str) -> Result<&'t MirroredColumn, Refusal> {
-    table.columns.iter().find(|column| column.name == name).ok_or_else(|| {
-        let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-        Refusal::bad(format!(
-            "`{name}` is neither a column of `{}` nor a parameter; allowed: limit, offset, token \
-             and the columns {}",
-            table.view,
-            names.join(", ")
-        ))
-    })
-}
-
-/// Compares in the column's own type, which lets ClickHouse use its index. Types that a parameter
-/// cannot have are compared as text.
-fn condition(column: &MirroredColumn, parameter: &str) -> String {
-    let name = quoted(&column.name);
-    match plain_type(&column.kind) {
-        Some(kind) => format!("{name} = {{{parameter}:{kind}}}"),
-        None => format!("toString({name}) = {{{parameter}:String}}"),
-    }
-}
-
-/// The type inside `Nullable(…)` and `LowCardinality(…)`, if values of it can be compared.
-fn plain_type(kind: &str) -> Option<&str> {
-    let mut kind = kind.trim();
-    for wrapper in ["LowCardinality(", "Nullable("] {
-        if let Some(inner) = kind.strip_prefix(wrapper) {
-            kind = inner.strip_suffix(')')?.trim();
-        }
-    }
-    let base = kind.split('(').next()?;
-    let comparable = base == "String"
-        || base == "UUID"
-        || base == "Bool"
-        || ["Int", "UInt", "Float", "Decimal", "Date", "IPv"].iter().any(|p| base.starts_with(p));
-    comparable.then_some(kind)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::MirroredColumn;
 
     fn users() -> Mirrored {
         let column = |name: &str, kind: &str| MirroredColumn {
@@ -222,10 +163,10 @@ mod tests {
         assert_eq!(
             built.text,
             "SELECT `id`, `email`, `tags`, `at` FROM `shop`.`us\\`ers` WHERE \
-             `email` = {f0:String} AND toString(`tags`) = {f1:String} AND \
-             `at` = {f2:DateTime64(6, 'UTC')} ORDER BY `id` LIMIT 100 OFFSET 0"
+             `email` = {f1:String} AND toString(`tags`) = {f2:String} AND \
+             `at` = {f3:DateTime64(6, 'UTC')} ORDER BY `id` LIMIT 100 OFFSET 0"
         );
-        assert_eq!(built.parameters[0], ("f0".to_owned(), evil.to_owned()));
+        assert_eq!(built.parameters[0], ("f1".to_owned(), evil.to_owned()));
     }
 
     #[test]

@@ -16,8 +16,8 @@ use super::access::{Caller, identify};
 use super::answer::Refusal;
 use super::clickhouse::ClickHouse;
 use super::guard::TableFunctions;
-use super::{Context, Options, parameters, pipe, sql, tail};
-use crate::serve::token::Scope;
+use super::token::Scope;
+use super::{Context, Options, filter, parameters, pipe, sql, tail};
 
 /// The longest SQL statement, in bytes.
 const STATEMENT_BYTES: usize = 256 * 1024;
@@ -123,7 +123,8 @@ async fn pipe(
     parameters.retain(|(key, _)| key != "token");
     let database = app.clickhouse.database()?;
     let statement = pipe::statement(&table, &database, format, parameters, &app.options)?;
-    let response = app.clickhouse.ask(&statement).await?;
+    let response = app.clickhouse.ask(&statement).await;
+    let response = response.map_err(|error| filter::refusal(&table, error))?;
     Ok(tail::through(response, format.content_type()))
 }
 

@@ -24,8 +24,8 @@ pub struct Status {
     pub transport: String,
     /// Seconds since the start.
     pub uptime_seconds: u64,
-    /// Each leg's progress, by name.
-    pub legs: BTreeMap<String, LegStatus>,
+    /// Each step's progress: `captured`, `sent`, `consumed`, `stored`.
+    pub steps: BTreeMap<String, StepStatus>,
     /// Each leg's state, by name.
     pub readiness: BTreeMap<String, LegState>,
     /// The plugins in configured order.
@@ -34,10 +34,10 @@ pub struct Status {
     pub tables: Vec<Mirrored>,
 }
 
-/// How far a leg is.
+/// How far a step is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct LegStatus {
+pub struct StepStatus {
     /// The last position acknowledged, as PostgreSQL writes it: `0/16B3748`.
     pub position: String,
     /// Write-ahead log that is not acknowledged yet.
@@ -58,6 +58,8 @@ pub struct PluginStatus {
     pub stage: String,
     /// SHA-256 of the component that runs, in hex.
     pub digest: String,
+    /// 1 for the version the process started with, one more per reload.
+    pub generation: u64,
     /// When a reload failed: why, in one sentence.
     pub last_reload_error: Option<String>,
 }
@@ -70,12 +72,14 @@ impl fmt::Display for Status {
             self.version, self.role, self.transport, self.uptime_seconds
         )?;
         for (name, state) in &self.readiness {
-            let leg = self.legs.get(name).cloned().unwrap_or_default();
             let state = if state.moving { "moving" } else { state.reason.as_str() };
+            writeln!(f, "  leg {name}: {state}")?;
+        }
+        for (name, step) in &self.steps {
             writeln!(
                 f,
-                "  leg {name}: {state}; at {}, {} bytes and {:.3} s behind, {} changes",
-                leg.position, leg.lag_bytes, leg.lag_seconds, leg.changes
+                "  step {name}: at {}, {} bytes and {:.3} s behind, {} changes",
+                step.position, step.lag_bytes, step.lag_seconds, step.changes
             )?;
         }
         for plugin in &self.plugins {

@@ -59,7 +59,7 @@ impl Client {
     /// Runs a statement that answers nothing.
     pub(super) async fn execute(&self, task: &str, sql: &str) -> Result<(), Error> {
         let done = self.http.query_raw(sql).execute().await;
-        done.map_err(|error| Error::server(task, error))
+        done.map_err(|error| Error::server(task, &error))
     }
 
     /// Runs a query for a few rows, read from JSON.
@@ -68,39 +68,47 @@ impl Client {
         task: &str,
         sql: &str,
     ) -> Result<Vec<T>, Error> {
-        let body = self.fetch(task, sql, "JSONEachRow").await?;
+        let body = self.fetch(sql, "JSONEachRow").await;
+        let body = body.map_err(|error| Error::server(task, &error))?;
         let rows = serde_json::Deserializer::from_slice(&body).into_iter();
         rows.collect::<Result<_, _>>()
             .map_err(|error| Error::Answer { task: task.to_owned(), detail: error.to_string() })
     }
 
-    /// Runs a query and gives its answer's bytes.
-    pub(super) async fn fetch(&self, task: &str, sql: &str, format: &str) -> Result<Bytes, Error> {
-        let server = |error| Error::server(task, error);
-        let query = self.http.query_raw(sql).with_setting("max_query_size", "104857600");
-        let mut cursor = query.fetch_bytes(format).map_err(server)?;
-        cursor.collect().await.map_err(server)
+    /// Runs a query that has row values in it, and gives its answer in RowBinary.
+    pub(super) async fn look_up(&self, task: &str, sql: &str) -> Result<Bytes, Error> {
+        let answer = self.fetch(sql, "RowBinary").await;
+        answer.map_err(|error| Error::server_with_rows(task, &error))
     }
 
-    /// Sends one block; a second one with the same token is dropped by the server.
+    async fn fetch(&self, sql: &str, format: &str) -> clickhouse::error::Result<Bytes> {
+        let query = self.http.query_raw(sql).with_setting("max_query_size", "104857600");
+        query.fetch_bytes(format)?.collect().await
+    }
+
+    /// Sends one block; a second one with the same token is dropped by the server. Without a token
+    /// every block is kept.
     pub(super) async fn insert(
         &self,
         task: &str,
         sql: &str,
-        token: &str,
+        token: Option<&str>,
         block: &Bytes,
     ) -> Result<(), Error> {
-        let server = |error| Error::server(task, error);
-        let mut insert = self
+        let insert = self
             .http
             .insert_formatted_with(sql)
-            .with_timeouts(Some(SEND_TIMEOUT), Some(STORE_TIMEOUT))
-            .with_setting("insert_deduplication_token", token);
+            .with_timeouts(Some(SEND_TIMEOUT), Some(STORE_TIMEOUT));
+        let mut insert = match token {
+            Some(token) => insert.with_setting("insert_deduplication_token", token),
+            None => insert.with_setting("insert_deduplicate", "0"),
+        };
+        let failed = |error| Error::server_with_rows(task, &error);
         for start in (0..block.len()).step_by(PIECE) {
             let piece = block.slice(start..block.len().min(start + PIECE));
-            insert.send(piece).await.map_err(server)?;
+            insert.send(piece).await.map_err(failed)?;
         }
-        insert.end().await.map_err(server)
+        insert.end().await.map_err(failed)
     }
 }
 

@@ -125,13 +125,14 @@ impl Place {
     }
 
     /// Makes the view, or makes it anew.
-    pub(super) fn create_view(&self, columns: &[StoredColumn]) -> String {
+    pub(super) fn create_view(&self, columns: &[StoredColumn], comment: &str) -> String {
         let select = match self.plan.dedup == Dedup::Replacing && !self.plan.scatters_versions() {
             true => self.select_final(columns),
             false => self.select_newest(columns),
         };
         let view = self.full(&self.plan.view);
-        format!("CREATE OR REPLACE VIEW {view}{} AS {select}", self.on_cluster())
+        let (cluster, comment) = (self.on_cluster(), literal(comment));
+        format!("CREATE OR REPLACE VIEW {view}{cluster} AS {select} COMMENT {comment}")
     }
 
     fn select_final(&self, columns: &[StoredColumn]) -> String {
@@ -203,8 +204,7 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
     let create = |(name, columns, newest, order): (&str, &str, &str, &str)| {
         format!(
             "CREATE TABLE IF NOT EXISTS {}.{}{} ({columns}) \
-             ENGINE = {}ReplacingMergeTree({newest}) ORDER BY ({order}) \
-             SETTINGS non_replicated_deduplication_window = 100",
+             ENGINE = {}ReplacingMergeTree({newest}) ORDER BY ({order})",
             quoted(database),
             quoted(&format!("{OWN_PREFIX}{name}")),
             on_cluster(cluster),
@@ -259,13 +259,15 @@ mod tests {
             "{create}"
         );
         assert!(create.contains("`it\\`s` Nullable(String)"), "{create}");
-        assert!(place.create_view(&columns()).contains(" FINAL WHERE _deleted = 0"));
+        assert!(
+            place.create_view(&columns(), "public.users").contains(" FINAL WHERE _deleted = 0")
+        );
     }
 
     #[test]
     fn versions_that_lie_apart_are_compared_before_deletions_count() {
         for place in [place(Dedup::Replacing, &["lang"]), place(Dedup::Argmax, &[])] {
-            let view = place.create_view(&columns());
+            let view = place.create_view(&columns(), "public.users");
             assert!(view.contains("argMax(tuple(`it\\`s`, _deleted), _version)"), "{view}");
             assert!(view.contains("GROUP BY `id` HAVING tupleElement(_tailwater_row, 2) = 0"));
         }

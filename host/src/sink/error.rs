@@ -16,9 +16,17 @@ pub enum Error {
         task: String,
         /// ClickHouse's code, 0 when there was no answer.
         code: u32,
-        /// The client's error.
+        /// What it said.
         #[source]
-        source: clickhouse::error::Error,
+        cause: Cause,
+    },
+    /// ClickHouse does not know the user, or not with that password.
+    #[error("ClickHouse at {url} refuses user `{user}`; set clickhouse.user and .password")]
+    Login {
+        /// The server.
+        url: String,
+        /// Who was refused.
+        user: String,
     },
     /// ClickHouse's answer was not what the statement promises.
     #[error("ClickHouse's answer to `{task}` could not be read: {detail}")]
@@ -87,18 +95,88 @@ const LASTING: &[u32] = &[
 /// ClickHouse's codes that say the table is not what it was taken for.
 const SHAPE: &[u32] = &[10, 16, 27, 33, 47, 53, 117, 349];
 
+/// ClickHouse's codes that say who asks is not let in.
+const LOGIN: &[u32] = &[192, 193, 194, 516];
+
+/// The longest text of ClickHouse's that is passed on, in bytes.
+const LONGEST_TEXT: usize = 400;
+
+/// What ClickHouse said, or what kept it from saying anything. Holds no row value.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Cause {
+    text: String,
+    /// The request itself is at fault.
+    unusable: bool,
+}
+
+impl Cause {
+    fn new(error: &clickhouse::error::Error, text: String) -> Cause {
+        use clickhouse::error::Error as Http;
+        let unusable = matches!(error, Http::InvalidParams(_) | Http::Unsupported(_));
+        Cause { text, unusable }
+    }
+}
+
 impl Error {
-    pub(super) fn server(task: impl Into<String>, source: clickhouse::error::Error) -> Error {
-        let code = code_of(&source);
-        Error::Server { task: task.into(), code, source }
+    /// About a statement that is all schema: ClickHouse's own words help.
+    pub(super) fn server(task: &str, error: &clickhouse::error::Error) -> Error {
+        let mut text = error.to_string();
+        let mut deeper = std::error::Error::source(error);
+        while let Some(error) = deeper {
+            let said = error.to_string();
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            deeper = error.source();
+        }
+        let end = text.floor_char_boundary(LONGEST_TEXT);
+        text.truncate(text[..end].find(['\n', '\r']).unwrap_or(end));
+        let cause = Cause::new(error, text);
+        Error::Server { task: task.to_owned(), code: code_of(error), cause }
+    }
+
+    /// About a statement that carries rows: ClickHouse quotes what it cannot read, so only the
+    /// error's number and name are kept.
+    pub(super) fn server_with_rows(task: &str, error: &clickhouse::error::Error) -> Error {
+        use clickhouse::error::Error as Http;
+        let code = code_of(error);
+        let text = match error {
+            Http::BadResponse(answer) if code != 0 => match name_of(answer) {
+                Some(name) => format!("code {code}, {name}"),
+                None => format!("code {code}"),
+            },
+            Http::Network(_) | Http::TimedOut | Http::InvalidParams(_) | Http::Unsupported(_) => {
+                return Error::server(task, error);
+            }
+            _ => "its answer is not one of ClickHouse's".to_owned(),
+        };
+        Error::Server { task: task.to_owned(), code, cause: Cause::new(error, text) }
+    }
+
+    /// Whether ClickHouse refused the user.
+    pub(super) fn is_login(&self) -> bool {
+        matches!(self, Error::Server { code, .. } if LOGIN.contains(code))
+    }
+
+    /// The error and its causes in one sentence.
+    pub(super) fn sentence(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
     }
 
     /// Trouble with the server may pass; a table of another shape does not.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Error::Server { code, source, .. } => server_disposition(*code, source),
+            Error::Server { code, cause, .. } => match cause.unusable || LASTING.contains(code) {
+                true => Disposition::Halt,
+                false => Disposition::Retry,
+            },
             Error::Answer { .. }
+            | Error::Login { .. }
             | Error::NoUrl
             | Error::NameClash { .. }
             | Error::ReservedName { .. }
@@ -113,17 +191,6 @@ impl Error {
     }
 }
 
-fn server_disposition(code: u32, source: &clickhouse::error::Error) -> Disposition {
-    let unusable = matches!(
-        source,
-        clickhouse::error::Error::InvalidParams(_) | clickhouse::error::Error::Unsupported(_)
-    );
-    match unusable || LASTING.contains(&code) {
-        true => Disposition::Halt,
-        false => Disposition::Retry,
-    }
-}
-
 /// Reads `Code: 60. DB::Exception: …`.
 fn code_of(error: &clickhouse::error::Error) -> u32 {
     let clickhouse::error::Error::BadResponse(text) = error else {
@@ -134,19 +201,42 @@ fn code_of(error: &clickhouse::error::Error) -> u32 {
     digits[..end].parse().unwrap_or(0)
 }
 
+/// Reads the name at the end of `Code: 60. DB::Exception: … (UNKNOWN_TABLE) (version …)`.
+fn name_of(answer: &str) -> Option<&str> {
+    let is_name = |text: &&str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    let mut candidates = answer.rsplit('(').filter_map(|text| text.split_once(')'));
+    candidates.next().into_iter().chain(candidates.next()).map(|(name, _)| name).find(is_name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn answer(text: &str) -> clickhouse::error::Error {
+        clickhouse::error::Error::BadResponse(text.into())
+    }
+
     #[test]
     fn full_servers_are_retried_and_wrong_passwords_are_not() {
-        let answer = |text: &str| {
-            let source = clickhouse::error::Error::BadResponse(text.into());
-            Error::server("insert", source).disposition()
-        };
-        assert_eq!(answer("Code: 252. DB::Exception: Too many parts"), Disposition::Retry);
-        assert_eq!(answer("Code: 241. DB::Exception: Memory limit"), Disposition::Retry);
-        assert_eq!(answer("Code: 516. DB::Exception: Authentication"), Disposition::Halt);
-        assert_eq!(answer("<html>bad gateway</html>"), Disposition::Retry);
+        let of = |text: &str| Error::server("insert", &answer(text)).disposition();
+        assert_eq!(of("Code: 252. DB::Exception: Too many parts"), Disposition::Retry);
+        assert_eq!(of("Code: 241. DB::Exception: Memory limit"), Disposition::Retry);
+        assert_eq!(of("Code: 516. DB::Exception: Authentication"), Disposition::Halt);
+        assert_eq!(of("<html>bad gateway</html>"), Disposition::Retry);
+    }
+
+    #[test]
+    fn what_is_said_about_rows_is_a_number_and_a_name() {
+        let of = |text: &str| Error::server_with_rows("insert", &answer(text)).sentence();
+        let parse = "Code: 27. DB::Exception: Cannot parse input: expected ',' before: 'SECRET': \
+                     (at row 1) (CANNOT_PARSE_INPUT_ASSERTION_FAILED) (version 26.7.2.1)";
+        assert_eq!(
+            of(parse),
+            "ClickHouse could not insert: code 27, CANNOT_PARSE_INPUT_ASSERTION_FAILED"
+        );
+        assert!(!of("Code: 27. DB::Exception: (SECRET) 'x'").contains("'x'"));
+        assert!(!of("<html>SECRET</html>").contains("SECRET"));
     }
 }

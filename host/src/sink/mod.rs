@@ -14,15 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::change::Changes;
-use crate::dead_letter::DeadLetter;
 use crate::hop::{Hop, Point, SnapshotDone};
-use crate::position::Lsn;
+use crate::serve::{Leg, Mirrored};
 use crate::table::{Table, TableName};
 use crate::telemetry::metrics::Metrics;
 
@@ -37,12 +34,14 @@ mod encode;
 mod error;
 mod names;
 mod options;
+mod published;
 mod shape;
+mod snapshots;
 mod toast;
 mod types;
 mod writer;
 
-pub use error::Error;
+pub use error::{Cause, Error};
 pub use names::{literal, quoted};
 pub use options::{Compression, Dedup, Options, TableOptions};
 
@@ -50,7 +49,7 @@ use batch::{Batch, Spare};
 use block::Encoder;
 use client::Client;
 use ddl::{Place, on_cluster, own_tables};
-use names::{Names, OWN_PREFIX};
+use names::Names;
 use writer::{Writer, until_done};
 
 /// Everything up to the point of the source is stored in ClickHouse. Only this stage builds one.
@@ -63,21 +62,6 @@ impl<P> Stored<P> {
     /// The point that may be acknowledged.
     pub fn into_point(self) -> P {
         self.point
-    }
-}
-
-/// A hop, and what was set aside on its way here; both are durable before its point is reported.
-#[derive(Debug)]
-pub struct Delivery<P> {
-    /// The changes and their point.
-    pub hop: Hop<P>,
-    /// Changes that a stage before gave up on.
-    pub dead_letters: Vec<DeadLetter>,
-}
-
-impl<P> From<Hop<P>> for Delivery<P> {
-    fn from(hop: Hop<P>) -> Self {
-        Delivery { hop, dead_letters: Vec::new() }
     }
 }
 
@@ -96,11 +80,13 @@ pub struct Sink {
     writer: Arc<Writer>,
     names: Names,
     encoders: FxHashMap<u64, Arc<Encoder>>,
+    published: watch::Sender<Vec<Mirrored>>,
 }
 
 impl Sink {
     /// Connects, and makes the database and the sink's own tables. One attempt: the error's
-    /// disposition says whether another may help.
+    /// disposition says whether another may help. `leg` moves from then on, except while ClickHouse
+    /// has trouble.
     ///
     /// # Errors
     ///
@@ -109,25 +95,23 @@ impl Sink {
         options: Options,
         origin: Origin,
         metrics: Arc<Metrics>,
+        leg: Leg,
     ) -> Result<Sink, Error> {
         let client = Client::new(&options, &origin.database)?;
-        let (database, cluster) = (client.database().to_owned(), options.cluster.as_deref());
-        let create =
-            format!("CREATE DATABASE IF NOT EXISTS {}{}", quoted(&database), on_cluster(cluster));
-        client.execute(&format!("create the database `{database}`"), &create).await?;
-        for sql in own_tables(&database, cluster) {
-            client.execute("create the sink's own tables", &sql).await?;
-        }
+        make_database(&client, &options).await?;
         let writer = Writer {
             client,
             metrics,
+            leg,
             pipeline: origin.pipeline,
             concurrent_inserts: options.concurrent_inserts,
             truncated: Default::default(),
         };
         writer.load_truncates().await?;
-        let names = Names::default();
-        Ok(Sink { options, writer: Arc::new(writer), names, encoders: FxHashMap::default() })
+        let published = watch::Sender::new(published::read(&writer.client).await?);
+        writer.leg.moving();
+        let (writer, names) = (Arc::new(writer), Names::default());
+        Ok(Sink { options, writer, names, encoders: FxHashMap::default(), published })
     }
 
     /// The ClickHouse database.
@@ -136,33 +120,31 @@ impl Sink {
         self.writer.client.database()
     }
 
+    /// The tables that can be queried, those of earlier runs included.
+    #[must_use]
+    pub fn mirrored(&self) -> watch::Receiver<Vec<Mirrored>> {
+        self.published.subscribe()
+    }
+
     /// The snapshots whose rows are all stored, and whose tables are still there.
     ///
     /// # Errors
     ///
     /// ClickHouse does not answer or refuses.
     pub async fn completed_snapshots(&self) -> Result<Vec<SnapshotDone>, Error> {
-        #[derive(Deserialize)]
-        struct Found {
-            schema: String,
-            name: String,
-            at: String,
-        }
-        let sql = format!(
-            "SELECT source_schema AS schema, source_table AS name, \
-             toString(max(consistent_at)) AS at FROM {} WHERE pipeline = {} GROUP BY schema, name",
-            self.writer.client.table(&format!("{OWN_PREFIX}snapshots")),
-            literal(&self.writer.pipeline),
-        );
-        let found = self.writer.client.rows::<Found>("read snapshots", &sql).await?;
-        let present = self.present_tables().await?;
-        let done = found.into_iter().filter_map(|Found { schema, name, at }| {
-            let table = TableName { schema, name };
-            let consistent_at = Lsn(at.parse().ok()?);
-            let home = self.place(&table).versions_name();
-            present.contains(&home).then_some(SnapshotDone { table, consistent_at })
-        });
-        Ok(done.collect())
+        let home = |table: &TableName| self.place(table).versions_name();
+        snapshots::completed(&self.writer.client, &self.writer.pipeline, home).await
+    }
+
+    /// Takes back that any snapshot of this pipeline is complete: its slot is gone, so changes
+    /// since then may be missing.
+    ///
+    /// # Errors
+    ///
+    /// ClickHouse does not answer or refuses.
+    pub async fn forget_snapshots(&self) -> Result<(), Error> {
+        let cluster = self.options.cluster.as_deref();
+        snapshots::forget(&self.writer.client, &self.writer.pipeline, cluster).await
     }
 
     /// Makes the tables and views of these table versions before any row comes, so that a name
@@ -178,7 +160,7 @@ impl Sink {
         for table in tables {
             self.encoder(table).await?;
         }
-        Ok(())
+        self.publish().await
     }
 
     /// Stores what comes in, and reports each point once everything up to it is stored. Ends when
@@ -189,7 +171,16 @@ impl Sink {
     /// Only what a person must put right; nothing of the batch in question was reported.
     pub async fn run<P: Point>(
         mut self,
-        mut input: mpsc::Receiver<Delivery<P>>,
+        input: mpsc::Receiver<Hop<P>>,
+        on_stored: impl FnMut(Stored<P>) + Send,
+    ) -> Result<(), Error> {
+        let ended = self.store_all(input, on_stored).await;
+        ended.inspect_err(|error| self.writer.leg.stalled(error.sentence()))
+    }
+
+    async fn store_all<P: Point>(
+        &mut self,
+        mut input: mpsc::Receiver<Hop<P>>,
         mut on_stored: impl FnMut(Stored<P>) + Send,
     ) -> Result<(), Error> {
         let mut filling = Batch::default();
@@ -215,12 +206,9 @@ impl Sink {
                     points.flying.take().into_iter().for_each(|point| on_stored(Stored { point }));
                 }
                 received = input.recv(), if open && !self.is_full(&filling) => match received {
-                    Some(delivery) => {
-                        filling.snapshots.extend_from_slice(delivery.hop.point.snapshots());
-                        points.take_in(delivery.hop.point);
-                        let changes = delivery.hop.changes;
-                        self.absorb(&changes, delivery.dead_letters, &mut filling, &mut spare)
-                            .await?;
+                    Some(hop) => {
+                        let point = self.absorb(hop, &mut filling, &mut spare).await?;
+                        points.take_in(point);
                     }
                     None => open = false,
                 },
@@ -229,21 +217,25 @@ impl Sink {
         }
     }
 
-    async fn absorb(
+    async fn absorb<P: Point>(
         &mut self,
-        changes: &Changes,
-        dead_letters: Vec<DeadLetter>,
+        hop: Hop<P>,
         filling: &mut Batch,
         spare: &mut Spare,
-    ) -> Result<(), Error> {
-        let mut encoders = Vec::with_capacity(changes.tables.len());
-        for table in &changes.tables {
+    ) -> Result<P, Error> {
+        let known = self.encoders.len();
+        let mut encoders = Vec::with_capacity(hop.changes.tables.len());
+        for table in &hop.changes.tables {
             encoders.push(self.encoder(table).await?);
         }
+        if self.encoders.len() > known {
+            self.publish().await?;
+        }
         filling.since.get_or_insert_with(Instant::now);
-        filling.dead_letters.extend(dead_letters);
-        filling.add(changes, &encoders, spare);
-        Ok(())
+        filling.snapshots.extend_from_slice(hop.point.snapshots());
+        filling.dead_letters.extend(hop.dead_letters);
+        filling.add(&hop.changes, &encoders, spare);
+        Ok(hop.point)
     }
 
     async fn encoder(&mut self, table: &Arc<Table>) -> Result<Arc<Encoder>, Error> {
@@ -260,19 +252,21 @@ impl Sink {
         Ok(encoder)
     }
 
-    fn place(&self, table: &TableName) -> Place {
-        Place { database: self.database().to_owned(), plan: self.options.plan(table) }
+    /// Tells what can be queried now.
+    async fn publish(&self) -> Result<(), Error> {
+        let client = &self.writer.client;
+        let tables = until_done!(self.writer, "look up views", published::read(client))?;
+        self.writer.leg.moving();
+        self.published.send_if_modified(|published| {
+            let news = *published != tables;
+            *published = tables;
+            news
+        });
+        Ok(())
     }
 
-    async fn present_tables(&self) -> Result<Vec<String>, Error> {
-        #[derive(Deserialize)]
-        struct Found {
-            name: String,
-        }
-        let database = literal(self.database());
-        let sql = format!("SELECT name FROM system.tables WHERE database = {database}");
-        let found = self.writer.client.rows::<Found>("look up tables", &sql).await?;
-        Ok(found.into_iter().map(|found| found.name).collect())
+    fn place(&self, table: &TableName) -> Place {
+        Place { database: self.database().to_owned(), plan: self.options.plan(table) }
     }
 
     fn is_full(&self, batch: &Batch) -> bool {
@@ -294,6 +288,24 @@ impl Sink {
             spare.put(block.rows.bytes, self.options.batch_bytes);
         }
     }
+}
+
+async fn make_database(client: &Client, options: &Options) -> Result<(), Error> {
+    let (database, cluster) = (client.database(), options.cluster.as_deref());
+    let create =
+        format!("CREATE DATABASE IF NOT EXISTS {}{}", quoted(database), on_cluster(cluster));
+    let made = client.execute(&format!("create the database `{database}`"), &create).await;
+    made.map_err(|error| match error.is_login() {
+        true => Error::Login {
+            url: options.url.clone().unwrap_or_default(),
+            user: options.user.clone(),
+        },
+        false => error,
+    })?;
+    for sql in own_tables(database, cluster) {
+        client.execute("create the sink's own tables", &sql).await?;
+    }
+    Ok(())
 }
 
 /// The points of the two batches that are under way.

@@ -14,6 +14,7 @@ use super::ddl::{META, Place, StoredColumn};
 use super::encode::Codec;
 use super::error::Error;
 use super::names::{literal, quoted};
+use super::published;
 use super::types::{Kind, Type};
 use crate::table::{Column, ColumnType, Table};
 
@@ -181,7 +182,8 @@ async fn ensure_view(
         let differences = format!("it is a {}, not a view", found.engine);
         return Err(Error::Shape { name, table: table.full_name(), differences });
     }
-    client.execute(&format!("create the view `{name}`"), &place.create_view(columns)).await
+    let sql = place.create_view(columns, &published::describe(table));
+    client.execute(&format!("create the view `{name}`"), &sql).await
 }
 
 #[cfg(test)]

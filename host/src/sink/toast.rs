@@ -101,7 +101,7 @@ impl<'a> Filler<'a> {
         let keys = chunk.iter().map(|aside| (aside.lookup.as_slice(), aside.position.version()));
         let sql = self.lookup_sql(&gaps, wanted_literal(keys));
         let task = format!("look up older rows in `{}`", self.encoder.place.versions_name());
-        let answer = self.client.fetch(&task, &sql, "RowBinary").await?;
+        let answer = self.client.look_up(&task, &sql).await?;
         self.read_answer(&answer, &gaps, chunk.len())
             .ok_or_else(|| Error::Answer { task, detail: "a row is cut short".into() })
     }
@@ -158,13 +158,14 @@ impl<'a> Filler<'a> {
         let (names, own) = (names.join(", "), own.join(", "));
         let sql = format!(
             "WITH wanted AS (SELECT * FROM format(RowBinary, {structure}, {wanted})) \
-             SELECT DISTINCT w._number AS number \
+             SELECT DISTINCT w._number \
              FROM (SELECT * FROM {versions} WHERE ({names}) IN (SELECT {own} FROM wanted)) AS v \
              INNER JOIN wanted AS w ON {join} WHERE v._version >= w._below"
         );
         let task = format!("look up newer rows in `{}`", self.encoder.place.versions_name());
-        for Number { number } in self.client.rows::<Number>(&task, &sql).await? {
-            if let Some(flag) = superseded.get_mut(number) {
+        for number in self.client.look_up(&task, &sql).await?.as_chunks().0 {
+            let number = usize::try_from(u32::from_le_bytes(*number)).ok();
+            if let Some(flag) = number.and_then(|number| superseded.get_mut(number)) {
                 *flag = true;
             }
         }
@@ -181,11 +182,6 @@ impl<'a> Filler<'a> {
             own: columns().map(|(index, _)| format!("_key{index}")).collect(),
         }
     }
-}
-
-#[derive(serde::Deserialize)]
-struct Number {
-    number: usize,
 }
 
 /// The key's columns in the table, and in the list of what is wanted.

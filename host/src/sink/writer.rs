@@ -22,11 +22,12 @@ use super::encode::write_string;
 use super::error::Error;
 use super::names::{OWN_PREFIX, literal};
 use super::options::Dedup;
-use super::shape;
 use super::toast::Filler;
+use super::{shape, snapshots};
 use crate::dead_letter::DeadLetter;
 use crate::disposition::Disposition;
 use crate::hop::SnapshotDone;
+use crate::serve::Leg;
 use crate::telemetry::metrics::{ChangeLabels, Metrics, StepLabels};
 
 const STORED: StepLabels = StepLabels { step: "stored" };
@@ -36,7 +37,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Attempts something until it works, or fails in a way that another attempt will not change.
 macro_rules! until_done {
     ($writer:expr, $task:expr, $attempt:expr) => {{
-        let mut patience = crate::sink::writer::Patience::new($task, &$writer.metrics);
+        let mut patience =
+            crate::sink::writer::Patience::new($task, &$writer.metrics, &$writer.leg);
         loop {
             match patience.after($attempt.await).await {
                 Ok(None) => (),
@@ -52,12 +54,13 @@ pub(super) use until_done;
 pub(super) struct Patience<'a> {
     task: &'a str,
     metrics: &'a Metrics,
+    leg: &'a Leg,
     pause: Duration,
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn new(task: &'a str, metrics: &'a Metrics) -> Patience<'a> {
-        Patience { task, metrics, pause: FIRST_PAUSE }
+    pub(super) fn new(task: &'a str, metrics: &'a Metrics, leg: &'a Leg) -> Patience<'a> {
+        Patience { task, metrics, leg, pause: FIRST_PAUSE }
     }
 
     /// Gives a result on, or waits before the next attempt.
@@ -76,6 +79,7 @@ impl<'a> Patience<'a> {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(task, cause, "ClickHouse has trouble; trying until it works");
         }
+        self.leg.stalled(error.sentence());
         self.metrics.reconnects.get_or_create(&STORED).inc();
         sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -87,6 +91,7 @@ impl<'a> Patience<'a> {
 pub(super) struct Writer {
     pub(super) client: Client,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) leg: Leg,
     pub(super) pipeline: String,
     pub(super) concurrent_inserts: usize,
     /// The version of each table's last truncate, by view.
@@ -113,6 +118,7 @@ impl Writer {
         drop(stores);
         self.store_dead_letters(&batch.dead_letters).await?;
         self.store_snapshots(&batch.snapshots).await?;
+        self.leg.moving();
         self.observe(batch);
         Ok(())
     }
@@ -167,9 +173,9 @@ impl Writer {
         let token = format!("{first}-{last}-{}-{:016x}", rows.count, digest(&body));
         let task = format!("insert into `{}`", encoder.place.versions_name());
         let (client, sql) = (&self.client, &encoder.insert);
-        let mut done = until_done!(self, &task, client.insert(&task, sql, &token, &body));
+        let mut done = until_done!(self, &task, client.insert(&task, sql, Some(&token), &body));
         if done.as_ref().is_err_and(Error::doubts_shape) && self.still_fits(encoder).await? {
-            done = until_done!(self, &task, client.insert(&task, sql, &token, &body));
+            done = until_done!(self, &task, client.insert(&task, sql, Some(&token), &body));
         }
         done?;
         if body.is_unique() {
@@ -194,7 +200,7 @@ impl Writer {
             let mut row = Vec::new();
             write_string(view.as_bytes(), &mut row);
             row.extend_from_slice(&truncate.version.to_le_bytes());
-            self.insert_own("truncates", "name, version", row).await?;
+            self.insert_own("truncates", "name, version", row.into()).await?;
             self.truncates().insert(view.to_owned(), truncate.version);
             let place = &truncate.encoder.place;
             if place.plan.dedup == Dedup::Replacing {
@@ -217,7 +223,7 @@ impl Writer {
             rows.extend_from_slice(&letter.position.version().to_le_bytes());
             let stage = serde_json::to_value(letter.stage).expect("a plain enum");
             let plugin = letter.plugin.as_ref();
-            let texts = [
+            for text in [
                 letter.position.to_string().as_str(),
                 &letter.table,
                 &letter.op,
@@ -226,41 +232,32 @@ impl Writer {
                 plugin.map_or("", |plugin| &plugin.digest),
                 &letter.reason,
                 &letter.original,
-            ]
-            .map(|text| write_string(text.as_bytes(), &mut rows));
-            debug_assert_eq!(texts.len(), 8);
+            ] {
+                write_string(text.as_bytes(), &mut rows);
+            }
         }
         let columns = "version, position, source_table, op, stage, plugin, plugin_digest, reason, \
                        original";
-        self.insert_own("dead_letters", columns, rows).await?;
+        self.insert_own("dead_letters", columns, rows.into()).await?;
         self.metrics.dead_letters.get_or_create(&STORED).inc_by(letters.len() as u64);
         tracing::warn!(count = letters.len(), "set changes aside as dead letters");
         Ok(())
     }
 
-    async fn store_snapshots(&self, snapshots: &[SnapshotDone]) -> Result<(), Error> {
-        if snapshots.is_empty() {
+    async fn store_snapshots(&self, done: &[SnapshotDone]) -> Result<(), Error> {
+        if done.is_empty() {
             return Ok(());
         }
-        let mut rows = Vec::new();
-        for snapshot in snapshots {
-            for text in [&self.pipeline, &snapshot.table.schema, &snapshot.table.name] {
-                write_string(text.as_bytes(), &mut rows);
-            }
-            rows.extend_from_slice(&snapshot.consistent_at.0.to_le_bytes());
-        }
-        let columns = "pipeline, source_schema, source_table, consistent_at";
+        let (columns, rows) = snapshots::rows(&self.pipeline, done);
         self.insert_own("snapshots", columns, rows).await
     }
 
-    async fn insert_own(&self, name: &str, columns: &str, rows: Vec<u8>) -> Result<(), Error> {
+    /// The own tables drop repeated rows by themselves, and a record taken back may come again.
+    async fn insert_own(&self, name: &str, columns: &str, rows: Bytes) -> Result<(), Error> {
         let name = format!("{OWN_PREFIX}{name}");
-        let table = self.client.table(&name);
-        let sql = format!("INSERT INTO {table} ({columns}) FORMAT RowBinary");
-        let body = Bytes::from(rows);
-        let token = format!("{:016x}", digest(&body));
+        let sql = format!("INSERT INTO {} ({columns}) FORMAT RowBinary", self.client.table(&name));
         let task = format!("insert into `{name}`");
-        until_done!(self, &task, self.client.insert(&task, &sql, &token, &body))
+        until_done!(self, &task, self.client.insert(&task, &sql, None, &rows))
     }
 
     /// Reads the last truncates at start.

@@ -66,6 +66,8 @@ pub struct Metrics {
     registry: Registry,
     /// Changes that passed a step.
     pub changes: Family<ChangeLabels, Counter>,
+    /// All changes that passed a step, of any table.
+    pub passed: Family<StepLabels, Counter>,
     /// The server's end of the write-ahead log, as last heard.
     pub source_position: Gauge,
     /// The LSN that a step acknowledged.
@@ -107,6 +109,7 @@ impl Default for Metrics {
         let mut metrics = Metrics {
             registry: Registry::with_prefix("tailwater"),
             changes: Family::default(),
+            passed: Family::default(),
             source_position: Gauge::default(),
             position: Family::default(),
             lag_bytes: Family::default(),
@@ -136,6 +139,7 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("changes", "changes that passed a step", self.changes.clone());
+        r.register("passed", "changes of any table that passed a step", self.passed.clone());
         r.register(
             "source_position",
             "the server's end of the write-ahead log, as last heard",
@@ -199,6 +203,7 @@ impl Metrics {
                 self.changes.get_or_create(&labels).inc_by(count);
             }
         }
+        self.passed.get_or_create(&StepLabels { step }).inc_by(changes.len() as u64);
         let rows = u32::try_from(changes.len()).unwrap_or(u32::MAX);
         self.batch_rows.get_or_create(&StepLabels { step }).observe(f64::from(rows));
     }

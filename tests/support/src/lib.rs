@@ -5,12 +5,14 @@
 //! * [`Postgres`], [`Kafka`]: servers with their own data directory; `shared()` gives the one of this
 //!   process, `start()` one of your own to stop, crash and restart.
 //! * [`TailwaterProcess`]: the real binary, to be killed and started again.
+//! * [`guests`]: the plugins, built from source.
 //! * [`wait_until`]: the only way to wait for anything.
 
 pub mod cache;
 mod certificates;
 mod child;
 mod download;
+pub mod guests;
 mod http;
 mod kafka;
 mod port;

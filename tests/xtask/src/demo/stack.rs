@@ -71,7 +71,7 @@ impl Stack {
              [[plugin]]\nname = \"{SWAPPED}\"\npath = \"plugins/{SWAPPED}.wasm\"\n\
              stage = \"capture\"\nconfig = {{ columns = [\"email\"] }}\n\n\
              [[plugin]]\nname = \"{DEDUP}\"\npath = \"plugins/{DEDUP}.wasm\"\n\
-             stage = \"{dedup_stage}\"\n",
+             stage = \"{dedup_stage}\"\nconfig = {{ by = \"position\" }}\n",
             self.postgres.url(DATABASE),
         )
     }

@@ -1,0 +1,355 @@
+//! The way of one change, in order. The only module that knows all stages.
+//!
+//! ```text
+//! direct   1 capture ─ 2 decode ─ 3 transform ──────────────────────────── 6 store ─ 7 ack (slot)
+//! leg A    1 capture ─ 2 decode ─ 3 transform ─ 4 encode ─ 5 send ──────────────── ─ 7 ack (slot)
+//! leg B    5 receive ─ 4 read records ─ 3 transform ────────────────────── 6 store ─ 7 ack (offsets)
+//! ```
+//!
+//! Stages are joined by queues of a few batches, so a slow one is felt all the way to the source,
+//! and memory does not grow with the backlog. No acknowledgement precedes its store: see
+//! [`ack`](crate::ack). What a crash between two steps replays is in `docs/ARCHITECTURE.md`.
+//!
+//! A stage that ends drops its end of the queues; its neighbours see that and end too. Draining is
+//! the same from the front: the first stage stops reading, and each one ends after its input did.
+
+mod destination;
+mod patience;
+mod receive;
+mod report;
+mod send;
+mod source;
+mod transform;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::info;
+
+use crate::ack::SlotAck;
+use crate::capture::{self, Capture, Resume};
+use crate::config::{Config, Role};
+use crate::disposition::Disposition;
+use crate::embedded;
+use crate::hop::{Hop, LogPoint};
+use crate::plugin::{self, Stage};
+use crate::serve::{Context, Readiness};
+use crate::shutdown::{Phase, Shutdown};
+use crate::sink;
+use crate::telemetry::metrics::Metrics;
+use crate::transport::{self, Consumer, Producer};
+use patience::Patience;
+use report::Report;
+use source::Source;
+use transform::Transform;
+
+/// Batches between two stages. A batch from the stream holds up to half a mebibyte of text.
+const QUEUE: usize = 8;
+
+/// Why the pipeline ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Step 1 or 2.
+    #[error("capture stopped")]
+    Capture(#[from] capture::Error),
+    /// Step 3.
+    #[error("transform stopped")]
+    Transform(#[from] plugin::Error),
+    /// Step 4 or 5.
+    #[error("transport stopped")]
+    Transport(#[from] transport::Error),
+    /// Step 6.
+    #[error("store stopped")]
+    Store(#[from] sink::Error),
+    /// The embedded engine of step 6.
+    #[error("the embedded ClickHouse engine stopped")]
+    Embedded(#[from] embedded::Error),
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Error::Capture(error) => error.disposition(),
+            Error::Transform(error) => error.disposition(),
+            Error::Transport(error) => error.disposition(),
+            Error::Store(error) => error.disposition(),
+            Error::Embedded(error) => error.disposition(),
+        }
+    }
+}
+
+/// One process's pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    config: Arc<Config>,
+    role: Role,
+    shutdown: Shutdown,
+    report: Report,
+    plugins: plugin::Runtime,
+}
+
+impl Pipeline {
+    /// A pipeline that ends with `shutdown`; nothing starts yet.
+    ///
+    /// # Errors
+    /// The plugin engine cannot be set up.
+    pub fn new(config: Config, role: Role, shutdown: Shutdown) -> Result<Pipeline, Error> {
+        let plugins = plugin::Runtime::new(compiled_code())?;
+        let report = Report::new(&config, role);
+        Ok(Pipeline { config: Arc::new(config), role, shutdown, report, plugins })
+    }
+
+    /// What the HTTP interface reads.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        self.report.context()
+    }
+
+    /// Runs until told to stop, with everything that was read stored and acknowledged, or until
+    /// only a person can help.
+    ///
+    /// # Errors
+    /// What that person has to know.
+    pub async fn run(self) -> Result<(), Error> {
+        self.report.refresh_until_drained(self.shutdown.clone());
+        let ended = match (self.role, &self.config.kafka) {
+            (Role::Capture, Some(kafka)) => self.capture_to_kafka(kafka).await,
+            (Role::Sink, Some(kafka)) => self.kafka_to_clickhouse(kafka, None).await,
+            (Role::All, Some(kafka)) => self.both_legs(kafka).await,
+            (_, None) => self.direct().await,
+        };
+        self.shutdown.advance(Phase::Drained);
+        ended
+    }
+
+    /// PostgreSQL to ClickHouse: the slot is the log.
+    async fn direct(&self) -> Result<(), Error> {
+        let Some(source) = self.source().await? else { return Ok(()) };
+        let Some(mut destination) = self.destination(&source.database, &source.options.slot).await? else {
+            return Ok(());
+        };
+        if !source.slot_exists {
+            destination.sink.forget_snapshots().await?;
+        }
+        let resume = Resume {
+            snapshots: destination.completed_snapshots().await?,
+            slot_exists: source.slot_exists,
+            may_hold_rows: true,
+            ..Resume::default()
+        };
+        let ack = SlotAck::default();
+        let end = self.shutdown.part();
+        let transform = self.transform(&[Stage::Capture, Stage::Sink])?;
+        let (captured, to_transform) = mpsc::channel(QUEUE);
+        let (transformed, to_store) = mpsc::channel(QUEUE);
+        let capture = self.spawn_capture(&source, resume, &ack, &end, captured);
+        let transforming = transform.spawn(to_transform, transformed);
+        let metrics = Arc::clone(self.report.metrics());
+        let stored = destination.sink.run(to_store, move |stored| {
+            metrics.reached("stored", ack.advance(stored));
+        });
+        let stored = stored.await;
+        // Whatever ended the store ends the stages before it.
+        end.advance(Phase::Drained);
+        let (_, transformed) = transforming.await.expect("the transform does not panic");
+        let captured = capture.await.expect("the capture does not panic");
+        destination.engine.shut_down().await;
+        first_cause(captured, transformed, stored)
+    }
+
+    /// Both legs in one process, joined by nothing but Kafka.
+    async fn both_legs(&self, kafka: &transport::Options) -> Result<(), Error> {
+        let Some(source) = self.source().await? else { return Ok(()) };
+        let database = source.database;
+        let (a, b) = tokio::join!(
+            self.ending_all(self.capture_to_kafka(kafka)),
+            self.ending_all(self.kafka_to_clickhouse(kafka, Some(database))),
+        );
+        a.and(b)
+    }
+
+    /// One leg cannot go on alone for long: the end of one drains the other.
+    async fn ending_all(&self, leg: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+        let ended = leg.await;
+        self.shutdown.advance(Phase::Draining);
+        ended
+    }
+
+    /// Leg A, started over from Kafka's own checkpoint whenever Kafka has trouble.
+    async fn capture_to_kafka(&self, kafka: &transport::Options) -> Result<(), Error> {
+        let ack = SlotAck::default();
+        let mut transform = self.transform(&[Stage::Capture])?;
+        let leg = self.report.leg("send");
+        let mut patience = Patience::new("send to kafka", "sent", &self.shutdown);
+        while let Some(source) = self.source().await? {
+            let (back, ended) = self.send_once(kafka, &source, transform, &ack, &leg).await;
+            transform = back;
+            if !patience.another(ended, &leg, self.report.metrics()).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One life of a producer, with a capture that resumes after what it had committed.
+    async fn send_once(
+        &self,
+        kafka: &transport::Options,
+        source: &Source,
+        mut transform: Transform,
+        ack: &SlotAck,
+        leg: &crate::serve::Leg,
+    ) -> (Transform, Result<(), Error>) {
+        let started = self.start_producer(kafka, source).await;
+        let (mut producer, resume) = match started {
+            Ok(started) => started,
+            Err(error) => return (transform, Err(error)),
+        };
+        leg.moving();
+        transform.rewind(resume.position);
+        let end = self.shutdown.part();
+        let (captured, to_transform) = mpsc::channel(QUEUE);
+        let (transformed, to_send) = mpsc::channel(QUEUE);
+        let capture = self.spawn_capture(source, resume, ack, &end, captured);
+        let transforming = transform.spawn(to_transform, transformed);
+        let (ack, metrics) = (ack.clone(), Arc::clone(self.report.metrics()));
+        let runtime = Handle::current();
+        let sending = spawn_blocking(move || {
+            send::run(&mut producer, to_send, &runtime, |delivered| {
+                metrics.reached("sent", ack.advance(delivered));
+            })
+        });
+        let sent = sending.await.expect("the sender does not panic");
+        // Whatever ended the sender ends the stages before it.
+        end.advance(Phase::Drained);
+        let (transform, transformed) = transforming.await.expect("the transform does not panic");
+        let captured = capture.await.expect("the capture does not panic");
+        (transform, first_cause(captured, transformed, sent))
+    }
+
+    async fn start_producer(
+        &self,
+        kafka: &transport::Options,
+        source: &Source,
+    ) -> Result<(Producer, Resume), Error> {
+        let (kafka, database) = (kafka.clone(), source.database.clone());
+        let (pipeline, slot_exists) = (source.options.slot.clone(), source.slot_exists);
+        let metrics = Arc::clone(self.report.metrics());
+        let starting = spawn_blocking(move || -> Result<_, transport::Error> {
+            let (mut producer, checkpoint) =
+                Producer::start(&kafka, &database, &pipeline, metrics)?;
+            let may_hold_rows = checkpoint.is_some();
+            if !slot_exists && may_hold_rows {
+                producer.forget_snapshots()?;
+            }
+            let kept = checkpoint.filter(|_| slot_exists).unwrap_or_default();
+            let resume = Resume {
+                position: kept.position,
+                snapshots: kept.snapshots.into_iter().map(|s| (s.table, s.consistent_at)).collect(),
+                slot_exists,
+                may_hold_rows,
+            };
+            Ok((producer, resume))
+        });
+        Ok(starting.await.expect("starting a producer does not panic")?)
+    }
+
+    /// Leg B, with a new consumer whenever Kafka has trouble; the store does not notice.
+    async fn kafka_to_clickhouse(
+        &self,
+        kafka: &transport::Options,
+        database: Option<String>,
+    ) -> Result<(), Error> {
+        let database =
+            database.or_else(|| self.config.source_database().ok()).unwrap_or_default();
+        let group = kafka.group(&database);
+        let Some(destination) = self.destination(&database, &group).await? else { return Ok(()) };
+        let transform = self.transform(&[Stage::Sink])?;
+        let (received, to_transform) = mpsc::channel(QUEUE);
+        let (transformed, to_store) = mpsc::channel(QUEUE);
+        let (acknowledge, acknowledged) = std::sync::mpsc::channel();
+        let transforming = transform.spawn(to_transform, transformed);
+        let receiver = receive::Receiver {
+            options: kafka.clone(),
+            database,
+            metrics: Arc::clone(self.report.metrics()),
+            leg: self.report.leg("receive"),
+            shutdown: self.shutdown.clone(),
+            runtime: Handle::current(),
+        };
+        let receiving = spawn_blocking(move || receiver.run(received, &acknowledged));
+        let stored = destination.sink.run(to_store, move |stored| {
+            // The receiver outlives the store unless it failed, and then there is none to tell.
+            drop(acknowledge.send(stored));
+        });
+        let stored = stored.await;
+        self.shutdown.advance(Phase::Draining);
+        let (_, transformed) = transforming.await.expect("the transform does not panic");
+        let received = receiving.await.expect("the receiver does not panic");
+        destination.engine.shut_down().await;
+        received?;
+        transformed?;
+        Ok(stored?)
+    }
+
+    fn transform(&self, stages: &[Stage]) -> Result<Transform, Error> {
+        let metrics = self.report.metrics();
+        let transform = Transform::load(&self.plugins, &self.config.plugin, stages, metrics)?;
+        self.report.plugins(stages, transform.versions());
+        Ok(transform)
+    }
+
+    fn spawn_capture(
+        &self,
+        source: &Source,
+        resume: Resume,
+        ack: &SlotAck,
+        end: &Shutdown,
+        out: mpsc::Sender<Hop<LogPoint>>,
+    ) -> JoinHandle<Result<(), capture::Error>> {
+        let capture = Capture {
+            url: source.url.clone(),
+            options: source.options.clone(),
+            resume,
+            ack: ack.clone(),
+            shutdown: end.clone(),
+            leg: self.report.leg("capture"),
+            metrics: Arc::clone(self.report.metrics()),
+            runtime: Handle::current(),
+        };
+        tokio::spawn(capture::watch_slot(
+            source.url.clone(),
+            source.options.slot.clone(),
+            self.report.leg("slot"),
+            Arc::clone(self.report.metrics()),
+            end.clone(),
+        ));
+        spawn_blocking(move || capture.run(out))
+    }
+}
+
+/// Where compiled plugins are kept between runs.
+fn compiled_code() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    Some(cache?.join("tailwater/plugins"))
+}
+
+/// The error that came first: a stage that found its neighbour gone has nothing of its own to say.
+fn first_cause<E: Into<Error>>(
+    captured: Result<(), capture::Error>,
+    transformed: Result<(), plugin::Error>,
+    last: Result<(), E>,
+) -> Result<(), Error> {
+    last.map_err(Into::into)?;
+    transformed?;
+    match captured {
+        Ok(()) | Err(capture::Error::Abandoned) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,147 @@
+//! What the pipeline tells the HTTP interface.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::config::{Config, Role};
+use crate::plugin::{Stage, Versions};
+use crate::position::Lsn;
+use crate::serve::{Context, Endpoint, Leg, Mirrored, PluginStatus, Readiness, Status, StepStatus};
+use crate::shutdown::{Phase, Shutdown};
+use crate::telemetry::metrics::{Metrics, StepLabels};
+
+/// How old the status may be.
+const REFRESH: Duration = Duration::from_millis(500);
+
+/// The writing ends of what the HTTP interface reads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Report(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    clickhouse: watch::Sender<Option<Endpoint>>,
+    tables: watch::Sender<Vec<Mirrored>>,
+    status: watch::Sender<Status>,
+    plugins: Mutex<Vec<(Stage, Versions)>>,
+    steps: &'static [&'static str],
+    since: Instant,
+}
+
+impl Report {
+    pub(super) fn new(config: &Config, role: Role) -> Report {
+        let (role, steps): (_, &[_]) = match (role, &config.kafka) {
+            (Role::Capture, _) => ("capture", &["captured", "sent"]),
+            (Role::Sink, _) => ("sink", &["consumed", "stored"]),
+            (Role::All, Some(_)) => ("all", &["captured", "sent", "consumed", "stored"]),
+            (Role::All, None) => ("all", &["captured", "stored"]),
+        };
+        let transport = if config.kafka.is_some() { "kafka" } else { "direct" };
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            role: role.to_owned(),
+            transport: transport.to_owned(),
+            ..Status::default()
+        };
+        Report(Arc::new(Shared {
+            metrics: Arc::default(),
+            readiness: Readiness::default(),
+            clickhouse: watch::Sender::new(None),
+            tables: watch::Sender::default(),
+            status: watch::Sender::new(status),
+            plugins: Mutex::default(),
+            steps,
+            since: Instant::now(),
+        }))
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    pub(super) fn leg(&self, name: &str) -> Leg {
+        self.0.readiness.leg(name)
+    }
+
+    pub(super) fn clickhouse(&self, endpoint: Endpoint) {
+        self.0.clickhouse.send_replace(Some(endpoint));
+    }
+
+    pub(super) fn tables(&self, tables: Vec<Mirrored>) {
+        self.0.tables.send_replace(tables);
+    }
+
+    /// Shows the plugins of these stages from now on.
+    pub(super) fn plugins(&self, stages: &[Stage], versions: Vec<Versions>) {
+        let mut shown = self.0.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.extend(stages.iter().copied().zip(versions));
+    }
+
+    pub(super) fn context(&self) -> Context {
+        Context {
+            clickhouse: self.0.clickhouse.subscribe(),
+            tables: self.0.tables.subscribe(),
+            status: self.0.status.subscribe(),
+            readiness: self.0.readiness.clone(),
+            metrics: Arc::clone(&self.0.metrics),
+        }
+    }
+
+    /// Keeps the status fresh.
+    pub(super) fn refresh_until_drained(&self, shutdown: Shutdown) {
+        let report = self.clone();
+        tokio::spawn(async move {
+            loop {
+                report.refresh();
+                let wait = tokio::time::timeout(REFRESH, shutdown.reached(Phase::Drained));
+                if wait.await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn refresh(&self) {
+        let steps: BTreeMap<String, StepStatus> =
+            self.0.steps.iter().map(|step| ((*step).to_owned(), self.progress(step))).collect();
+        let plugins = self.running_plugins();
+        self.0.status.send_modify(|status| {
+            status.uptime_seconds = self.0.since.elapsed().as_secs();
+            status.steps = steps;
+            status.plugins = plugins;
+        });
+    }
+
+    fn progress(&self, step: &'static str) -> StepStatus {
+        let (metrics, labels) = (&self.0.metrics, StepLabels { step });
+        let number = |gauge: i64| u64::try_from(gauge).unwrap_or_default();
+        StepStatus {
+            position: Lsn(number(metrics.position.get_or_create(&labels).get())).to_string(),
+            lag_bytes: number(metrics.lag_bytes.get_or_create(&labels).get()),
+            lag_seconds: metrics.lag_seconds.get_or_create(&labels).get(),
+            changes: metrics.passed.get_or_create(&labels).get(),
+        }
+    }
+
+    fn running_plugins(&self) -> Vec<PluginStatus> {
+        let shown = self.0.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = |(stage, versions): &(Stage, Versions)| {
+            let stage = match stage {
+                Stage::Capture => "capture",
+                Stage::Sink => "sink",
+            };
+            versions.list().into_iter().map(move |plugin| PluginStatus {
+                name: plugin.name,
+                stage: stage.to_owned(),
+                digest: plugin.digest,
+                generation: plugin.generation,
+                last_reload_error: None,
+            })
+        };
+        shown.iter().flat_map(one).collect()
+    }
+}

@@ -1,0 +1,54 @@
+//! The end of leg A: batches go into Kafka, transaction by transaction.
+
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::Receiver;
+
+use crate::hop::{Hop, LogPoint};
+use crate::transport::{Delivered, Error, Producer};
+
+enum Next {
+    Hop(Hop<LogPoint>),
+    Due,
+    End,
+}
+
+/// Sends all that comes and tells `on_delivered` of every commit. Ends when the input does and the
+/// rest is committed.
+///
+/// # Errors
+/// Kafka's. What was not committed will not be read by anybody who reads committed records.
+pub(super) fn run(
+    producer: &mut Producer,
+    mut input: Receiver<Hop<LogPoint>>,
+    runtime: &Handle,
+    on_delivered: impl Fn(Delivered<LogPoint>),
+) -> Result<(), Error> {
+    loop {
+        let next = runtime.block_on(next(&mut input, producer.deadline()));
+        let ended = matches!(next, Next::End);
+        if let Next::Hop(hop) = next {
+            producer.send(hop)?;
+        }
+        if (ended || producer.is_due(Instant::now()))
+            && let Some(delivered) = producer.commit()?
+        {
+            on_delivered(delivered);
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+async fn next(input: &mut Receiver<Hop<LogPoint>>, deadline: Option<Instant>) -> Next {
+    let received = match deadline {
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), input.recv()).await {
+            Ok(received) => received,
+            Err(_) => return Next::Due,
+        },
+        None => input.recv().await,
+    };
+    received.map_or(Next::End, Next::Hop)
+}

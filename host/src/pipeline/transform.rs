@@ -1,0 +1,102 @@
+//! Step 3 as a stage: a thread that runs the chains of plugins over every batch.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::hop::Hop;
+use crate::plugin::{Chain, Error, Options, PluginStatus, Runtime, Stage, Versions};
+use crate::position::Position;
+use crate::telemetry::metrics::{Metrics, StepLabels};
+
+/// The plugins of one leg; on the direct way those of both, in their order.
+pub(super) struct Transform {
+    chains: Vec<Chain>,
+    metrics: Arc<Metrics>,
+}
+
+impl Transform {
+    /// Loads the plugins of these stages.
+    ///
+    /// # Errors
+    /// A plugin cannot be loaded.
+    pub(super) fn load(
+        runtime: &Runtime,
+        options: &[Options],
+        stages: &[Stage],
+        metrics: &Arc<Metrics>,
+    ) -> Result<Transform, Error> {
+        let load =
+            |stage: &Stage| Chain::load(runtime, options.to_vec(), *stage, Arc::clone(metrics));
+        let chains = stages.iter().map(load).collect::<Result<_, _>>()?;
+        Ok(Transform { chains, metrics: Arc::clone(metrics) })
+    }
+
+    /// Which versions run, chain by chain.
+    pub(super) fn versions(&self) -> Vec<Versions> {
+        self.chains.iter().map(Chain::versions).collect()
+    }
+
+    /// Says that the source starts over after a position.
+    pub(super) fn rewind(&mut self, durable: Position) {
+        for chain in &mut self.chains {
+            chain.rewind(durable);
+        }
+    }
+
+    /// Runs on a thread of its own until the input ends, the next stage is gone, or a plugin halts
+    /// the pipeline; gives the plugins back.
+    pub(super) fn spawn<P: Send + 'static>(
+        mut self,
+        mut input: Receiver<Hop<P>>,
+        output: Sender<Hop<P>>,
+    ) -> JoinHandle<(Transform, Result<(), Error>)> {
+        spawn_blocking(move || {
+            let ended = self.run(&mut input, &output);
+            (self, ended)
+        })
+    }
+
+    fn run<P>(&mut self, input: &mut Receiver<Hop<P>>, output: &Sender<Hop<P>>) -> Result<(), Error> {
+        let versions = self.versions();
+        let mut stamp = Stamp::default();
+        while let Some(mut hop) = input.blocking_recv() {
+            for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
+                hop.dead_letters.extend(chain.transform(&mut hop.changes)?);
+            }
+            if let Ok(count @ 1..) = u64::try_from(hop.dead_letters.len()) {
+                let labels = StepLabels { step: "transformed" };
+                self.metrics.dead_letters.get_or_create(&labels).inc_by(count);
+            }
+            hop.plugins = stamp.of(&versions);
+            if output.blocking_send(hop).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text that names the versions a batch went through, made anew only after a swap.
+#[derive(Default)]
+struct Stamp {
+    generations: u64,
+    text: Arc<str>,
+}
+
+impl Stamp {
+    fn of(&mut self, versions: &[Versions]) -> Arc<str> {
+        let generations = versions.iter().map(Versions::generations).sum();
+        if generations != self.generations {
+            let all: Vec<PluginStatus> = versions.iter().flat_map(Versions::list).collect();
+            let name = |plugin: &PluginStatus| {
+                let digest = plugin.digest.get(..12).unwrap_or(&plugin.digest);
+                format!("{}@{digest}", plugin.name)
+            };
+            self.text = all.iter().map(name).collect::<Vec<_>>().join(",").into();
+            self.generations = generations;
+        }
+        Arc::clone(&self.text)
+    }
+}

@@ -1,0 +1,83 @@
+//! Which snapshots are complete, kept beside the rows they brought.
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::client::Client;
+use super::ddl::on_cluster;
+use super::encode::write_string;
+use super::error::Error;
+use super::names::{OWN_PREFIX, literal};
+use crate::hop::SnapshotDone;
+use crate::position::Lsn;
+use crate::table::TableName;
+
+#[derive(Deserialize)]
+struct Found {
+    schema: String,
+    name: String,
+    at: String,
+}
+
+#[derive(Deserialize)]
+struct Present {
+    name: String,
+}
+
+/// The table, quoted.
+fn home(client: &Client) -> String {
+    client.table(&format!("{OWN_PREFIX}snapshots"))
+}
+
+/// The snapshots of a pipeline whose tables, told by `versions_of`, are still there.
+pub(super) async fn completed(
+    client: &Client,
+    pipeline: &str,
+    versions_of: impl Fn(&TableName) -> String,
+) -> Result<Vec<SnapshotDone>, Error> {
+    let sql = format!(
+        "SELECT source_schema AS schema, source_table AS name, \
+         toString(max(consistent_at)) AS at FROM {} WHERE pipeline = {} GROUP BY schema, name",
+        home(client),
+        literal(pipeline),
+    );
+    let found = client.rows::<Found>("read snapshots", &sql).await?;
+    let database = literal(client.database());
+    let sql = format!("SELECT name FROM system.tables WHERE database = {database}");
+    let present = client.rows::<Present>("look up tables", &sql).await?;
+    let done = found.into_iter().filter_map(|Found { schema, name, at }| {
+        let table = TableName { schema, name };
+        let consistent_at = Lsn(at.parse().ok()?);
+        let versions = versions_of(&table);
+        let is_there = present.iter().any(|table| table.name == versions);
+        is_there.then_some(SnapshotDone { table, consistent_at })
+    });
+    Ok(done.collect())
+}
+
+/// Takes all of a pipeline's records back.
+pub(super) async fn forget(
+    client: &Client,
+    pipeline: &str,
+    cluster: Option<&str>,
+) -> Result<(), Error> {
+    let sql = format!(
+        "ALTER TABLE {}{} DELETE WHERE pipeline = {} SETTINGS mutations_sync = 2",
+        home(client),
+        on_cluster(cluster),
+        literal(pipeline),
+    );
+    client.execute("forget snapshots", &sql).await
+}
+
+/// Records for `insert into _tailwater_snapshots`: the columns, and the rows.
+pub(super) fn rows(pipeline: &str, snapshots: &[SnapshotDone]) -> (&'static str, Bytes) {
+    let mut rows = Vec::new();
+    for snapshot in snapshots {
+        for text in [pipeline, &snapshot.table.schema, &snapshot.table.name] {
+            write_string(text.as_bytes(), &mut rows);
+        }
+        rows.extend_from_slice(&snapshot.consistent_at.0.to_le_bytes());
+    }
+    ("pipeline, source_schema, source_table, consistent_at", rows.into())
+}

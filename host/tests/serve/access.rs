@@ -1,0 +1,155 @@
+//! Who may ask what.
+
+use tailwater::serve::{Server, hash_token, new_token};
+use tailwater_test_support::http_request;
+
+use crate::interface::{Interface, options, sentence};
+
+/// `[[http.token]]` sections for tokens that are called as their owners.
+fn tokens(of: &[(&str, &str)]) -> String {
+    let section = |(name, scopes): &(&str, &str)| {
+        format!(
+            "[[token]]\nname = \"{name}\"\nhash = \"{}\"\nscopes = [{scopes}]\n",
+            hash_token(name)
+        )
+    };
+    of.iter().map(section).collect()
+}
+
+fn guarded() -> Interface {
+    Interface::start(&tokens(&[
+        ("one", "\"pipe:users_snapshot\""),
+        ("every", "\"pipe:*\""),
+        ("analyst", "\"sql\""),
+        ("operator", "\"admin\""),
+        ("scraper", "\"metrics\""),
+        ("none", ""),
+    ]))
+}
+
+const PATHS: [(&str, &[&str]); 5] = [
+    ("/v0/pipes/users_snapshot.json", &["one", "every"]),
+    ("/v0/pipes/orders_snapshot.json", &["every"]),
+    ("/v0/sql?q=SELECT+1", &["analyst"]),
+    ("/v0/status", &["operator"]),
+    ("/metrics", &["operator", "scraper"]),
+];
+
+#[test]
+fn every_path_is_open_to_its_scopes_and_to_no_other() {
+    let interface = guarded();
+    for (path, may) in PATHS {
+        for name in ["one", "every", "analyst", "operator", "scraper", "none"] {
+            let response = interface.get_as(name, path);
+            // 404 and 503: past the guard, where no table and no ClickHouse are.
+            match may.contains(&name) {
+                true => assert!([200, 404, 503].contains(&response.status), "{name} {path}"),
+                false => {
+                    assert_eq!(response.status, 403, "{name} {path}");
+                    let sentence = sentence(&response);
+                    assert!(sentence.contains(name) && sentence.contains("scope"), "{sentence}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_token_only_health_is_told() {
+    let interface = guarded();
+    for (path, _) in PATHS {
+        let response = interface.get(path);
+        assert_eq!(response.status, 401, "{path}");
+        assert_eq!(response.header("www-authenticate"), Some("Bearer realm=\"tailwater\""));
+        assert!(sentence(&response).contains("?token="));
+    }
+    assert_eq!(interface.get("/livez").status, 200);
+    assert_eq!(interface.get("/readyz").status, 503);
+    assert_eq!(interface.get("/no/such/path").status, 404);
+}
+
+#[test]
+fn a_wrong_token_is_refused_wherever_it_stands() {
+    let interface = guarded();
+    let hash = hash_token("operator");
+    for wrong in ["operato", "operator2", "OPERATOR", "", hash.as_str()] {
+        let response = interface.get_as(wrong, "/v0/status");
+        assert_eq!(response.status, 401, "{wrong:?}");
+        assert!(!response.text().contains(&hash));
+        assert_eq!(interface.get(&format!("/v0/status?token={wrong}")).status, 401);
+    }
+    for header in ["Basic operator", "operator", "Bearer"] {
+        let response = interface.request("GET", "/v0/status", &[("Authorization", header)], b"");
+        assert_eq!(response.status, 401, "{header}");
+        assert!(sentence(&response).contains("Bearer <token>"));
+    }
+}
+
+#[test]
+fn a_token_may_stand_in_the_header_or_in_the_query() {
+    let interface = guarded();
+    assert_eq!(interface.get_as("operator", "/v0/status").status, 200);
+    assert_eq!(interface.get("/v0/status?token=operator").status, 200);
+    let headers = [("Authorization", "bearer  operator")];
+    assert_eq!(interface.request("GET", "/v0/status", &headers, b"").status, 200);
+    let wrong = [("Authorization", "Bearer nobody")];
+    let both = interface.request("GET", "/v0/status?token=operator", &wrong, b"");
+    assert_eq!(both.status, 401, "the header counts");
+    assert_eq!(interface.get("/v0/status?token=operator&token=none").status, 400);
+}
+
+#[test]
+fn a_made_token_opens_by_the_hash_that_is_stored() {
+    let token = new_token();
+    let hash = hash_token(&token);
+    let interface = Interface::start(&format!(
+        "[[token]]\nname = \"made\"\nhash = \"{hash}\"\nscopes = [\"admin\"]\n"
+    ));
+    assert_eq!(interface.get_as(&token, "/v0/status").status, 200);
+    assert_eq!(interface.get_as(&hash, "/v0/status").status, 401);
+}
+
+#[test]
+fn without_tokens_everything_is_open_but_only_by_a_local_name() {
+    let interface = Interface::start("");
+    assert_eq!(interface.get("/v0/status").status, 200);
+    assert_eq!(interface.get("/metrics").status, 200);
+    // What a browser sends for a page whose name was pointed at this machine.
+    let url = format!("{}/v0/status", interface.base());
+    let rebound = raw(&interface, "GET /v0/status HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert!(rebound.starts_with("HTTP/1.1 403 "), "{rebound}");
+    assert_eq!(http_request("GET", &url, &[], b"").unwrap().status, 200);
+}
+
+fn raw(interface: &Interface, head: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(&interface.address).unwrap();
+    stream.write_all(head.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_public_address_needs_a_token() {
+    let mut public = options("");
+    public.listen = "0.0.0.0:0".parse().unwrap();
+    let interface = Interface::start("");
+    let context = interface.context();
+    let error = interface.runtime.block_on(Server::bind(public, context)).unwrap_err().to_string();
+    assert!(error.contains("loopback") && error.contains("[[http.token]]"), "{error}");
+    let mut guarded = options(&tokens(&[("one", "\"sql\"")]));
+    guarded.listen = "0.0.0.0:0".parse().unwrap();
+    let context = interface.context();
+    assert!(interface.runtime.block_on(Server::bind(guarded, context)).is_ok());
+}
+
+#[test]
+fn a_taken_address_is_named() {
+    let interface = Interface::start("");
+    let mut taken = options("");
+    taken.listen = interface.address.parse().unwrap();
+    let context = interface.context();
+    let error = interface.runtime.block_on(Server::bind(taken, context)).unwrap_err().to_string();
+    assert!(error.contains(&interface.address) && error.contains("--listen"), "{error}");
+}

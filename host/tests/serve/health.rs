@@ -1,0 +1,139 @@
+//! What probes, scrapers and `tailwater status` are told.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tailwater::config::Secret;
+use tailwater::serve::{Mirrored, MirroredColumn, fetch_status};
+use tailwater::shutdown::Phase;
+use tailwater_test_support::wait_until;
+
+use crate::interface::{Interface, sentence};
+
+fn body(interface: &Interface, path: &str) -> Value {
+    serde_json::from_slice(&interface.get(path).body).expect(path)
+}
+
+#[test]
+fn ready_only_while_every_leg_moves() {
+    let interface = Interface::start("");
+    assert_eq!(interface.get("/livez").text(), "live\n");
+    assert_eq!(interface.get("/readyz").status, 503, "no leg yet");
+    let capture = interface.readiness.leg("capture");
+    let sink = interface.readiness.leg("sink");
+    let waiting = json!([
+        { "name": "capture", "reason": "starting" },
+        { "name": "sink", "reason": "starting" },
+    ]);
+    assert_eq!(body(&interface, "/readyz"), json!({ "ready": false, "waiting": waiting }));
+    capture.moving();
+    sink.moving();
+    assert_eq!(interface.get("/readyz").status, 200);
+    assert_eq!(body(&interface, "/readyz"), json!({ "ready": true, "waiting": [] }));
+    sink.stalled("clickhouse does not answer");
+    assert_eq!(interface.get("/readyz").status, 503);
+    assert_eq!(body(&interface, "/readyz")["waiting"][0]["reason"], "clickhouse does not answer");
+    assert_eq!(interface.get("/livez").status, 200, "alive all the same");
+}
+
+#[test]
+fn metrics_are_in_the_open_format() {
+    let interface = Interface::start("");
+    interface.metrics.slot_safe.set(1);
+    let response = interface.get("/metrics");
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(response.header("content-type"), Some(kind));
+    let text = response.text();
+    assert!(text.contains("\ntailwater_slot_safe 1\n"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[test]
+fn the_status_comes_back_as_it_was_and_can_be_printed() {
+    let interface = Interface::start("");
+    interface.readiness.leg("capture").moving();
+    let column = MirroredColumn { name: "id".into(), kind: "Int64".into() };
+    interface.tables.send_replace(vec![Mirrored {
+        source: "public.users".into(),
+        view: "users".into(),
+        columns: vec![column],
+        order: vec!["id".into()],
+    }]);
+    let status = interface.runtime.block_on(fetch_status(&interface.base(), None)).unwrap();
+    assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
+    assert!(status.readiness["capture"].moving);
+    assert_eq!(status.tables[0].pipe(), "users_snapshot");
+    let printed = status.to_string();
+    for part in ["transport direct", "capture: moving", "at 0/16B3748", "users_snapshot"] {
+        assert!(printed.contains(part), "{printed}");
+    }
+}
+
+#[test]
+fn a_status_that_cannot_be_had_is_one_sentence() {
+    let text = "[[token]]\nname = \"a\"\nhash = \"";
+    let hash = tailwater::serve::hash_token("right");
+    let interface = Interface::start(&format!("{text}{hash}\"\nscopes = [\"admin\"]\n"));
+    let base = interface.base();
+    let ask = |base: &str, token: Option<&str>| {
+        let token = token.map(Secret::new);
+        interface.runtime.block_on(fetch_status(base, token.as_ref()))
+    };
+    assert!(ask(&base, Some("right")).is_ok());
+    let refused = ask(&base, Some("wrong-token")).unwrap_err().to_string();
+    assert!(refused.contains("401") && !refused.contains("wrong-token"), "{refused}");
+    assert!(ask(&base, None).unwrap_err().to_string().contains("needs a token"));
+    let free = tailwater_test_support::free_port().unwrap();
+    let silent = ask(&format!("http://127.0.0.1:{free}"), None).unwrap_err().to_string();
+    assert!(silent.contains("no answer") && silent.contains("--url"), "{silent}");
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let interface = Interface::start("");
+    for path in ["/", "/v0", "/v1/sql", "/metrics/", "/v0/pipes/", "/v0/pipes/a/b.json"] {
+        let response = interface.get(path);
+        assert_eq!(response.status, 404, "{path}");
+        assert!(sentence(&response).contains("/v0/pipes/<table>_snapshot"), "{path}");
+    }
+    for (path, wanted) in [
+        ("/v0/pipes/users_snapshot.json", "no pipe `users_snapshot`"),
+        ("/v0/pipes/users_snapshot.xml", ".parquet"),
+        ("/v0/pipes/users_snapshot", ".parquet"),
+        ("/v0/pipes/..%2f..%2fetc%2fpasswd.json", "no pipe"),
+    ] {
+        let response = interface.get(path);
+        assert_eq!(response.status, 404, "{path}");
+        assert!(sentence(&response).contains(wanted), "{path}: {}", response.text());
+    }
+    for (method, path) in [("POST", "/livez"), ("DELETE", "/v0/sql"), ("PUT", "/v0/status")] {
+        let response = interface.request(method, path, &[], b"");
+        assert_eq!(response.status, 405, "{method} {path}");
+        sentence(&response);
+    }
+}
+
+#[test]
+fn before_clickhouse_is_there_questions_wait_for_nothing() {
+    let interface = Interface::start("");
+    let response = interface.get("/v0/sql?q=SELECT+1");
+    assert_eq!(response.status, 503);
+    assert!(sentence(&response).contains("not started yet"));
+}
+
+#[test]
+fn a_shutdown_ends_idle_connections_at_once_and_the_server() {
+    let interface = Interface::start("");
+    let mut idle = TcpStream::connect(&interface.address).unwrap();
+    idle.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    idle.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    interface.shutdown.advance(Phase::Draining);
+    wait_until(Duration::from_secs(10), "the server to end", || interface.serving.is_finished())
+        .unwrap();
+    assert!(TcpStream::connect(&interface.address).is_err());
+}

@@ -1,0 +1,5 @@
+//! The HTTP interface on a real port: who may ask what, and that the answers are right.
+
+mod access;
+mod health;
+mod interface;

@@ -1,0 +1,125 @@
+//! Every kind of change in the running binary, on both majors: the copy's tables are the source's.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tailwater_test_support::{Database, Postgres, PostgresVersion, Tailwater, wait_for};
+
+const DEADLINE: Duration = Duration::from_secs(90);
+
+const SCHEMA: &str = "
+    CREATE TABLE composite (tenant int, id int, v text, PRIMARY KEY (tenant, id));
+    CREATE TABLE whole (id int PRIMARY KEY, v text, n int);
+    ALTER TABLE whole REPLICA IDENTITY FULL;
+    CREATE TABLE by_index (id int PRIMARY KEY, code text NOT NULL, v text);
+    CREATE UNIQUE INDEX by_index_code ON by_index (code);
+    ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_code;
+    CREATE TABLE toasted (id int PRIMARY KEY, big text, small int);
+    ALTER TABLE toasted ALTER big SET STORAGE EXTERNAL;
+    CREATE TABLE \"Weird Name\" (\"Id\" int PRIMARY KEY, \"a.b\" text, \"ünï\" text, \"select\" int);
+    CREATE SCHEMA billing;
+    CREATE TABLE billing.invoices (id bigint PRIMARY KEY, cents bigint);
+    CREATE TABLE parts (id int, region text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+    CREATE TABLE parts_eu PARTITION OF parts FOR VALUES IN ('eu');
+    CREATE TABLE parts_us PARTITION OF parts FOR VALUES IN ('us');
+    INSERT INTO composite SELECT 1, n, 'copied' FROM generate_series(1, 500) n;
+    INSERT INTO toasted VALUES (1, repeat('0123456789', 2000), 1), (2, repeat('x', 9000), 1);
+    INSERT INTO billing.invoices VALUES (9223372036854775807, -1)";
+
+const WORKLOAD: &str = "
+    BEGIN; INSERT INTO composite VALUES (2, 1, 'a'), (2, 2, 'b'); UPDATE composite SET v = 'c'
+        WHERE tenant = 2 AND id = 2; DELETE FROM composite WHERE id = 3;
+        UPDATE composite SET tenant = 9 WHERE tenant = 2 AND id = 1; COMMIT;
+    INSERT INTO whole VALUES (1, 'x', 1); UPDATE whole SET v = NULL; UPDATE whole SET id = 2;
+    INSERT INTO whole VALUES (1, 'again', NULL); DELETE FROM whole WHERE id = 2;
+    INSERT INTO by_index VALUES (1, 'A', 'x'), (2, 'B', 'y'); UPDATE by_index SET v = 'z';
+    UPDATE by_index SET code = 'C' WHERE code = 'A'; DELETE FROM by_index WHERE code = 'B';
+    UPDATE toasted SET small = 2 WHERE id = 1; UPDATE toasted SET id = 3 WHERE id = 2;
+    INSERT INTO \"Weird Name\" VALUES (1, 'tab\there', E'line\\nbreak', 5), (2, NULL, '', NULL);
+    UPDATE \"Weird Name\" SET \"select\" = 6 WHERE \"Id\" = 1;
+    INSERT INTO parts VALUES (1, 'eu'), (2, 'us'); UPDATE parts SET region = 'us' WHERE id = 1;
+    BEGIN; INSERT INTO whole VALUES (7, 'rolled', 0); ROLLBACK;
+    BEGIN; INSERT INTO whole VALUES (8, 'kept', 0); SAVEPOINT a; INSERT INTO whole VALUES (9, 'no', 0);
+        ROLLBACK TO a; INSERT INTO whole VALUES (10, 'kept too', 0); COMMIT;
+    TRUNCATE billing.invoices; INSERT INTO billing.invoices VALUES (1, 100);
+    ALTER TABLE whole ADD COLUMN plan text DEFAULT 'free';
+    INSERT INTO whole VALUES (11, 'new column', 1, 'pro'); UPDATE whole SET plan = 'basic' WHERE id = 1";
+
+/// Table, its columns' order in the source, and its pipe.
+const TABLES: [(&str, &str, &str); 7] = [
+    ("composite", "tenant, id", "composite"),
+    ("whole", "id", "whole"),
+    ("by_index", "code", "by_index"),
+    ("toasted", "id", "toasted"),
+    ("\"Weird Name\"", "\"Id\"", "Weird%20Name"),
+    ("billing.invoices", "id", "billing_invoices"),
+    ("parts", "id, region", "parts"),
+];
+
+fn equal(source: &Database<'_>, tailwater: &Tailwater) -> Result<()> {
+    for (table, order, pipe) in TABLES {
+        let sql = format!("SELECT row_to_json(t)::text FROM {table} t ORDER BY {order}");
+        let rows = source.query(&sql)?;
+        let wanted: Vec<Value> =
+            rows.iter().map(|row| serde_json::from_str(&row[0])).collect::<Result<_, _>>()?;
+        let answer = tailwater.get(&format!("/v0/pipes/{pipe}_snapshot.ndjson?limit=10000"))?;
+        let text = answer.text();
+        ensure!(answer.status == 200, "{table}: {} {text}", answer.status);
+        let mut found: Vec<Value> = text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("parse the answer for {table}"))?;
+        // The order of text differs between the two; the rows must not.
+        let (mut wanted, by) = (wanted, |row: &Value| row.to_string());
+        wanted.sort_by_key(by);
+        found.sort_by_key(by);
+        ensure!(wanted == found, "{table}: {} rows, copied {}", wanted.len(), found.len());
+    }
+    Ok(())
+}
+
+fn every_kind_of_change_arrives(version: PostgresVersion) -> Result<()> {
+    let source = Postgres::shared(version).create_database()?;
+    source.execute(SCHEMA)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the first copy", || equal(&source, &tailwater))?;
+    source.execute(WORKLOAD)?;
+    wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+#[test]
+fn every_kind_of_change_of_postgres_15_arrives() -> Result<()> {
+    every_kind_of_change_arrives(PostgresVersion::V15)
+}
+
+#[test]
+fn every_kind_of_change_of_postgres_18_arrives() -> Result<()> {
+    every_kind_of_change_arrives(PostgresVersion::V18)
+}
+
+#[test]
+fn an_idle_database_does_not_pin_the_log_while_its_neighbour_writes() -> Result<()> {
+    let postgres = Postgres::shared(PostgresVersion::V15);
+    let (idle, busy) = (postgres.create_database()?, postgres.create_database()?);
+    idle.execute("CREATE TABLE notes (id int PRIMARY KEY)")?;
+    let tailwater = Tailwater::with_source(&idle.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    busy.execute("CREATE TABLE noise AS SELECT n FROM generate_series(1, 10000) n")?;
+    let written = busy.query("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")?[0][0].clone();
+    wait_for(DEADLINE, "the idle database's slot to move on", || {
+        let sql = format!(
+            "SELECT confirmed_flush_lsn - '0/0'::pg_lsn >= {written} FROM pg_replication_slots
+             WHERE database = current_database()"
+        );
+        let moved = idle.query(&sql)?;
+        ensure!(moved == [["t"]], "{moved:?}");
+        Ok(())
+    })
+}

@@ -1,0 +1,150 @@
+//! Plugins in the running binary: swapped under load, broken, hostile.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tailwater_test_support::workload::Runner;
+use tailwater_test_support::{Database, Postgres, PostgresVersion, Tailwater, guests, wait_for};
+use tailwater_tests::{Emails, wait_equal};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+const RATE: u64 = 1_500;
+
+/// Puts a component where the running process looks, by rename as a careful deployer does.
+fn install(component: &Path, tailwater: &Tailwater) -> Result<()> {
+    let fresh = tailwater.directory().join("fresh");
+    fs::copy(component, &fresh)?;
+    fs::rename(fresh, tailwater.directory().join("plugin.wasm"))?;
+    Ok(())
+}
+
+fn config(source: &Database<'_>, plugin: &str) -> String {
+    format!(
+        "[source]\nurl = \"{}\"\n\n[http]\nlisten = \"{{listen}}\"\n\n\
+         [[plugin]]\nname = \"guest\"\npath = \"plugin.wasm\"\n{plugin}",
+        source.url()
+    )
+}
+
+fn tailwater(source: &Database<'_>, plugin: &str) -> Result<Tailwater> {
+    Tailwater::with_config(&config(source, plugin))
+}
+
+/// Waits until that many reloads ended well.
+fn wait_generation(tailwater: &Tailwater, generation: u64) -> Result<()> {
+    wait_for(DEADLINE, "the new version to run", || {
+        let status: serde_json::Value = serde_json::from_str(&tailwater.get("/v0/status")?.text())?;
+        let found = status["plugins"][0]["generation"].as_u64();
+        ensure!(found == Some(generation), "generation {found:?}");
+        Ok(())
+    })
+}
+
+fn wait_metric(tailwater: &Tailwater, wanted: &str) -> Result<()> {
+    wait_for(DEADLINE, wanted, || {
+        let metrics = tailwater.get("/metrics")?.text();
+        ensure!(metrics.lines().any(|line| line.starts_with(wanted)), "it is not there yet");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_plugin_swapped_under_load_for_one_in_another_language_loses_and_doubles_nothing() -> Result<()>
+{
+    let (rust, python) = (guests::plugin("mask-email")?, guests::plugin("mask-email-py")?);
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    let workload = Runner::start(&source.url(), 7, RATE)?;
+    let tailwater = tailwater(&source, "deadline_ms = 10000\nmemory_mb = 256\n")?;
+    install(&rust, &tailwater)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    install(&python, &tailwater)?;
+    wait_generation(&tailwater, 2)?;
+    fs::write(tailwater.directory().join("plugin.wasm"), b"not a component at all")?;
+    wait_metric(
+        &tailwater,
+        "tailwater_plugin_reloads_total{plugin=\"guest\",kind=\"rejected\"} 1",
+    )?;
+    ensure!(tailwater.log().contains("the running one goes on"), "the log:\n{}", tailwater.log());
+    install(&rust, &tailwater)?;
+    wait_generation(&tailwater, 3)?;
+    workload.stop()?;
+    wait_equal(&source, &tailwater.http_url(), Emails::Masked, DEADLINE)?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+/// A table of three rows, one of which is the one that hostile guests fail on.
+fn poisoned() -> Result<Database<'static>> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")?;
+    source.execute("INSERT INTO people VALUES (1, 'Ada'), (2, 'poison'), (3, 'Hiro')")?;
+    Ok(source)
+}
+
+fn serves(tailwater: &Tailwater, expected: &str) -> Result<()> {
+    wait_for(DEADLINE, "the rows in the snapshot pipe", || {
+        let answer = tailwater.get("/v0/pipes/people_snapshot.ndjson")?;
+        ensure!(answer.text() == expected, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+}
+
+fn dead_letters(tailwater: &Tailwater, expected: u64) -> Result<()> {
+    let query = "/v0/sql?format=ndjson&q=SELECT%20count()%20AS%20n%20FROM%20_tailwater_dead_letters%20FINAL";
+    let answer = tailwater.get(query)?;
+    ensure!(answer.text().trim() == format!("{{\"n\":{expected}}}"), "{}", answer.text());
+    Ok(())
+}
+
+/// The row at fault becomes a dead letter, the others go on.
+fn sets_the_poison_row_aside(deed: &str) -> Result<()> {
+    let hostile = guests::test_guest("hostile")?;
+    let source = poisoned()?;
+    let plugin = format!("deadline_ms = 200\n[plugin.config]\ndeed = \"{deed}\"\n");
+    let tailwater = tailwater(&source, &plugin)?;
+    install(&hostile, &tailwater)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    serves(&tailwater, "{\"id\":1,\"name\":\"Ada\"}\n{\"id\":3,\"name\":\"Hiro\"}\n")?;
+    dead_letters(&tailwater, 1)?;
+    ensure!(!tailwater.log().contains("poison"), "a row value is in the log");
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+#[test]
+fn an_endless_loop_costs_its_row_and_nothing_else() -> Result<()> {
+    sets_the_poison_row_aside("loop-on-poison")
+}
+
+#[test]
+fn a_panic_costs_its_row_and_nothing_else() -> Result<()> {
+    sets_the_poison_row_aside("panic-on-poison")
+}
+
+#[test]
+fn a_memory_bomb_halts_the_pipeline_when_asked_to_and_nothing_is_lost() -> Result<()> {
+    let (hostile, identity) = (guests::test_guest("hostile")?, guests::test_guest("identity")?);
+    let source = poisoned()?;
+    let tailwater = tailwater(
+        &source,
+        "on_error = \"halt\"\nmemory_mb = 16\n[plugin.config]\ndeed = \"eat-memory\"\n",
+    )?;
+    install(&hostile, &tailwater)?;
+    let status = tailwater.run_to_end(DEADLINE)?;
+    let log = tailwater.log();
+    ensure!(status.code() == Some(1), "it ended with {status}:\n{log}");
+    ensure!(log.contains("guest") && log.contains("memory"), "the log:\n{log}");
+    ensure!(!log.contains("poison"), "a row value is in the log");
+    tailwater.set_config(&config(&source, ""))?;
+    install(&identity, &tailwater)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    serves(
+        &tailwater,
+        "{\"id\":1,\"name\":\"Ada\"}\n{\"id\":2,\"name\":\"poison\"}\n{\"id\":3,\"name\":\"Hiro\"}\n",
+    )
+}

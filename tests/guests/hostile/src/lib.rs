@@ -1,0 +1,210 @@
+//! Does to the host, one by one, what a plugin must not do. It sees the columns `id` and `name`; a
+//! row named `poison` is the one that some of these fail on.
+
+use std::cell::RefCell;
+
+use serde::Deserialize;
+use tailwater_guest::bindings::transform::{self, Guest};
+use tailwater_guest::types::{
+    Batch, Edit, Fault, Form, Interest, Packed, Patch, Table, Values, Want,
+};
+use tailwater_guest::{log, metrics};
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum Deed {
+    Nothing,
+    LoopInInit,
+    RefuseInit,
+    PanicInInit,
+    LoopInSubscribe,
+    PanicInSubscribe,
+    RefuseSubscribe,
+    WantMissingColumn,
+    WantNativeText,
+    LoopInProcess,
+    LoopOnPoison,
+    PanicOnPoison,
+    FaultOnPoison,
+    RetryOnPoison,
+    RefuseBatch,
+    EatMemory,
+    OverflowStack,
+    HugeOutput,
+    TooFewValues,
+    TooManyValues,
+    ShortNulls,
+    DiscardBeyond,
+    DiscardTwice,
+    FaultBeyond,
+    EditBeyond,
+    EditColumnBeyond,
+    NotUtf8Packed,
+    NotUtf8String,
+    EndInsideCharacter,
+    EndBeyondData,
+    DataBeyondEnd,
+    WordForNumber,
+    NumberTooLarge,
+    NullForNotNull,
+    FloodLog,
+    BadCounters,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    deed: Deed,
+}
+
+thread_local! {
+    static DEED: RefCell<Deed> = const { RefCell::new(Deed::Nothing) };
+}
+
+struct Hostile;
+
+fn deed() -> Deed {
+    DEED.with_borrow(|deed| *deed)
+}
+
+impl Guest for Hostile {
+    fn init(config: String) -> Result<(), String> {
+        let config: Config = serde_json::from_str(&config).map_err(|error| error.to_string())?;
+        DEED.set(config.deed);
+        match deed() {
+            Deed::LoopInInit => forever(),
+            Deed::RefuseInit => Err("it does not like the weather".to_owned()),
+            Deed::PanicInInit => panic!("as asked for"),
+            _ => Ok(()),
+        }
+    }
+
+    fn subscribe(_: Table) -> Result<Option<Interest>, String> {
+        let want = |name: &str, form| Want { column: name.to_owned(), old: false, form };
+        let mut columns = vec![want("id", Form::Strings), want("name", Form::Strings)];
+        match deed() {
+            Deed::LoopInSubscribe => forever(),
+            Deed::PanicInSubscribe => panic!("as asked for"),
+            Deed::RefuseSubscribe => return Err("it does not like the table".to_owned()),
+            Deed::WantMissingColumn => columns.push(want("nowhere", Form::Packed)),
+            Deed::WantNativeText => columns.push(want("name", Form::Native)),
+            _ => {}
+        }
+        Ok(Some(Interest { columns, ops: true, positions: true, times: true }))
+    }
+
+    fn process(batch: Batch) -> Result<Patch, String> {
+        let rows = batch.rows;
+        let Values::Strings(names) = &batch.columns[1].values else { unreachable!() };
+        let poisoned = names.iter().zip(0..).find(|(name, _)| name.as_deref() == Some("poison"));
+        let poisoned = poisoned.map(|(_, row)| row);
+        match (deed(), poisoned) {
+            (Deed::LoopOnPoison, Some(_)) => forever(),
+            (Deed::PanicOnPoison, Some(_)) => panic!("as asked for"),
+            (Deed::FaultOnPoison, Some(row)) => Ok(fault(row, false)),
+            (Deed::RetryOnPoison, Some(row)) => Ok(fault(row, true)),
+            (deed, _) => misbehave(deed, rows),
+        }
+    }
+}
+
+fn misbehave(deed: Deed, rows: u32) -> Result<Patch, String> {
+    let packed = |ends, data| Values::Packed(Packed { nulls: None, ends, data });
+    let every = |text: &str| Values::Strings(vec![Some(text.to_owned()); rows as usize]);
+    Ok(match deed {
+        Deed::LoopInProcess => forever(),
+        Deed::RefuseBatch => return Err("it does not like the batch".to_owned()),
+        Deed::EatMemory => eat(),
+        Deed::OverflowStack => discard(vec![deeper(u64::from(rows)) as u32]),
+        Deed::HugeOutput => edit(1, Some(vec![0]), huge()),
+        Deed::TooFewValues => edit(1, None, Values::Strings(vec![None; rows as usize - 1])),
+        Deed::TooManyValues => edit(1, None, Values::Strings(vec![None; rows as usize + 1])),
+        Deed::ShortNulls => edit(1, None, no_nulls(rows)),
+        Deed::DiscardBeyond => discard(vec![rows]),
+        Deed::DiscardTwice => discard(vec![0, 0]),
+        Deed::FaultBeyond => fault(rows, false),
+        Deed::EditBeyond => edit(1, Some(vec![u32::MAX]), Values::Strings(vec![None])),
+        Deed::EditColumnBeyond => edit(2, Some(vec![0]), Values::Strings(vec![None])),
+        Deed::NotUtf8Packed => edit(1, Some(vec![0]), packed(vec![2], vec![0xC3, 0x28])),
+        Deed::NotUtf8String => edit(1, Some(vec![0]), Values::Strings(vec![Some(broken())])),
+        Deed::EndInsideCharacter => {
+            edit(1, Some(vec![0, 1]), packed(vec![1, 2], "é".as_bytes().to_vec()))
+        }
+        Deed::EndBeyondData => edit(1, Some(vec![0]), packed(vec![9], b"short".to_vec())),
+        Deed::DataBeyondEnd => edit(1, Some(vec![0]), packed(vec![2], b"longer".to_vec())),
+        Deed::WordForNumber => edit(0, None, every("many")),
+        Deed::NumberTooLarge => edit(0, None, every("9999999999")),
+        Deed::NullForNotNull => edit(0, None, Values::Strings(vec![None; rows as usize])),
+        Deed::FloodLog => flood(),
+        Deed::BadCounters => count(),
+        _ => discard(Vec::new()),
+    })
+}
+
+fn discard(discard: Vec<u32>) -> Patch {
+    Patch { discard, edits: Vec::new(), faults: Vec::new() }
+}
+
+fn edit(column: u32, rows: Option<Vec<u32>>, values: Values) -> Patch {
+    Patch { discard: Vec::new(), edits: vec![Edit { column, rows, values }], faults: Vec::new() }
+}
+
+fn fault(row: u32, retryable: bool) -> Patch {
+    let message = "the row is poison".to_owned();
+    let faults = vec![Fault { row, message, retryable }];
+    Patch { discard: Vec::new(), edits: Vec::new(), faults }
+}
+
+fn no_nulls(rows: u32) -> Values {
+    let ends = vec![0; rows as usize];
+    Values::Packed(Packed { nulls: Some(Vec::new()), ends, data: Vec::new() })
+}
+
+fn forever() -> ! {
+    let mut count = 0_u64;
+    loop {
+        count = std::hint::black_box(count.wrapping_add(1));
+    }
+}
+
+fn eat() -> Patch {
+    let mut eaten: Vec<Vec<u8>> = Vec::new();
+    loop {
+        eaten.push(std::hint::black_box(vec![1; 1 << 20]));
+    }
+}
+
+#[expect(unconditional_recursion, reason = "that is the deed")]
+fn deeper(level: u64) -> u64 {
+    let frame = std::hint::black_box([level; 64]);
+    deeper(level + 1) + frame[0]
+}
+
+fn huge() -> Values {
+    let data = vec![b'x'; 24 << 20];
+    Values::Packed(Packed { nulls: None, ends: vec![24 << 20], data })
+}
+
+#[expect(unsafe_code, reason = "that is the deed")]
+fn broken() -> String {
+    // SAFETY: nothing reads it before the host does.
+    unsafe { String::from_utf8_unchecked(vec![0xC3, 0x28]) }
+}
+
+fn flood() -> Patch {
+    for line in 0..10_000 {
+        log::write(log::Level::Warn, &format!("line {line} {}", "x".repeat(10_000)));
+    }
+    discard(Vec::new())
+}
+
+fn count() -> Patch {
+    for number in 0..100 {
+        metrics::add(&format!("counter_{number}"), 1);
+    }
+    metrics::add("Not A Name", 1);
+    metrics::add("", 1);
+    discard(Vec::new())
+}
+
+#[cfg(target_family = "wasm")]
+transform::export!(Hostile with_types_in transform);
