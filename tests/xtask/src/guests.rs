@@ -9,8 +9,3 @@ use tailwater_test_support::guests;
 pub(crate) fn build_guests() -> Result<Vec<PathBuf>> {
     guests::plugins()
 }
-
-/// Builds another version of a plugin, by one of its cargo features; the file.
-pub(crate) fn build_variant(name: &str, feature: &str) -> Result<PathBuf> {
-    guests::plugin_with_feature(name, feature)
-}

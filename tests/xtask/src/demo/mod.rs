@@ -13,8 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use self::show::Show;
-use self::stack::{READY_DEADLINE, SWAPPED, Stack};
-use crate::guests::build_variant;
+use self::stack::{Plugins, READY_DEADLINE, Stack};
 use crate::interrupt::Interrupt;
 use crate::steps::{self, Profile, step};
 
@@ -58,18 +57,17 @@ fn play(options: &Options, interrupt: &Interrupt) -> Result<()> {
     interrupt.check()?;
     let profile = if options.release { Profile::Release } else { Profile::Dev };
     let binary = steps::binary(profile)?;
-    steps::guests()?;
-    let second = build_variant(SWAPPED, "dots").context("build the plugin's second version")?;
+    let plugins = step("building the plugins", Plugins::build)?;
     interrupt.check()?;
     let stack = Stack::start(options)?;
     interrupt.check()?;
-    let tailwater = stack.tailwater(binary)?;
+    let tailwater = stack.tailwater(binary, &plugins)?;
     let mut process = tailwater.start()?;
     step("starting Tailwater and copying the table", || {
         process.wait_ready_unless(READY_DEADLINE, || interrupt.is_set())?;
         interrupt.check()
     })?;
     let show = Show::begin(options, interrupt, &stack, &tailwater, process)?;
-    let played = show.play(&second);
+    let played = show.play(&plugins.second);
     played.with_context(|| format!("tailwater's log ends with:\n{}", tailwater.log_tail()))
 }

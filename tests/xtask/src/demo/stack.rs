@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater, cache,
+    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater, cache, guests,
 };
 
 use super::Options;
-use crate::steps::{self, step};
+use crate::steps::step;
 
 /// The plugin that is replaced while events flow.
 pub(super) const SWAPPED: &str = "mask-email";
@@ -19,6 +19,24 @@ const DEDUP: &str = "drop-duplicates";
 const DATABASE: &str = "shop";
 const SEED: u64 = 2026;
 pub(super) const READY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The plugins, built.
+pub(super) struct Plugins {
+    first: PathBuf,
+    dedup: PathBuf,
+    /// The other version of the first.
+    pub(super) second: PathBuf,
+}
+
+impl Plugins {
+    pub(super) fn build() -> Result<Self> {
+        Ok(Self {
+            first: guests::plugin(SWAPPED)?,
+            dedup: guests::plugin(DEDUP)?,
+            second: guests::plugin_with_feature(SWAPPED, "dots")?,
+        })
+    }
+}
 
 /// The services that the demo starts, and the workload on them. Dropped in this order.
 pub(super) struct Stack {
@@ -47,15 +65,14 @@ impl Stack {
     }
 
     /// A configured Tailwater with plugins of its own, so that nothing built is overwritten.
-    pub(super) fn tailwater(&self, binary: PathBuf) -> Result<Tailwater> {
+    pub(super) fn tailwater(&self, binary: PathBuf, plugins: &Plugins) -> Result<Tailwater> {
         let tailwater = Tailwater::of_binary(binary, ["run", "--config", "tailwater.toml"])?;
         let cache = cache::directory()?.display().to_string();
         let tailwater = tailwater.variable("TAILWATER_CACHE", &cache);
         tailwater.set_config(&self.config())?;
         fs::create_dir(tailwater.directory().join("plugins"))?;
-        for plugin in [SWAPPED, DEDUP] {
-            let built = steps::plugins_directory().join(plugin).with_extension("wasm");
-            fs::copy(&built, plugin_file(&tailwater, plugin))
+        for (name, built) in [(SWAPPED, &plugins.first), (DEDUP, &plugins.dedup)] {
+            fs::copy(built, plugin_file(&tailwater, name))
                 .with_context(|| format!("copy {}", built.display()))?;
         }
         Ok(tailwater)
