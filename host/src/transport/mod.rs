@@ -7,20 +7,20 @@
 mod checkpoint;
 mod client;
 mod compacted;
-// mod consumer;
+mod consumer;
 mod error;
 mod offsets;
 mod options;
-// mod producer;
+mod producer;
 mod reach;
 mod topics;
 
 pub use checkpoint::Checkpoint;
-// pub use consumer::{Consumed, Consumer};
+pub use consumer::Consumer;
 pub use error::Error;
 pub use offsets::Offsets;
 pub use options::{Compression, Delivery, Options, Setting, Start};
-// pub use producer::Producer;
+pub use producer::Producer;
 pub use reach::reach;
 
 /// Everything up to the point of the source is committed in Kafka. Only this stage builds one.

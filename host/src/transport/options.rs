@@ -149,6 +149,12 @@ impl Options {
         self.prefix.as_deref().unwrap_or(database)
     }
 
+    /// The consumer group.
+    #[must_use]
+    pub fn group(&self, database: &str) -> String {
+        self.group.clone().unwrap_or_else(|| format!("tailwater-{}", self.prefix(database)))
+    }
+
     /// What every client is set up with; the user's own settings come last and win.
     pub(super) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -3,6 +3,9 @@
 use serde::Deserialize;
 use tailwater_guest::{Interest, Row, Table, Transform, Verdict, export_transform};
 
+/// What stands for the hidden characters.
+const MASK: &str = if cfg!(feature = "dots") { "..." } else { "***" };
+
 /// Which columns hold addresses; what a table does not have is passed over.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -48,7 +51,7 @@ impl Transform for MaskEmail {
 fn mask(address: &str, masked: &mut String) {
     let (local, domain) = address.rfind('@').map_or((address, ""), |at| address.split_at(at));
     masked.extend(local.chars().next());
-    masked.push_str("***");
+    masked.push_str(MASK);
     masked.push_str(domain);
 }
 

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
 use crate::progress::Progress;
+use crate::wait_for;
 
 /// How often a running fetch is asked how far it is.
 const LOOK: Duration = Duration::from_millis(200);
@@ -31,11 +32,10 @@ pub(crate) fn run_with_progress(
         .spawn()
         .with_context(|| format!("run {}", command.get_program().display()))?;
     let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
+        match wait_for(LOOK, "the command to end", || child.try_wait()?.context("it runs")) {
+            Ok(status) => break status,
+            Err(_) => progress.percent(percent().min(99)),
         }
-        progress.percent(percent().min(99));
-        std::thread::sleep(LOOK);
     };
     ensure!(status.success(), "{command:?} ended with {status}:\n{}", tail(output)?);
     progress.finish();

@@ -28,7 +28,7 @@ const RUST_INPUTS: [&str; 5] =
 /// # Errors
 /// One does not build.
 pub fn plugins() -> Result<Vec<PathBuf>> {
-    sources(&workspace_root().join("plugins"))?.iter().map(|source| build(source)).collect()
+    sources(&workspace_root().join("plugins"))?.iter().map(|source| build(source, None)).collect()
 }
 
 /// Builds `plugins/<name>`.
@@ -36,7 +36,15 @@ pub fn plugins() -> Result<Vec<PathBuf>> {
 /// # Errors
 /// It does not build.
 pub fn plugin(name: &str) -> Result<PathBuf> {
-    build(&workspace_root().join("plugins").join(name))
+    build(&workspace_root().join("plugins").join(name), None)
+}
+
+/// Builds `plugins/<name>`, a Rust plugin, with one of its cargo features: another version of it.
+///
+/// # Errors
+/// It does not build.
+pub fn plugin_with_feature(name: &str, feature: &str) -> Result<PathBuf> {
+    build(&workspace_root().join("plugins").join(name), Some(feature))
 }
 
 /// Builds `tests/guests/<name>`, a program that is for tests only.
@@ -44,7 +52,7 @@ pub fn plugin(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// It does not build.
 pub fn test_guest(name: &str) -> Result<PathBuf> {
-    build(&workspace_root().join("tests/guests").join(name))
+    build(&workspace_root().join("tests/guests").join(name), None)
 }
 
 fn sources(plugins: &Path) -> Result<Vec<PathBuf>> {
@@ -64,20 +72,26 @@ fn is_python(source: &Path) -> bool {
 }
 
 /// Builds one, unless what is there was built from the same sources.
-fn build(source: &Path) -> Result<PathBuf> {
-    let name = source.file_name().context("a plugin's directory has a name")?;
+fn build(source: &Path, feature: Option<&str>) -> Result<PathBuf> {
+    let package = source.file_name().context("a plugin's directory has a name")?;
+    let mut name = package.to_owned();
+    if let Some(feature) = feature {
+        name.push("-");
+        name.push(feature);
+    }
     let output = target_directory().join("plugins");
     fs::create_dir_all(&output)?;
     let target = output.join(name).with_extension("wasm");
     let proof = target.with_extension("sources");
-    let lock = File::create(target.with_extension("lock"))?;
+    // One for all features, because cargo has one place for them all.
+    let lock = File::create(output.join(package).with_extension("lock"))?;
     lock.lock().with_context(|| format!("lock {}", target.display()))?;
     let digest = source_digest(source)?;
     if target.exists() && fs::read_to_string(&proof).is_ok_and(|known| known == digest) {
         return Ok(target);
     }
     let component =
-        if is_rust(source) { build_rust(source) } else { build_python(source, &target) };
+        if is_rust(source) { build_rust(source, feature) } else { build_python(source, &target) };
     let component = component.with_context(|| format!("build {}", source.display()))?;
     write_if_changed(&target, &component)?;
     fs::write(proof, digest)?;
@@ -114,12 +128,13 @@ fn target_directory() -> PathBuf {
         .map_or_else(|| workspace_root().join("target"), PathBuf::from)
 }
 
-fn build_rust(source: &Path) -> Result<Vec<u8>> {
+fn build_rust(source: &Path, feature: Option<&str>) -> Result<Vec<u8>> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = Command::new(program);
     cargo.args(["build", "--locked", "--lib", "--profile", PROFILE, "--target", WASM_TARGET]);
     cargo.arg("--manifest-path").arg(source.join("Cargo.toml"));
     cargo.arg("--target-dir").arg(target_directory());
+    cargo.args(feature.into_iter().flat_map(|feature| ["--features", feature]));
     cargo.args(["--message-format", "json-render-diagnostics"]);
     let output = cargo.output().context("run cargo")?;
     ensure!(

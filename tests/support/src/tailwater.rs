@@ -42,12 +42,20 @@ impl Tailwater {
 
     /// `tailwater` with these arguments; `{listen}` as in [`with_config`](Self::with_config).
     pub fn with_arguments<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        Self::of_binary(binary()?, arguments)
+    }
+
+    /// [`with_arguments`](Self::with_arguments) for a binary that is built already.
+    pub fn of_binary<'a>(
+        binary: PathBuf,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self> {
         let port = free_port()?;
         let listen = address(port);
         let arguments =
             arguments.into_iter().map(|text| text.replace("{listen}", &listen).into()).collect();
         let scratch = Scratch::new("run")?;
-        Ok(Self { binary: binary()?, arguments, variables: Vec::new(), port, scratch })
+        Ok(Self { binary, arguments, variables: Vec::new(), port, scratch })
     }
 
     /// Replaces the configuration file, for the next start.
@@ -94,6 +102,12 @@ impl Tailwater {
             .map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
     }
 
+    /// The last lines of [`log`](Self::log).
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        child::log_tail(&self.log_file())
+    }
+
     /// Starts a process and does not wait for anything.
     pub fn start(&self) -> Result<TailwaterProcess<'_>> {
         let mut command = child::command(&self.binary, "KILL", None);
@@ -132,9 +146,21 @@ impl TailwaterProcess<'_> {
 
     /// Waits until `/readyz` answers 200; an early end of the process is an error at once.
     pub fn wait_ready(&mut self, deadline: Duration) -> Result<()> {
+        self.wait_ready_unless(deadline, || false)
+    }
+
+    /// [`wait_ready`](Self::wait_ready) that returns at once when `interrupted`.
+    pub fn wait_ready_unless(
+        &mut self,
+        deadline: Duration,
+        interrupted: impl Fn() -> bool,
+    ) -> Result<()> {
         let tailwater = self.tailwater;
         let log = tailwater.log_file();
         self.guarded.wait_serving(deadline, "tailwater to be ready", &log, || {
+            if interrupted() {
+                return Ok(());
+            }
             let answer = tailwater.get("/readyz")?;
             ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
             Ok(())
@@ -149,7 +175,7 @@ impl TailwaterProcess<'_> {
     /// SIGTERM, and waits for the end; what does not end within `deadline` is killed, and an error.
     pub fn terminate(mut self, deadline: Duration) -> Result<ExitStatus> {
         let ended = self.guarded.stop(Signal::TERM, deadline);
-        ended.with_context(|| format!("its log ends with:\n{}", self.log_tail()))
+        ended.with_context(|| format!("its log ends with:\n{}", self.tailwater.log_tail()))
     }
 
     /// Sends a signal and returns at once.
@@ -160,11 +186,7 @@ impl TailwaterProcess<'_> {
     /// Waits for it to end by itself.
     pub fn wait_exit(mut self, deadline: Duration) -> Result<ExitStatus> {
         let ended = self.guarded.wait(deadline, "tailwater to end");
-        ended.with_context(|| format!("its log ends with:\n{}", self.log_tail()))
-    }
-
-    fn log_tail(&self) -> String {
-        child::log_tail(&self.tailwater.log_file())
+        ended.with_context(|| format!("its log ends with:\n{}", self.tailwater.log_tail()))
     }
 }
 
@@ -194,7 +216,7 @@ fn build() -> Result<PathBuf> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "tailwater", "--bin", "tailwater"]);
+    command.args(["build", "--quiet", "--workspace", "--bin", "tailwater"]);
     run(command.current_dir(workspace_root()))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     Ok(target.unwrap_or_else(|| workspace_root().join("target")).join("debug/tailwater"))

@@ -1,34 +1,43 @@
 //! A killed process leaves no server behind.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _, stdout};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, anyhow};
 use tailwater_test_support::{Kafka, Postgres, PostgresOptions, PostgresVersion, wait_until};
 
 const MARK: &str = "servers:";
+/// Set in the process that is to be killed.
+const VICTIM: &str = "TAILWATER_TEST_VICTIM";
 
-/// The process to be killed: not a test by itself.
-#[test]
-#[ignore = "run by the test below, and killed"]
-fn starts_servers_and_waits() {
+/// What the process to be killed does instead of the test.
+fn start_servers_and_wait() -> Result<()> {
     let options = PostgresOptions::default();
-    let postgres = std::thread::spawn(|| Postgres::start(PostgresVersion::V18, options));
+    let starter = std::thread::spawn(|| Postgres::start(PostgresVersion::V18, options));
     // The thread that asked for the server is gone by now, and the server must not be.
-    let postgres = postgres.join().unwrap().unwrap();
-    let kafka = Kafka::start().unwrap();
-    postgres.execute("postgres", "SELECT 1").unwrap();
-    let directory = postgres.socket_directory().parent().unwrap().display().to_string();
-    let (postgres_id, kafka_id) = (postgres.process_id().unwrap(), kafka.process_id().unwrap());
-    println!("\n{MARK} {postgres_id} {kafka_id} {directory}");
-    std::thread::park();
+    let postgres = starter.join().map_err(|_| anyhow!("starting PostgreSQL panicked"))??;
+    let kafka = Kafka::start()?;
+    postgres.execute("postgres", "SELECT 1")?;
+    let directory = postgres.socket_directory();
+    let directory = directory.parent().context("find the server's directory")?.display();
+    let ids = postgres.process_id().zip(kafka.process_id());
+    let (postgres_id, kafka_id) = ids.context("find the servers' processes")?;
+    writeln!(stdout(), "\n{MARK} {postgres_id} {kafka_id} {directory}")?;
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]
 fn a_killed_process_leaves_no_server_behind() {
+    if std::env::var_os(VICTIM).is_some() {
+        return start_servers_and_wait().unwrap();
+    }
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "starts_servers_and_waits", "--ignored", "--nocapture"])
+        .args(["--exact", "a_killed_process_leaves_no_server_behind", "--nocapture"])
+        .env(VICTIM, "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

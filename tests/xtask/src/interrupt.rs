@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use tailwater_test_support::wait_until;
+
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Set by the first SIGINT or SIGTERM; the second one ends the process at once, and with it, by
 /// their parent-death signals, all that it started.
@@ -24,5 +28,21 @@ impl Interrupt {
 
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// An error once it is set: for long ways that `?` is to end.
+    pub(crate) fn check(&self) -> Result<()> {
+        ensure!(!self.is_set(), "interrupted");
+        Ok(())
+    }
+
+    /// Returns when it is set, and after `longest` at the latest; whether it is set.
+    pub(crate) fn wait(&self, longest: Duration) -> bool {
+        wait_until(longest, "Ctrl-C", || self.is_set()).is_ok()
+    }
+
+    /// Returns when it is set.
+    pub(crate) fn wait_set(&self) {
+        while !self.wait(FOREVER) {}
     }
 }

@@ -8,6 +8,8 @@ mod services;
 mod steps;
 mod test;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -33,12 +35,13 @@ enum Task {
     Demo(demo::Options),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> Result<ExitCode> {
+    let done = match Arguments::parse().command {
         Task::Setup => steps::setup(),
         Task::Test(options) => test::run(&options),
         Task::Guests => steps::setup().and_then(|()| steps::guests()),
         Task::Services => services::run(),
-        Task::Demo(options) => demo::run(&options),
-    }
+        Task::Demo(options) => return demo::run(&options),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

@@ -1,20 +1,17 @@
 //! `cargo xtask services`: the real services for exploring by hand.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use tailwater_test_support::{
-    Kafka, Postgres, PostgresOptions, PostgresVersion, SASL_PASSWORD, SASL_USER, wait_until,
+    Kafka, Postgres, PostgresOptions, PostgresVersion, SASL_PASSWORD, SASL_USER,
 };
 
 use crate::interrupt::Interrupt;
 use crate::steps;
 
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-
 pub(crate) fn run() -> Result<()> {
-    steps::setup()?;
     let interrupt = Interrupt::install()?;
+    steps::setup()?;
+    interrupt.check()?;
     let start = |version| Postgres::start(version, PostgresOptions::default());
     let postgres = [start(PostgresVersion::V15)?, start(PostgresVersion::V18)?];
     let kafka = Kafka::start()?;
@@ -34,5 +31,6 @@ pub(crate) fn run() -> Result<()> {
     println!("    authority       {}", kafka.ca_file().display());
     println!("    log             {}", kafka.log_file().display());
     println!("Ctrl-C stops them.");
-    wait_until(FOREVER, "Ctrl-C", || interrupt.is_set())
+    interrupt.wait_set();
+    Ok(())
 }

@@ -32,11 +32,30 @@ pub(crate) fn guests() -> Result<()> {
     })
 }
 
-/// Builds the `tailwater` binary; where it is.
-pub(crate) fn binary() -> Result<PathBuf> {
-    step("building tailwater", || {
-        run(cargo().args(["build", "--package", "tailwater", "--bin", "tailwater"]))?;
-        Ok(target_directory().join("debug/tailwater"))
+/// How the `tailwater` binary is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Dependencies are optimised a little; the tests run the same binary.
+    Dev,
+    /// As for production.
+    Release,
+}
+
+/// Builds the `tailwater` binary; where it is. `--workspace`, because the features of dependencies
+/// are unified over what is selected: selected alone, it would compile most of them again.
+pub(crate) fn binary(profile: Profile) -> Result<PathBuf> {
+    let (title, directory) = match profile {
+        Profile::Dev => ("building tailwater (the tests' build; --release is faster)", "debug"),
+        Profile::Release => ("building tailwater, optimised", "release"),
+    };
+    step(title, || {
+        let mut build = cargo();
+        build.args(["build", "--workspace", "--bin", "tailwater"]);
+        if profile == Profile::Release {
+            build.arg("--release");
+        }
+        run(&mut build)?;
+        Ok(target_directory().join(directory).join("tailwater"))
     })
 }
 

@@ -1,31 +1,50 @@
 //! `cargo xtask test`.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 
-use crate::steps;
+use crate::steps::{self, Profile};
 
 /// What to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Arguments of `cargo test` instead of `--workspace`, for example `-p tailwater decode`.
+    /// Arguments of `cargo test` instead of everything, for example `-p tailwater decode`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<String>,
+    arguments: Vec<OsString>,
 }
 
-/// Sets up, builds the binary and the plugins, and runs the tests against the real services.
+/// What takes seconds comes before what starts servers, and a step that fails ends the run, so that
+/// a mistake shows early. The selections are all `--workspace`: see [`steps::binary`].
+const STEPS: [(&str, &[&str]); 5] = [
+    ("building the tests", &["--workspace", "--no-run"]),
+    ("unit tests", &["--workspace", "--lib", "--bins"]),
+    ("tidiness", &["--workspace", "--test", "tidy"]),
+    ("documentation examples", &["--workspace", "--doc"]),
+    ("tests with real services", &["--workspace", "--no-fail-fast", "--test", "*"]),
+];
+
+/// Sets up, builds the binary and the plugins, and runs the tests.
 pub(crate) fn run(options: &Options) -> Result<()> {
     steps::setup()?;
-    let binary = steps::binary()?;
+    let binary = steps::binary(Profile::Dev)?;
     steps::guests()?;
     let environment = steps::test_environment(binary)?;
-    let outcome = steps::step("running the tests", || {
-        let mut command = steps::cargo();
-        command.arg("test").envs(environment);
-        if options.arguments.is_empty() {
-            command.args(["--workspace", "--no-fail-fast"]);
-        }
-        steps::run(command.args(&options.arguments))
-    });
+    let test = |title: &str, arguments: &[OsString]| {
+        let mut cargo = steps::cargo();
+        cargo
+            .arg("test")
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
+        steps::step(title, || steps::run(&mut cargo))
+    };
+    let outcome = if options.arguments.is_empty() {
+        STEPS.into_iter().try_for_each(|(title, arguments)| {
+            test(title, &arguments.iter().map(OsString::from).collect::<Vec<_>>())
+        })
+    } else {
+        test("running the tests", &options.arguments)
+    };
     // The servers that tests shared went with their processes; their directories go now.
     tailwater_test_support::sweep_scratch();
     outcome

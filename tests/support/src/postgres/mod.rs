@@ -1,7 +1,7 @@
 //! PostgreSQL servers.
 //!
-//! A server listens on a unix socket (trusted) and on TCP (SCRAM; TLS offered by version 15); the data directory
-//! belongs to an unprivileged user when we are root, because the server refuses root.
+//! A server listens on a unix socket (trusted) and on TCP (SCRAM; TLS offered by version 15); the
+//! data directory belongs to an unprivileged user when we are root, because the server refuses root.
 
 mod database;
 mod files;
@@ -138,7 +138,8 @@ impl Postgres {
         self.scratch.join("socket")
     }
 
-    /// The certificates that version 15 uses; `sslmode=verify-full` holds with their `ca` as `sslrootcert`.
+    /// The certificates that version 15 uses; `sslmode=verify-full` holds with their `ca` as
+    /// `sslrootcert`.
     #[must_use]
     pub fn certificates(&self) -> &Certificates {
         &self.certificates
@@ -167,6 +168,12 @@ impl Postgres {
         let name = unique_name("db");
         self.execute("postgres", &format!("CREATE DATABASE {name}"))?;
         Ok(Database::new(self, name))
+    }
+
+    /// A database that is there already.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Database<'_> {
+        Database::new(self, name.to_owned())
     }
 
     /// Runs SQL statements, each in its own transaction unless they say otherwise.

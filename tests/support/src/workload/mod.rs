@@ -33,6 +33,7 @@ const LAST: [&str; 10] = [
 ];
 const STREETS: [&str; 6] =
     ["Harbour Road", "Mill Lane", "Rue de l'Église", "Canal Street", "Bergstraße", "Quay 7"];
+const DOMAINS: [&str; 4] = ["example.com", "example.org", "shop.example.net", "exemplo.example"];
 const LANGUAGES: [&str; 6] = ["en", "de", "fr", "pt", "ja", "pt-BR"];
 
 /// Makes the shop's statements, the same ones for the same seed.
@@ -107,8 +108,8 @@ impl Shop {
             _ => format!("'+351 9{:08}'", self.random.random_range(0..100_000_000)),
         };
         let name = quote(&format!("{first} {last}"));
-        let language = self.pick(&LANGUAGES);
-        format!("({id}, {name}, '{}', {address}, {phone}, '{language}')", email(id))
+        let (email, language) = (self.email(id), self.pick(&LANGUAGES));
+        format!("({id}, {name}, '{email}', {address}, {phone}, '{language}')")
     }
 
     fn update(&mut self) -> String {
@@ -120,7 +121,10 @@ impl Shop {
             2 => "deleted = NOT deleted".to_owned(),
             3 => format!("lang = '{}'", self.pick(&LANGUAGES)),
             4 => "phone_number = NULL".to_owned(),
-            _ => format!("email = '{}'", email(self.random.random_range(1..1_000_000))),
+            _ => {
+                let number = self.random.random_range(1..1_000_000);
+                format!("email = '{}'", self.email(number))
+            }
         };
         format!("UPDATE users SET updated_at = clock_timestamp(), {change} WHERE id = {id}")
     }
@@ -143,6 +147,10 @@ impl Shop {
         id
     }
 
+    fn email(&mut self, number: i64) -> String {
+        format!("{}.{number}@{}", self.pick(&FIRST).to_lowercase(), self.pick(&DOMAINS))
+    }
+
     fn any_live(&mut self) -> usize {
         self.random.random_range(0..self.live.len())
     }
@@ -150,10 +158,6 @@ impl Shop {
     fn pick(&mut self, from: &[&'static str]) -> &'static str {
         from[self.random.random_range(0..from.len())]
     }
-}
-
-fn email(number: i64) -> String {
-    format!("user{number}@example.com")
 }
 
 fn quote(text: &str) -> String {

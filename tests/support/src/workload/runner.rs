@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio_postgres::{Client, NoTls};
 
 use super::{Action, SCHEMA, Shop};
+use crate::{wait_until, wait_until_async};
 
 /// Users there are before the workload begins.
 const FIRST_USERS: usize = 1_000;
@@ -18,6 +19,9 @@ const FIRST_USERS: usize = 1_000;
 const LARGEST_TRANSACTION: usize = 20;
 /// A rate is kept by pausing when ahead of it by this much.
 const PACE: Duration = Duration::from_millis(2);
+/// A transaction of the workload has ended by then.
+const PAUSE_DEADLINE: Duration = Duration::from_secs(30);
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How many rows were changed in committed transactions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +45,8 @@ impl Counts {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
+    pause: AtomicBool,
+    paused: AtomicBool,
     rate: AtomicU64,
     inserts: AtomicU64,
     updates: AtomicU64,
@@ -95,6 +101,26 @@ impl Runner {
         self.shared.rate.store(rate, Ordering::Relaxed);
     }
 
+    /// Pauses after the running transaction, and returns once nothing changes any more; an error if
+    /// the workload had ended with one before.
+    pub fn pause(&self) -> Result<Counts> {
+        self.shared.pause.store(true, Ordering::SeqCst);
+        let ended = || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        wait_until(PAUSE_DEADLINE, "the workload to pause", || {
+            self.shared.paused.load(Ordering::SeqCst) || ended()
+        })?;
+        ensure!(!ended(), "the workload has ended: stop it to learn why");
+        Ok(self.counts())
+    }
+
+    /// Goes on after a [`pause`](Self::pause).
+    pub fn resume(&self) -> Result<()> {
+        self.shared.pause.store(false, Ordering::SeqCst);
+        wait_until(PAUSE_DEADLINE, "the workload to go on", || {
+            !self.shared.paused.load(Ordering::SeqCst)
+        })
+    }
+
     /// Ends the workload after the running transaction; an error if it had ended with one before.
     pub fn stop(mut self) -> Result<Counts> {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -131,11 +157,25 @@ async fn run(client: &Client, mut shop: Shop, mut sizes: StdRng, shared: &Shared
             shared.count(action);
         }
         pace.keep(size, shared.rate.load(Ordering::Relaxed)).await;
+        if shared.pause.load(Ordering::SeqCst) {
+            shared.wait_resumed().await?;
+            pace = Pace::new();
+        }
     }
     Ok(())
 }
 
 impl Shared {
+    async fn wait_resumed(&self) -> Result<()> {
+        self.paused.store(true, Ordering::SeqCst);
+        let resumed = wait_until_async(FOREVER, "the workload to be resumed", async || {
+            !self.pause.load(Ordering::SeqCst) || self.stop.load(Ordering::SeqCst)
+        });
+        resumed.await?;
+        self.paused.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
     fn count(&self, action: Action) {
         let counter = match action {
             Action::Insert => &self.inserts,
