@@ -74,6 +74,7 @@ impl Chain {
         if let Some(taken) = taken {
             return Err(Error::NameTaken(taken.name.clone()));
         }
+        options.iter().try_for_each(Options::check)?;
         let mut chain =
             Chain { members: Vec::new(), versions: Versions::default(), _watches: Vec::new() };
         for options in options.into_iter().filter(|options| options.stage == stage) {

@@ -72,6 +72,25 @@ pub enum Error {
         /// What it said, or how it trapped.
         reason: String,
     },
+    /// A pattern in `tables` that means nothing.
+    #[error(
+        "plugin {plugin}: `{pattern}` in `tables` is no table; write `users`, `public.users` or \
+         `public.*`, without quotes"
+    )]
+    Pattern {
+        /// Name in the configuration.
+        plugin: String,
+        /// As it was written.
+        pattern: String,
+    },
+    /// A limit that would let nothing through.
+    #[error("plugin {plugin}: `{setting}` must be at least 1")]
+    Zero {
+        /// Name in the configuration.
+        plugin: String,
+        /// Which.
+        setting: &'static str,
+    },
     /// Two plugins have one name.
     #[error("two plugins are named {0}; give each its own `name`")]
     NameTaken(String),

@@ -6,6 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use crate::plugin::error::Error;
+use crate::table::TableName;
+
 /// One plugin.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,7 +20,7 @@ pub struct Options {
     /// The leg it runs on. Default `capture`.
     #[serde(default)]
     pub stage: Stage,
-    /// The tables it is offered: `public.users`, `public.*`. Default: all.
+    /// The tables it is offered: `public.users`, `public.*`, or `users` in any schema. Default: all.
     #[serde(default)]
     pub tables: Vec<String>,
     /// What becomes of a row it fails on. Default `dead-letter`.
@@ -38,10 +41,10 @@ pub struct Options {
     /// How often a row is shown again after a fault the plugin calls retryable. Default 3.
     #[serde(default = "default_retries")]
     pub retries: u32,
-    /// Dedup only: keys remembered at most, the oldest are forgotten first. Default 100000.
+    /// Dedup only: rows remembered at most, the oldest are forgotten first. Default 100000.
     #[serde(default = "default_window_keys")]
     pub window_keys: usize,
-    /// Dedup only: a key is forgotten when a commit is this many seconds younger. Default 3600.
+    /// Dedup only: a row is forgotten when a commit is this many seconds younger. Default 3600.
     #[serde(default = "default_window_seconds")]
     pub window_seconds: u32,
     /// Handed to the plugin's `init` as JSON. Default: empty.
@@ -103,12 +106,38 @@ impl Options {
     /// Whether the plugin is offered a table.
     #[must_use]
     pub fn covers(&self, schema: &str, table: &str) -> bool {
-        let matches = |pattern: &String| match pattern.split_once('.') {
-            Some((of_schema, "*")) => of_schema == schema,
-            Some((of_schema, name)) => of_schema == schema && name == table,
-            None => pattern == table,
-        };
-        self.tables.is_empty() || self.tables.iter().any(matches)
+        let covers = |pattern: &String| matches(pattern, schema, table);
+        self.tables.is_empty() || self.tables.iter().any(covers)
+    }
+
+    /// Checks what the file's syntax cannot.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`], [`Error::Zero`].
+    pub fn check(&self) -> Result<(), Error> {
+        let plugin = || self.name.clone();
+        if let Some(pattern) = self.tables.iter().find(|pattern| !is_pattern(pattern)) {
+            return Err(Error::Pattern { plugin: plugin(), pattern: pattern.clone() });
+        }
+        let sizes = [
+            ("memory_mb", u64::from(self.memory_mb)),
+            ("deadline_ms", self.deadline_ms),
+            ("output_mb", u64::from(self.output_mb)),
+            ("batch_rows", u64::from(self.batch_rows)),
+        ];
+        match sizes.into_iter().find(|(_, size)| *size == 0) {
+            Some((setting, _)) => Err(Error::Zero { plugin: plugin(), setting }),
+            None => Ok(()),
+        }
+    }
+
+    /// Patterns of [`tables`](Self::tables) that fit none of these tables: most likely a typing
+    /// error.
+    #[must_use]
+    pub fn idle_patterns(&self, tables: &[TableName]) -> Vec<&str> {
+        let fits =
+            |pattern: &str| tables.iter().any(|table| matches(pattern, &table.schema, &table.name));
+        self.tables.iter().map(String::as_str).filter(|pattern| !fits(pattern)).collect()
     }
 
     /// The `config` table as JSON; a date becomes text.
@@ -119,6 +148,23 @@ impl Options {
 
     pub(crate) fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms.max(1))
+    }
+}
+
+fn matches(pattern: &str, schema: &str, table: &str) -> bool {
+    match pattern.split_once('.') {
+        Some((of_schema, "*")) => of_schema == schema,
+        Some((of_schema, name)) => of_schema == schema && name == table,
+        None => pattern == table,
+    }
+}
+
+/// A table, a schema's table, or all of a schema; a star stands for nothing else.
+fn is_pattern(pattern: &str) -> bool {
+    let name = |name: &str| !name.is_empty() && !name.contains(['*', '"']);
+    match pattern.split_once('.') {
+        Some((schema, table)) => name(schema) && (table == "*" || name(table)),
+        None => name(pattern),
     }
 }
 
@@ -155,6 +201,28 @@ mod tests {
         assert!(options.covers("public", "users"));
         assert!(!options.covers("public", "orders"));
         assert!(options.covers("billing", "orders"));
+    }
+
+    #[test]
+    fn what_is_no_table_pattern_is_refused() {
+        for pattern in ["", "*", "public.", ".users", "public.user*", "p*.users", "\"Users\""] {
+            let error = options(&format!("tables = ['{pattern}']")).check().unwrap_err();
+            assert!(matches!(error, Error::Pattern { .. }), "{pattern}");
+        }
+        options("tables = ['users', 'public.users', 'public.*', 'Odd Name.x y']").check().unwrap();
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_refused() {
+        let error = options("deadline_ms = 0").check().unwrap_err();
+        assert!(error.to_string().contains("deadline_ms"));
+    }
+
+    #[test]
+    fn patterns_that_fit_no_table_are_found() {
+        let table = TableName { schema: "public".into(), name: "users".into() };
+        let options = options("tables = ['public.*', 'users', 'public.user']");
+        assert_eq!(options.idle_patterns(&[table]), ["public.user"]);
     }
 
     #[test]

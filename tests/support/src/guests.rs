@@ -11,7 +11,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
-use wit_component::ComponentEncoder;
+use wit_component::{ComponentEncoder, StringEncoding};
+use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
 use crate::{setup, workspace_root};
 
@@ -53,6 +54,20 @@ pub fn plugin_with_feature(name: &str, feature: &str) -> Result<PathBuf> {
 /// It does not build.
 pub fn test_guest(name: &str) -> Result<PathBuf> {
     build(&workspace_root().join("tests/guests").join(name), None)
+}
+
+/// A component of a world of any WIT package, whose functions all trap: for what is no plugin.
+///
+/// # Errors
+/// The text is not WIT, or has no such world.
+pub fn component_of(wit: &str, world: &str) -> Result<Vec<u8>> {
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("test.wit", wit)?;
+    let world = resolve.select_world(&[package], Some(world))?;
+    let mut module =
+        wit_component::dummy_module(&resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync));
+    wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    ComponentEncoder::default().validate(true).module(&module)?.encode()
 }
 
 fn sources(plugins: &Path) -> Result<Vec<PathBuf>> {
