@@ -89,6 +89,15 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Empties it for the next batch, keeping its memory up to a bound.
+    pub fn clear(&mut self, kept_bytes: usize) {
+        self.bytes.clear();
+        self.bytes.shrink_to(kept_bytes);
+        self.records.clear();
+        self.targets.clear();
+        self.dead_letters.clear();
+    }
+
     /// The bytes of a span.
     #[must_use]
     pub fn span(&self, span: Span) -> &[u8] {

@@ -1,0 +1,357 @@
+//! The reading side: a member of a consumer group that commits only what is stored.
+//!
+//! # Why nothing is lost by a rebalance
+//!
+//! A batch remembers under which assignment each of its partitions was read. When a partition is
+//! taken away, what is still on its way to the store is not committed any more, and the next owner
+//! reads it again; ClickHouse knows rows by their version, so they are the same rows.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rustc_hash::FxHashMap;
+
+use super::client::Events;
+use super::offsets::Next;
+use super::topics::Names;
+use super::{Error, Offsets, Options, compacted};
+use crate::ack::Durable;
+use crate::change::Changes;
+use crate::dead_letter::DeadLetter;
+use crate::disposition::Disposition;
+use crate::encode::{EXACT, Incoming, POSITION, Reader, SCHEMA};
+use crate::hop::Hop;
+use crate::table::Table;
+use crate::telemetry::metrics::{Metrics, StepLabels};
+
+/// How long the broker may take to answer at the start.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a table version's description may come after its first record: both are committed by
+/// one transaction, but become visible partition by partition.
+const SCHEMA_PATIENCE: Duration = Duration::from_secs(30);
+/// Without a poll for this long the group has to be told that the member still lives; its limit is
+/// `max.poll.interval.ms`, five minutes.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Reads changes out of Kafka. Blocks; one thread owns it.
+pub struct Consumer {
+    kafka: BaseConsumer<Member>,
+    reader: Reader,
+    schemas: Schemas,
+    pending: Pending,
+    options: Options,
+    metrics: Arc<Metrics>,
+    polled: Instant,
+}
+
+/// The batch that is being filled.
+#[derive(Default)]
+struct Pending {
+    changes: Changes,
+    dead_letters: Vec<DeadLetter>,
+    offsets: Offsets,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+impl Consumer {
+    /// Joins the group. One attempt.
+    ///
+    /// # Errors
+    /// Kafka cannot be reached or refuses.
+    pub fn start(
+        options: &Options,
+        database: &str,
+        metrics: Arc<Metrics>,
+    ) -> Result<Consumer, Error> {
+        let prefix = options.prefix(database);
+        let literal = escaped(prefix);
+        let own = format!(r"^{literal}\.tailwater\.");
+        let config = options.consumer(&options.group(database), &[("topic.blacklist", &own)]);
+        let member = Member { events: Events::default(), assigned: Mutex::default() };
+        let kafka: BaseConsumer<Member> =
+            config.create_with_context(member).map_err(Error::Settings)?;
+        let sorted = |error| kafka.context().events.error("reach kafka", error);
+        kafka.fetch_metadata(None, PATIENCE).map_err(sorted)?;
+        let topics = options.topics.clone().unwrap_or_else(|| format!(r"^{literal}\..+"));
+        kafka.subscribe(&[topics.as_str()]).map_err(sorted)?;
+        Ok(Consumer {
+            kafka,
+            reader: Reader::default(),
+            schemas: Schemas {
+                options: options.clone(),
+                topic: Names::below(prefix).schemas,
+                known: FxHashMap::default(),
+            },
+            pending: Pending::default(),
+            options: options.clone(),
+            metrics,
+            polled: Instant::now(),
+        })
+    }
+
+    /// The next batch: full, or as old as batches may get; nothing if no record came in time.
+    /// Records that cannot be read are set aside, and block nothing.
+    ///
+    /// # Errors
+    /// What librdkafka does not mend by itself.
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<Hop<Offsets>>, Error> {
+        let give_up = Instant::now() + timeout;
+        let interval = Duration::from_millis(self.options.batch_interval_ms);
+        loop {
+            let until = self.pending.since.map_or(give_up, |since| since + interval);
+            self.poll(until.saturating_duration_since(Instant::now()))?;
+            let full = self.pending.changes.len() >= self.options.batch_rows
+                || self.pending.bytes >= self.options.batch_bytes;
+            let until = self.pending.since.map_or(give_up, |since| since + interval);
+            if full || Instant::now() >= until {
+                return Ok(self.take());
+            }
+        }
+    }
+
+    /// Keeps the membership while there is no room for another batch.
+    ///
+    /// # Errors
+    /// As [`Consumer::next`].
+    pub fn idle(&mut self) -> Result<(), Error> {
+        if self.polled.elapsed() < SILENCE {
+            return Ok(());
+        }
+        let sorted = |error| self.kafka.context().events.error("pause", error);
+        let assigned = self.kafka.assignment().map_err(sorted)?;
+        self.kafka.pause(&assigned).map_err(sorted)?;
+        let polled = self.poll(Duration::ZERO);
+        let sorted = |error| self.kafka.context().events.error("resume", error);
+        self.kafka.resume(&assigned).map_err(sorted)?;
+        polled
+    }
+
+    /// Commits what is stored, of the partitions that are still the same member's.
+    ///
+    /// # Errors
+    /// What librdkafka does not mend by itself.
+    pub fn commit(&mut self, stored: Durable<Offsets>) -> Result<(), Error> {
+        let mut list = TopicPartitionList::new();
+        let assigned = self.kafka.context().assigned();
+        for ((topic, partition), next) in stored.into_point().0 {
+            let current = assigned.get(&(topic.clone(), partition));
+            if current == Some(&next.assignment) {
+                let added =
+                    list.add_partition_offset(&topic, partition, Offset::Offset(next.offset));
+                added.map_err(|error| Error::new("commit offsets", error))?;
+            }
+        }
+        drop(assigned);
+        if list.count() == 0 {
+            return Ok(());
+        }
+        match self.kafka.commit(&list, CommitMode::Sync) {
+            Err(error) if !is_outrun(&error) => {
+                Err(self.kafka.context().events.error("commit offsets", error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes in one record, if one comes in time.
+    fn poll(&mut self, timeout: Duration) -> Result<(), Error> {
+        self.polled = Instant::now();
+        match self.kafka.poll(timeout) {
+            None => Ok(()),
+            Some(Ok(message)) => {
+                let assigned =
+                    self.kafka.context().assignment(message.topic(), message.partition());
+                let Some(assignment) = assigned else { return Ok(()) };
+                take_in(
+                    &message,
+                    assignment,
+                    &mut self.reader,
+                    &mut self.schemas,
+                    &mut self.pending,
+                )
+            }
+            Some(Err(error)) => {
+                let error = self.kafka.context().events.error("receive from kafka", error);
+                match error.disposition() {
+                    // librdkafka connects again by itself.
+                    Disposition::Retry => Ok(()),
+                    Disposition::Halt | Disposition::DeadLetter => Err(error),
+                }
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Hop<Offsets>> {
+        self.pending.since?;
+        let Pending { changes, dead_letters, offsets, .. } = std::mem::take(&mut self.pending);
+        self.metrics.count_changes("consumed", &changes);
+        let set_aside = u64::try_from(dead_letters.len()).unwrap_or(u64::MAX);
+        if set_aside > 0 {
+            let labels = StepLabels { step: "consumed" };
+            self.metrics.dead_letters.get_or_create(&labels).inc_by(set_aside);
+        }
+        Some(Hop { dead_letters, ..Hop::new(changes, offsets) })
+    }
+}
+
+fn take_in(
+    message: &BorrowedMessage<'_>,
+    assignment: u64,
+    reader: &mut Reader,
+    schemas: &mut Schemas,
+    pending: &mut Pending,
+) -> Result<(), Error> {
+    let header = |name: &str| {
+        let mut headers = message.headers()?.iter();
+        headers.find(|header| header.key == name).and_then(|header| header.value)
+    };
+    let record = Incoming {
+        topic: message.topic(),
+        offset: message.offset(),
+        key: message.key(),
+        value: message.payload(),
+        position: header(POSITION),
+        schema: header(SCHEMA),
+        exact: header(EXACT),
+    };
+    let mut trouble = None;
+    let mut resolve = |fingerprint| {
+        schemas.resolve(fingerprint).unwrap_or_else(|error| {
+            trouble = Some(error);
+            None
+        })
+    };
+    let read = reader.read(&record, &mut resolve, &mut pending.changes);
+    if let Some(trouble) = trouble {
+        return Err(trouble);
+    }
+    if let Err(error) = read {
+        pending.dead_letters.push(record.dead_letter(&error));
+    }
+    let next = Next { offset: message.offset() + 1, assignment };
+    pending.offsets.read(message.topic(), message.partition(), next);
+    pending.bytes += message.payload_len();
+    pending.since.get_or_insert_with(Instant::now);
+    Ok(())
+}
+
+/// The table versions that our own records name.
+struct Schemas {
+    options: Options,
+    topic: String,
+    known: FxHashMap<u64, Arc<Table>>,
+}
+
+impl Schemas {
+    fn resolve(&mut self, fingerprint: u64) -> Result<Option<Arc<Table>>, Error> {
+        let deadline = Instant::now() + SCHEMA_PATIENCE;
+        while !self.known.contains_key(&fingerprint) && Instant::now() < deadline {
+            let known = &mut self.known;
+            compacted::read(&self.options, &self.topic, |_, value| {
+                // What is no table is from a version after this one; its records become dead letters.
+                if let Ok(table) = serde_json::from_slice::<Table>(value) {
+                    known.insert(table.fingerprint, Arc::new(table));
+                }
+            })?;
+        }
+        Ok(self.known.get(&fingerprint).cloned())
+    }
+}
+
+/// What the group has given to this member.
+struct Member {
+    events: Events,
+    /// Partitions, each with the number of its assignment.
+    assigned: Mutex<BTreeMap<(String, i32), u64>>,
+}
+
+impl Member {
+    fn assigned(&self) -> MutexGuard<'_, BTreeMap<(String, i32), u64>> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn assignment(&self, topic: &str, partition: i32) -> Option<u64> {
+        self.assigned().get(&(topic.to_owned(), partition)).copied()
+    }
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.events.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        ClientContext::error(&self.events, error, reason);
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        /// Counts the assignments of all consumers of the process.
+        static ASSIGNMENTS: AtomicU64 = AtomicU64::new(1);
+        let (list, given) = match rebalance {
+            Rebalance::Assign(list) => (list, true),
+            Rebalance::Revoke(list) => (list, false),
+            Rebalance::Error(error) => {
+                tracing::warn!(%error, "the consumer group could not be rebalanced");
+                return;
+            }
+        };
+        let number = ASSIGNMENTS.fetch_add(1, Ordering::Relaxed);
+        let mut assigned = self.assigned();
+        for element in list.elements() {
+            let partition = (element.topic().to_owned(), element.partition());
+            match given {
+                true => _ = assigned.insert(partition, number),
+                false => _ = assigned.remove(&partition),
+            }
+        }
+        tracing::info!(partitions = assigned.len(), "partitions assigned");
+    }
+}
+
+/// Whether a commit came too late, after a rebalance: the next owner reads the records again.
+fn is_outrun(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::RebalanceInProgress
+                | Code::NoOffset
+                | Code::AssignmentLost
+        )
+    )
+}
+
+/// A name as a regular expression that matches only it.
+fn escaped(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for c in name.chars() {
+        if !c.is_ascii_alphanumeric() && c != '_' && c != '-' {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_matches_only_itself() {
+        assert_eq!(escaped("shop.v1"), r"shop\.v1");
+        assert_eq!(escaped("shop-eu_1"), "shop-eu_1");
+    }
+}

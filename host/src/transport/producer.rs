@@ -1,0 +1,330 @@
+//! The writing side: records, and with them how far the source has come, in transactions.
+//!
+//! # Why each change is there exactly once
+//!
+//! A transaction holds the records of some batches and the checkpoint they reach. A restart begins
+//! with `init_transactions`, which ends whatever the producer before had open and shuts that one
+//! out, and reads the checkpoint only then. So what is not in the checkpoint was aborted, and what
+//! is in it is passed over by the capture.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rustc_hash::FxHashSet;
+
+use super::client::Events;
+use super::topics::{Names, Topics};
+use super::{Checkpoint, Delivered, Delivery, Error, Options};
+use crate::dead_letter::DeadLetter;
+use crate::encode::{
+    self as encode, Batch, Destination, Encoder, Moved, NEW_KEY, OLD_KEY, PLUGINS, POSITION,
+    Record, SCHEMA,
+};
+use crate::hop::{Hop, LogPoint, Point};
+use crate::table::Table;
+use crate::telemetry::metrics::{Metrics, StepLabels};
+
+/// How long Kafka may take to begin or to end something.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for room in the queue before looking again.
+const ROOM: Duration = Duration::from_millis(20);
+/// Memory of a batch's text that is kept for the next one.
+const KEPT_BYTES: usize = 8 << 20;
+
+const SENT: &str = "sent";
+
+/// Writes changes into Kafka. Blocks; one thread owns it.
+pub struct Producer {
+    kafka: BaseProducer<Events>,
+    delivery: Delivery,
+    interval: Duration,
+    limit: usize,
+    names: Names,
+    topics: Topics,
+    encoder: Encoder,
+    batch: Batch,
+    /// Table versions whose description this producer has sent.
+    described: FxHashSet<u64>,
+    pipeline: String,
+    checkpoint: Checkpoint,
+    metrics: Arc<Metrics>,
+    transaction: Transaction,
+}
+
+/// What is sent and not yet committed.
+#[derive(Default)]
+struct Transaction {
+    point: Option<LogPoint>,
+    since: Option<Instant>,
+    bytes: usize,
+    begun: bool,
+    newest_commit: i64,
+}
+
+impl Producer {
+    /// Shuts out any earlier producer of the pipeline, then reads its checkpoint. One attempt.
+    ///
+    /// # Errors
+    /// Kafka cannot be reached or refuses.
+    pub fn start(
+        options: &Options,
+        database: &str,
+        pipeline: &str,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Producer, Option<Checkpoint>), Error> {
+        let prefix = options.prefix(database);
+        let names = Names::below(prefix);
+        let mut topics = Topics::new(options)?;
+        topics.ensure_compacted(&names.checkpoints)?;
+        topics.ensure_compacted(&names.schemas)?;
+        topics.ensure_log(&names.dead_letters)?;
+        let id = format!("{prefix}.{pipeline}");
+        let config = options.producer(&id);
+        let kafka: BaseProducer<Events> =
+            config.create_with_context(Events::default()).map_err(Error::Settings)?;
+        if options.delivery == Delivery::ExactlyOnce {
+            let fenced = kafka.init_transactions(PATIENCE);
+            fenced.map_err(|error| kafka.context().error("begin with kafka", error))?;
+        }
+        let checkpoint = Checkpoint::read(options, &names.checkpoints, pipeline)?;
+        let producer = Producer {
+            kafka,
+            delivery: options.delivery,
+            interval: Duration::from_millis(options.transaction_interval_ms),
+            limit: options.transaction_bytes,
+            names,
+            topics,
+            encoder: Encoder::new(prefix, database),
+            batch: Batch::default(),
+            described: FxHashSet::default(),
+            pipeline: pipeline.to_owned(),
+            checkpoint: checkpoint.clone().unwrap_or_default(),
+            metrics,
+            transaction: Transaction::default(),
+        };
+        Ok((producer, checkpoint))
+    }
+
+    /// The slot is gone, and with it the meaning of the checkpoint: writes an empty one.
+    ///
+    /// # Errors
+    /// As [`Producer::commit`].
+    pub fn forget_snapshots(&mut self) -> Result<(), Error> {
+        self.checkpoint = Checkpoint::default();
+        self.transaction.point = Some(LogPoint::default());
+        // There is no source position behind this commit, so nobody may be told of one.
+        self.commit().map(drop)
+    }
+
+    /// Encodes a batch and hands it to Kafka; nobody sees it before [`Producer::commit`].
+    ///
+    /// # Errors
+    /// Kafka's; this producer is then of no more use.
+    pub fn send(&mut self, hop: Hop<LogPoint>) -> Result<(), Error> {
+        let Hop { changes, dead_letters, plugins, point } = hop;
+        self.transaction.since.get_or_insert_with(Instant::now);
+        match &mut self.transaction.point {
+            Some(earlier) => earlier.merge(point),
+            none => *none = Some(point),
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.plugins.clear();
+        batch.plugins.push_str(&plugins);
+        self.encoder.encode(&changes, nanoseconds(), &mut batch);
+        for letter in dead_letters.iter().chain(&batch.dead_letters) {
+            self.set_aside(letter)?;
+        }
+        let newest = changes.transactions.iter().map(|transaction| transaction.committed_at);
+        let newest = newest.max().unwrap_or_default();
+        self.transaction.newest_commit = self.transaction.newest_commit.max(newest);
+        self.send_records(&batch)?;
+        self.transaction.bytes += batch.bytes.len();
+        self.metrics.count_changes(SENT, &changes);
+        batch.clear(KEPT_BYTES);
+        self.batch = batch;
+        Ok(())
+    }
+
+    /// When the transaction should be committed; none while there is nothing to commit.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.transaction.since.map(|since| since + self.interval)
+    }
+
+    /// Whether the transaction is old or large enough.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.transaction.bytes >= self.limit || self.deadline().is_some_and(|due| due <= now)
+    }
+
+    /// Commits what was sent together with the checkpoint it reaches; the proof of it, or nothing
+    /// if nothing was sent.
+    ///
+    /// # Errors
+    /// Kafka's; nothing of the transaction counts, and this producer is of no more use.
+    pub fn commit(&mut self) -> Result<Option<Delivered<LogPoint>>, Error> {
+        let Some(point) = self.transaction.point.take() else { return Ok(None) };
+        self.checkpoint.advance(&point);
+        if self.delivery == Delivery::AtLeastOnce {
+            // The checkpoint must not be there before what it stands for.
+            self.flush()?;
+        }
+        let text = serde_json::to_vec(&self.checkpoint).expect("a checkpoint is plain data");
+        let topic = self.names.checkpoints.clone();
+        let pipeline = self.pipeline.clone();
+        self.enqueue(record(&topic, pipeline.as_bytes(), Some(&text)))?;
+        match self.delivery {
+            Delivery::AtLeastOnce => self.flush()?,
+            Delivery::ExactlyOnce => {
+                let committed = self.kafka.commit_transaction(PATIENCE);
+                committed.map_err(|error| self.error("commit to kafka", error))?;
+                self.delivered()?;
+            }
+        }
+        let done = std::mem::take(&mut self.transaction);
+        if done.newest_commit > 0 {
+            let age = (nanoseconds() / 1_000 - done.newest_commit) as f64 / 1e6;
+            let labels = StepLabels { step: SENT };
+            self.metrics.lag_seconds.get_or_create(&labels).set(age.max(0.0));
+        }
+        Ok(Some(Delivered { point }))
+    }
+
+    fn send_records(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut partitions = Vec::with_capacity(batch.targets.len());
+        let mut schemas = Vec::with_capacity(batch.targets.len());
+        for target in &batch.targets {
+            partitions.push(self.topics.of_table(&target.topic)?);
+            schemas.push(format!("{:016x}", target.table.fingerprint));
+            self.describe(&target.table)?;
+        }
+        for record in &batch.records {
+            let target = record.target as usize;
+            let topic = &batch.targets[target].topic;
+            match record.destination {
+                Destination::Key => {
+                    self.send_record(batch, record, topic, &schemas[target], None)?;
+                }
+                Destination::EveryPartition => {
+                    for partition in 0..partitions[target] {
+                        let partition = Some(partition);
+                        self.send_record(batch, record, topic, &schemas[target], partition)?;
+                    }
+                }
+            }
+        }
+        self.kafka.poll(Duration::ZERO);
+        Ok(())
+    }
+
+    fn send_record(
+        &mut self,
+        batch: &Batch,
+        record: &Record,
+        topic: &str,
+        schema: &str,
+        partition: Option<i32>,
+    ) -> Result<(), Error> {
+        let mut to = BaseRecord::<[u8], [u8]>::to(topic);
+        (to.key, to.payload) =
+            (record.key.map(|key| batch.span(key)), record.value.map(|value| batch.span(value)));
+        to.partition = partition;
+        to.headers = Some(headers(batch, record, schema));
+        self.enqueue(to)
+    }
+
+    /// Tells readers what a table version is, before its first record.
+    fn describe(&mut self, table: &Table) -> Result<(), Error> {
+        if !self.described.insert(table.fingerprint) {
+            return Ok(());
+        }
+        let key = format!("{:016x}", table.fingerprint);
+        let text = serde_json::to_vec(table).expect("a table is plain data");
+        let topic = self.names.schemas.clone();
+        self.enqueue(record(&topic, key.as_bytes(), Some(&text)))
+    }
+
+    fn set_aside(&mut self, letter: &DeadLetter) -> Result<(), Error> {
+        let text = serde_json::to_vec(letter).expect("a dead letter is plain data");
+        let topic = self.names.dead_letters.clone();
+        self.enqueue(record(&topic, letter.table.as_bytes(), Some(&text)))
+    }
+
+    /// Puts a record into Kafka's queue, waiting for room.
+    fn enqueue(&mut self, record: BaseRecord<'_, [u8], [u8]>) -> Result<(), Error> {
+        if self.delivery == Delivery::ExactlyOnce && !self.transaction.begun {
+            let begun = self.kafka.begin_transaction();
+            begun.map_err(|error| self.error("begin a transaction", error))?;
+            self.transaction.begun = true;
+        }
+        let mut record = record;
+        loop {
+            match self.kafka.send(record) {
+                Ok(()) => return Ok(()),
+                Err((error, back)) => match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::QueueFull) => record = back,
+                    _ => return Err(self.error("send to kafka", error)),
+                },
+            }
+            self.delivered()?;
+            self.kafka.poll(ROOM);
+        }
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        let flushed = self.kafka.flush(PATIENCE);
+        flushed.map_err(|error| self.error("send to kafka", error))?;
+        self.delivered()
+    }
+
+    /// Whether everything so far could be delivered.
+    fn delivered(&self) -> Result<(), Error> {
+        match self.kafka.context().undelivered() {
+            Some(error) => Err(self.error("send to kafka", error)),
+            None => Ok(()),
+        }
+    }
+
+    fn error(&self, action: &'static str, error: KafkaError) -> Error {
+        self.kafka.context().error(action, error)
+    }
+}
+
+fn record<'a>(
+    topic: &'a str,
+    key: &'a [u8],
+    value: Option<&'a [u8]>,
+) -> BaseRecord<'a, [u8], [u8]> {
+    let mut record = BaseRecord::<[u8], [u8]>::to(topic).key(key);
+    record.payload = value;
+    record
+}
+
+fn headers(batch: &Batch, record: &Record, schema: &str) -> OwnedHeaders {
+    let with = |headers: OwnedHeaders, key, value: &[u8]| {
+        headers.insert(Header { key, value: Some(value) })
+    };
+    let mut headers =
+        with(OwnedHeaders::new_with_capacity(4), POSITION, batch.span(record.position));
+    headers = with(headers, SCHEMA, schema.as_bytes());
+    if !batch.plugins.is_empty() {
+        headers = with(headers, PLUGINS, batch.plugins.as_bytes());
+    }
+    if let Some(exact) = record.exact {
+        headers = with(headers, encode::EXACT, batch.span(exact));
+    }
+    match record.moved {
+        Some(Moved::To(key)) => with(headers, NEW_KEY, batch.span(key)),
+        Some(Moved::From(key)) => with(headers, OLD_KEY, batch.span(key)),
+        None => headers,
+    }
+}
+
+/// Since the Unix epoch.
+fn nanoseconds() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
