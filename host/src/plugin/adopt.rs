@@ -198,18 +198,20 @@ fn find_unfit(want: &Want, changes: &Changes, rows: &[u32], edit: &Edit, faults:
         return;
     }
     for (index, row) in edited(edit, rows.len()) {
-        let before = want.value(changes, &changes.list[rows[row] as usize]);
-        if let Some(message) = unfit(want, item(&edit.values, index), before) {
+        let change = &changes.list[rows[row] as usize];
+        let before = want.value(changes, change);
+        if let Some(why) = unfit(want, item(&edit.values, index), before) {
+            let column = &changes.table(change).columns[want.column];
+            let message = format!("it gave {why} to {}, a {}", column.name, column.type_name);
             faults.push(Fault { row: number(row), message, retryable: false });
         }
     }
 }
 
-fn unfit(want: &Want, item: Item<'_>, before: Value<'_>) -> Option<String> {
-    let column = want.column + 1;
+fn unfit(want: &Want, item: Item<'_>, before: Value<'_>) -> Option<&'static str> {
     let why = match (item, want.kind) {
         (Item::Null, _) if want.nullable || !matches!(before, Value::Text(_)) => return None,
-        (Item::Null, _) => "null for a column that is not nullable",
+        (Item::Null, _) => "NULL where none may be",
         (Item::Text(text), kind) if fits(kind, text) => return None,
         (Item::Integer(item), Kind::Integer { min, max }) if (min..=max).contains(&item) => {
             return None;
@@ -217,7 +219,7 @@ fn unfit(want: &Want, item: Item<'_>, before: Value<'_>) -> Option<String> {
         (Item::Float(_), Kind::Float { .. }) | (Item::Boolean(_), Kind::Boolean) => return None,
         _ => "a value that its type cannot hold",
     };
-    Some(format!("the plugin gave {why}, in column number {column}"))
+    Some(why)
 }
 
 fn apply(want: &Want, changes: &mut Changes, rows: &[u32], edit: &Edit, faults: &[Fault]) {
@@ -257,8 +259,11 @@ fn shortest(item: f32) -> f64 {
     item.to_string().parse().unwrap_or_else(|_| item.into())
 }
 
-/// PostgreSQL signs the exponent and gives it two digits at least.
-fn write_scientific(item: f64, text: &mut Vec<u8>) -> std::io::Result<()> {
+/// From `large` on PostgreSQL writes an exponent, with its sign and two digits at least.
+fn write_float(item: f64, large: f64, text: &mut Vec<u8>) -> std::io::Result<()> {
+    if item == 0.0 || (1e-4..large).contains(&item.abs()) {
+        return write!(text, "{item}");
+    }
     let plain = format!("{item:e}");
     let (digits, exponent) = plain.split_once('e').expect("the form has an exponent");
     let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
@@ -275,14 +280,50 @@ fn write_native(item: Item<'_>, single: bool, text: &mut Vec<u8>) {
             write!(text, "{}Infinity", if item < 0.0 { "-" } else { "" })
         }
         #[expect(clippy::cast_possible_truncation, reason = "the column holds no more")]
-        Item::Float(item) if single => {
-            return write_native(Item::Float(shortest(item as f32)), false, text);
-        }
-        Item::Float(item) if item != 0.0 && !(1e-4..1e15).contains(&item.abs()) => {
-            write_scientific(item, text)
-        }
-        Item::Float(item) => write!(text, "{item}"),
+        Item::Float(item) if single => write_float(shortest(item as f32), 1e6, text),
+        Item::Float(item) => write_float(item, 1e15, text),
         Item::Null | Item::Text(_) => Ok(()),
     };
     written.expect("writing to memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(item: Item<'_>, single: bool) -> String {
+        let mut text = Vec::new();
+        write_native(item, single, &mut text);
+        String::from_utf8(text).unwrap()
+    }
+
+    /// As `SELECT item::double precision` and `::real` print them.
+    #[test]
+    fn floats_are_written_as_postgres_writes_them() {
+        let doubles = [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.5, "1.5"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (1e14, "100000000000000"),
+            (1e15, "1e+15"),
+            (-1.25e300, "-1.25e+300"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Infinity"),
+        ];
+        for (item, expected) in doubles {
+            assert_eq!(text(Item::Float(item), false), expected);
+        }
+        for (item, expected) in [(0.1_f32, "0.1"), (123_456.0, "123456"), (1e6, "1e+06")] {
+            assert_eq!(text(Item::Float(item.into()), true), expected);
+        }
+    }
+
+    #[test]
+    fn whole_numbers_and_truth_values_are_written_as_postgres_writes_them() {
+        assert_eq!(text(Item::Integer(i64::MIN), false), "-9223372036854775808");
+        assert_eq!(text(Item::Boolean(true), false), "t");
+        assert_eq!(text(Item::Boolean(false), false), "f");
+    }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -78,6 +79,12 @@ impl Runtime {
     }
 
     fn load_cached(&self, file: &Path) -> Option<Component> {
+        let metadata = fs::metadata(file.parent()?).ok()?;
+        if metadata.mode() & 0o022 != 0 {
+            let directory = file.parent().map(Path::display);
+            tracing::warn!(directory = %directory?, "others may write there: compiling again");
+            return None;
+        }
         let content = fs::read(file).ok()?;
         let (checksum, code) = content.split_at_checked(CHECKSUM_BYTES)?;
         if Sha256::digest(code).as_slice() != checksum {
@@ -135,7 +142,6 @@ fn keep(component: &Component, file: &Path) {
 }
 
 fn create_private(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 

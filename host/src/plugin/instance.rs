@@ -20,6 +20,9 @@ const GRANTED: [&str; 3] =
 /// How a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Outcome {
+    /// It exports functions of other types than the contract's.
+    #[error("{0}")]
+    Shape(String),
     /// It trapped: the code and the innermost frames.
     #[error("it trapped: {0}")]
     Trap(String),
@@ -44,6 +47,7 @@ impl Outcome {
     /// The label of the metric.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
+            Outcome::Shape(_) => "shape",
             Outcome::Trap(_) => "trap",
             Outcome::Deadline(_) => "deadline",
             Outcome::Memory(_) => "memory",
@@ -112,7 +116,7 @@ impl Instance {
         store.set_epoch_deadline(ticks(allowance.deadline));
         let instance = code.instantiate(&mut store);
         let instance = instance.map_err(|trap| outcome(&store, &trap, allowance))?;
-        let calls = Calls::find(&mut store, &instance, role).map_err(Outcome::Malformed)?;
+        let calls = Calls::find(&mut store, &instance, role).map_err(Outcome::Shape)?;
         let mut started = Instance { store, calls, allowance, dead: false };
         started.call(|calls, store| calls.init(store, config))?;
         Ok(started)

@@ -8,7 +8,7 @@ use wasmtime::component::InstancePre;
 use crate::dead_letter::PluginVersion;
 use crate::plugin::engine::{Code, Runtime};
 use crate::plugin::error::Error;
-use crate::plugin::instance::{self, Allowance, Instance, Role};
+use crate::plugin::instance::{self, Allowance, Instance, Outcome, Role};
 use crate::plugin::limits::Guest;
 use crate::plugin::options::Options;
 use crate::telemetry::metrics::Metrics;
@@ -94,8 +94,10 @@ impl Loader {
         let metrics = Arc::clone(&self.metrics);
         let guest = Guest::new(&options.name, &version.id.digest, options.memory_mb, metrics);
         let config = options.config_json();
-        Instance::start(&version.code, version.role, guest, allowance, &config).map_err(|outcome| {
-            Error::Init { plugin: options.name.clone(), reason: outcome.to_string() }
+        let started = Instance::start(&version.code, version.role, guest, allowance, &config);
+        started.map_err(|outcome| match outcome {
+            Outcome::Shape(difference) => Error::World { path: options.path.clone(), difference },
+            other => Error::Init { plugin: options.name.clone(), reason: other.to_string() },
         })
     }
 }

@@ -342,6 +342,8 @@ impl Member {
         };
         let subscription = subscription.unwrap_or_else(|outcome| {
             self.count_fault(outcome.kind());
+            let (plugin, name) = (&self.version.id.name, table.full_name());
+            tracing::error!(%plugin, table = %name, %outcome, "plugin does not take the table");
             Subscription::Refused(format!(
                 "it does not take table {}: {outcome}",
                 table.full_name()

@@ -79,6 +79,8 @@ fn may_change(kind: EventKind) -> bool {
 
 impl Reloader {
     fn follow(mut self, events: &Receiver<()>) {
+        // It may have been replaced between its being loaded and being watched.
+        self.look();
         while events.recv().is_ok() {
             while events.recv_timeout(QUIET).is_ok() {}
             self.look();

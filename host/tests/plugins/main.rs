@@ -2,4 +2,11 @@
 
 mod batch;
 mod chains;
+mod compiled_code;
+mod configured;
+mod drop_duplicates;
+mod filter_rows;
+mod hostile;
+mod identity;
 mod mask_email;
+mod reload;

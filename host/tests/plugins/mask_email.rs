@@ -1,9 +1,12 @@
 //! `plugins/mask-email`, and the same in Python.
 
+use std::sync::{LazyLock, Mutex};
+
+use proptest::prelude::*;
 use tailwater::table::ColumnType;
 
 use crate::batch::{Batch, NULL, UNCHANGED, table, users};
-use crate::chains::plugin;
+use crate::chains::{Loaded, load, options, plugin, plugin_file};
 
 #[test]
 fn addresses_are_masked_in_new_and_old_rows() {
@@ -44,4 +47,50 @@ fn the_columns_are_configurable_and_other_tables_left_alone() {
             "c 7:2 users -> (1,ann,ann@example.com)",
         ]
     );
+}
+
+/// Python compiles for seconds and starts for milliseconds.
+const PYTHON: &str = "deadline_ms = 20000\nmemory_mb = 256\n";
+
+fn address() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => "[a-zé\u{10FFFF}.+]{0,8}@[a-z]{1,8}\\.(com|org)",
+        2 => "\\PC{0,12}",
+        1 => Just(String::new()),
+        1 => Just("a@b@c".to_owned()),
+        1 => Just(NULL.to_owned()),
+        1 => Just(UNCHANGED.to_owned()),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn rust_and_python_give_the_same_cells(rows in prop::collection::vec((address(), address()), 1..30)) {
+        static PYTHON_CHAIN: LazyLock<Mutex<Loaded>> =
+            LazyLock::new(|| Mutex::new(plugin("mask-email-py", PYTHON)));
+        let users = users();
+        let batch = || {
+            let one = |batch: Batch, (old, new): &(String, String)| {
+                let batch = batch.insert(&users, &["1", "ann", new]);
+                batch.replace(&users, &["1", "ann", old], &["1", "bob", new])
+            };
+            rows.iter().fold(Batch::at(7), one).delete(&users, &["1", NULL, NULL]).done()
+        };
+        let expected = plugin("mask-email", "").lines(batch());
+        let python = PYTHON_CHAIN.lock().expect("no test panicked").lines(batch());
+        prop_assert_eq!(python, expected);
+    }
+}
+
+#[test]
+fn both_refuse_what_they_do_not_know() {
+    for name in ["mask-email", "mask-email-py"] {
+        let settings = format!("{PYTHON}config = {{ colums = ['email'] }}");
+        let options = options(&plugin_file(name), &settings);
+        let Err(error) = load(vec![options]) else { panic!("{name} was loaded") };
+        let sentence = error.to_string();
+        assert!(sentence.contains("unknown field `colums`, expected `columns`"), "{sentence}");
+    }
 }

@@ -127,7 +127,7 @@ fn misbehave(deed: Deed, rows: u32) -> Result<Patch, String> {
         Deed::NotUtf8Packed => edit(1, Some(vec![0]), packed(vec![2], vec![0xC3, 0x28])),
         Deed::NotUtf8String => edit(1, Some(vec![0]), Values::Strings(vec![Some(broken())])),
         Deed::EndInsideCharacter => {
-            edit(1, Some(vec![0, 1]), packed(vec![1, 2], "é".as_bytes().to_vec()))
+            edit(1, Some(vec![0]), packed(vec![1], "é".as_bytes().to_vec()))
         }
         Deed::EndBeyondData => edit(1, Some(vec![0]), packed(vec![9], b"short".to_vec())),
         Deed::DataBeyondEnd => edit(1, Some(vec![0]), packed(vec![2], b"longer".to_vec())),

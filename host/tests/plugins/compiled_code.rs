@@ -1,0 +1,65 @@
+//! The cache of compiled code.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tailwater::plugin::{Runtime, inspect};
+use tailwater_test_support::Scratch;
+
+use crate::chains::plugin_file;
+
+fn runtime(cache: &Path) -> Runtime {
+    Runtime::new(Some(cache.to_owned())).expect("this machine runs WebAssembly")
+}
+
+fn files(cache: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cache).expect("the cache");
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+/// A second engine that takes the only cached code, although the file of the plugin is another's.
+fn is_taken(cache: &Path) -> bool {
+    let [code] = &files(cache)[..] else { panic!("one file of code") };
+    let before = fs::metadata(code).expect("its metadata").modified().expect("a time");
+    inspect(&runtime(cache), &plugin_file("mask-email")).expect("a plugin");
+    let after = fs::metadata(code).expect("its metadata").modified().expect("a time");
+    before == after
+}
+
+#[test]
+fn code_is_compiled_once_and_private() {
+    let scratch = Scratch::new("code").expect("a directory");
+    let cache = scratch.join("cache");
+    inspect(&runtime(&cache), &plugin_file("mask-email")).expect("a plugin");
+    let mode = fs::metadata(&cache).expect("it was made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    assert!(is_taken(&cache));
+    inspect(&runtime(&cache), &plugin_file("filter-rows")).expect("a plugin");
+    assert_eq!(files(&cache).len(), 2, "each plugin has its own");
+}
+
+#[test]
+fn damaged_code_is_compiled_again() {
+    let scratch = Scratch::new("code").expect("a directory");
+    let cache = scratch.join("cache");
+    inspect(&runtime(&cache), &plugin_file("mask-email")).expect("a plugin");
+    let code = files(&cache).pop().expect("its code");
+    let whole = fs::read(&code).expect("its code");
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    for content in [&damaged[..], &whole[..whole.len() / 2], b""] {
+        fs::write(&code, content).expect("a damaged file");
+        inspect(&runtime(&cache), &plugin_file("mask-email")).expect("a plugin");
+        assert_eq!(fs::read(&code).expect("its code").len(), whole.len());
+    }
+}
+
+#[test]
+fn code_that_others_can_write_is_not_run() {
+    let scratch = Scratch::new("code").expect("a directory");
+    let cache = scratch.join("cache");
+    inspect(&runtime(&cache), &plugin_file("mask-email")).expect("a plugin");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).expect("it is ours");
+    assert!(!is_taken(&cache));
+}

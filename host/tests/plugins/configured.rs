@@ -1,0 +1,134 @@
+//! What a `[[plugin]]` section can get wrong: one clear sentence each.
+
+use std::fs;
+use std::path::Path;
+
+use tailwater::plugin::{self, Error, Role};
+use tailwater_test_support::{Scratch, guests};
+
+use crate::chains::{RUNTIME, load, options, plugin_file};
+
+/// The contract's other functions, for worlds that differ in one.
+const PLUGIN: &str = "
+    export init: func(config: string) -> result<_, string>;
+    export subscribe: func(table: table) -> result<option<interest>, string>;";
+
+fn sentence(path: &Path, settings: &str) -> String {
+    let Err(error) = load(vec![options(path, settings)]) else { panic!("it was loaded") };
+    let chain: Vec<String> = sources(&error).collect();
+    assert!(!chain.is_empty() || !matches!(error, Error::NotAComponent { .. }));
+    error.to_string()
+}
+
+fn sources(error: &Error) -> impl Iterator<Item = String> {
+    let first = std::error::Error::source(error);
+    std::iter::successors(first, |error| error.source()).map(ToString::to_string)
+}
+
+/// What is said about a file of that content.
+fn of_file(content: &[u8]) -> String {
+    let scratch = Scratch::new("plugin").expect("a directory");
+    let path = scratch.join("it.wasm");
+    fs::write(&path, content).expect("a file");
+    let sentence = sentence(&path, "");
+    let shown = path.display().to_string();
+    assert!(sentence.contains(&shown), "{sentence}");
+    sentence.replace(&shown, "it.wasm")
+}
+
+fn of_world(wit: &str) -> String {
+    of_file(&guests::component_of(wit, "it").expect("a component"))
+}
+
+/// A world `it` of our own package, whose types are the contract's.
+fn of_contract(functions: &str) -> String {
+    let types = fs::read_to_string(tailwater_test_support::workspace_root().join("wit/types.wit"));
+    let types = types.expect("the contract");
+    of_world(&format!("{types}\nworld it {{ use types.{{table, interest}}; {functions} }}"))
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let sentence = sentence(Path::new("nowhere/it.wasm"), "");
+    assert_eq!(sentence, "plugin file nowhere/it.wasm cannot be read; check `path`");
+}
+
+#[test]
+fn what_is_no_component_is_told_apart() {
+    let hint = "it.wasm is not a WebAssembly component; make one of a core module with \
+                `wasm-tools component new`";
+    assert_eq!(of_file(b""), hint);
+    assert_eq!(of_file(b"#!/bin/sh\necho plugin\n"), hint);
+    assert_eq!(of_file(b"\0asm\x01\0\0\0"), hint, "a core module");
+    let whole = fs::read(plugin_file("mask-email")).expect("the plugin");
+    assert_eq!(of_file(&whole[..whole.len() / 2]), hint, "half of a file");
+    let mut corrupt = whole;
+    let middle = corrupt.len() / 2;
+    corrupt[middle - 2000..middle].fill(0xFF);
+    assert_eq!(of_file(&corrupt), hint, "corrupt bytes");
+}
+
+#[test]
+fn imports_that_are_not_granted_are_named() {
+    let sentence = of_world(
+        "package my:plugin; interface clock { now: func() -> u64; } world it { import clock; }",
+    );
+    let expected = "it.wasm imports my:plugin/clock, which plugins are not given; build it without \
+                    WASI (Rust: wasm32-unknown-unknown, componentize-py: --stub-wasi)";
+    assert_eq!(sentence, expected);
+}
+
+#[test]
+fn a_component_of_another_world_is_told_what_differs() {
+    let begin = "it.wasm implements neither world of tailwater:plugin@0.1.0: ";
+    let said = |functions: &str| {
+        let sentence = of_contract(functions);
+        assert!(sentence.starts_with(begin), "{sentence}");
+        sentence[begin.len()..].to_owned()
+    };
+    assert_eq!(said("export go: func();"), "it does not export `init`, `subscribe`");
+    assert_eq!(said(PLUGIN), "it exports neither `process` nor `keys`");
+    let both = "export process: func(); export keys: func();";
+    assert_eq!(said(&format!("{PLUGIN}{both}")), "it exports both `process` and `keys`");
+    let differs = said(&format!("{PLUGIN} export process: func(rows: u32) -> u32;"));
+    assert!(differs.starts_with("`process` differs: "), "{differs}");
+}
+
+#[test]
+fn a_config_that_does_not_fit_is_explained() {
+    let said = sentence(&plugin_file("mask-email"), "config = { colums = ['email'] }");
+    assert_eq!(
+        said,
+        "plugin mask-email does not start: config: unknown field `colums`, expected `columns` at \
+         line 1 column 9; check its `config`"
+    );
+    let said = sentence(&plugin_file("filter-rows"), "config = { where = [] }");
+    let expected =
+        "plugin filter-rows does not start: `where` has no condition; check its `config`";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_pattern_that_is_no_table_is_explained() {
+    let said = sentence(&plugin_file("mask-email"), "tables = ['public.user*']");
+    assert_eq!(
+        said,
+        "plugin mask-email: `public.user*` in `tables` is no table; write `users`, `public.users` \
+         or `public.*`, without quotes"
+    );
+}
+
+#[test]
+fn a_name_is_taken_once() {
+    let options = || options(&plugin_file("mask-email"), "");
+    let Err(error) = load(vec![options(), options()]) else { panic!("both were loaded") };
+    assert_eq!(error.to_string(), "two plugins are named mask-email; give each its own `name`");
+}
+
+#[test]
+fn a_component_can_be_inspected_without_running_it() {
+    let found = plugin::inspect(&RUNTIME, &plugin_file("drop-duplicates")).expect("a plugin");
+    assert_eq!(found.role, Role::Dedup);
+    assert_eq!(found.digest.len(), 64);
+    assert!(found.imports.iter().all(|import| import.starts_with("tailwater:plugin/")));
+}

@@ -1,0 +1,316 @@
+//! `tests/guests/hostile`, `tests/guests/hostile-keys`: whatever a plugin does, the host goes on.
+
+use std::sync::Arc;
+
+use tailwater::change::Changes;
+use tailwater::dead_letter::{DeadLetter, Stage};
+use tailwater::disposition::Disposition;
+use tailwater::plugin::Error;
+use tailwater::table::{ColumnType, Table};
+use tailwater::telemetry::metrics::{PluginKindLabels, PluginLabels};
+
+use crate::batch::{Batch, lines, table};
+use crate::chains::{Loaded, load, options, test_guest_file};
+
+fn members() -> Arc<Table> {
+    table("members", &[("id", ColumnType::Int4), ("name", ColumnType::Text)])
+}
+
+/// That many members, one of whom may be poison.
+fn batch(rows: u64, poison: Option<u64>) -> Changes {
+    let members = members();
+    let insert = |batch: Batch, row: u64| {
+        let name = if Some(row) == poison { "poison" } else { "ann" };
+        batch.insert(&members, &[&row.to_string(), name])
+    };
+    (1..=rows).fold(Batch::at(7), insert).done()
+}
+
+fn guest(name: &str, deed: &str, settings: &str) -> Result<Loaded, Error> {
+    let settings = format!("{settings}\nconfig = {{ deed = '{deed}' }}");
+    load(vec![options(&test_guest_file(name), &settings)])
+}
+
+fn hostile(deed: &str, settings: &str) -> Loaded {
+    guest("hostile", deed, settings).expect("the plugin loads")
+}
+
+fn refused(deed: &str, settings: &str) -> String {
+    let Err(error) = guest("hostile", deed, settings) else { panic!("{deed} was loaded") };
+    assert_eq!(error.disposition(), Disposition::Halt);
+    error.to_string()
+}
+
+impl Loaded {
+    fn faults(&self, kind: &'static str) -> u64 {
+        let labels = PluginKindLabels { plugin: "hostile".to_owned(), kind };
+        self.metrics.plugin_faults.get_or_create(&labels).get()
+    }
+
+    fn calls(&self) -> u64 {
+        let labels = PluginLabels { plugin: "hostile".to_owned() };
+        self.metrics.plugin_calls.get_or_create(&labels).get()
+    }
+}
+
+fn ordinals(letters: &[DeadLetter]) -> Vec<u64> {
+    letters.iter().map(|letter| letter.position.ordinal).collect()
+}
+
+/// All of a batch is set aside for that reason, by every batch anew.
+fn sets_everything_aside(deed: &str, settings: &str, reason: &str, kind: &'static str) {
+    let mut chain = hostile(deed, settings);
+    for _ in 0..2 {
+        let mut changes = batch(3, None);
+        let letters = chain.run(&mut changes);
+        assert_eq!(ordinals(&letters), [1, 2, 3], "{deed}");
+        assert!(changes.is_empty(), "{deed}");
+        for letter in &letters {
+            assert!(letter.reason.contains(reason), "{deed}: {}", letter.reason);
+        }
+    }
+    assert!(chain.faults(kind) > 0, "{deed} counts as {kind}");
+}
+
+/// Only the poison row is set aside; gives its letter.
+fn sets_poison_aside(deed: &str, settings: &str) -> (Loaded, DeadLetter) {
+    let mut chain = hostile(deed, settings);
+    let mut changes = batch(40, Some(20));
+    let mut expected = lines(&changes);
+    expected.remove(19);
+    let letters = chain.run(&mut changes);
+    assert_eq!(ordinals(&letters), [20], "{deed}");
+    assert_eq!(lines(&changes), expected, "{deed}: the rest goes on, in order");
+    let letter = letters.into_iter().next().expect("one");
+    (chain, letter)
+}
+
+#[test]
+fn a_panic_costs_its_row_only() {
+    let (chain, letter) = sets_poison_aside("panic-on-poison", "");
+    assert!(letter.reason.starts_with("it trapped: "), "{}", letter.reason);
+    assert_eq!((letter.table.as_str(), letter.op.as_str()), ("public.members", "c"));
+    assert_eq!(letter.stage, Stage::Transform);
+    assert_eq!(letter.original, r#"{"after":{"id":"20","name":"poison"},"before":null}"#);
+    let plugin = letter.plugin.expect("the plugin that failed");
+    assert_eq!((plugin.name.as_str(), plugin.digest.len()), ("hostile", 64));
+    assert_eq!(chain.faults("trap"), 3, "one per level of the search");
+}
+
+#[test]
+fn an_endless_loop_costs_its_row_only() {
+    let (chain, letter) = sets_poison_aside("loop-on-poison", "deadline_ms = 100");
+    assert_eq!(letter.reason, "it ran longer than its deadline of 100 ms");
+    assert_eq!(chain.faults("deadline"), 3);
+}
+
+#[test]
+fn two_rows_that_hang_are_found_in_a_large_batch() {
+    let members = members();
+    let name = |row: u64| if row == 1000 || row == 3000 { "poison" } else { "ann" };
+    let insert = |batch: Batch, row: u64| batch.insert(&members, &[&row.to_string(), name(row)]);
+    let mut changes = (1..=4096).fold(Batch::at(7), insert).done();
+    let letters = hostile("loop-on-poison", "deadline_ms = 300").run(&mut changes);
+    assert_eq!(ordinals(&letters), [1000, 3000]);
+    assert_eq!(changes.len(), 4094);
+}
+
+#[test]
+fn a_fault_costs_its_row_only() {
+    let (chain, letter) = sets_poison_aside("fault-on-poison", "");
+    assert_eq!(letter.reason, "the row is poison");
+    assert_eq!((chain.faults("row"), chain.calls()), (1, 1));
+}
+
+#[test]
+fn a_retryable_fault_is_retried_as_often_as_set() {
+    let (chain, letter) = sets_poison_aside("retry-on-poison", "retries = 5");
+    assert_eq!(letter.reason, "the row is poison");
+    assert_eq!(chain.calls(), 6);
+}
+
+#[test]
+fn halt_names_the_row_and_loses_nothing() {
+    let mut chain = hostile("panic-on-poison", "on_error = 'halt'");
+    let mut changes = batch(40, Some(20));
+    let error = chain.chain.transform(&mut changes).expect_err("it halts");
+    assert_eq!(error.disposition(), Disposition::Halt);
+    let sentence = error.to_string();
+    let begin = "plugin hostile failed on the change at 0/7:20 of public.members: it trapped: ";
+    assert!(sentence.starts_with(begin), "{sentence}");
+    assert!(sentence.contains("on_error = \"dead-letter\""), "{sentence}");
+    let mut again = batch(40, None);
+    let expected = lines(&again);
+    assert_eq!(chain.run(&mut again), []);
+    assert_eq!(lines(&again), expected, "the plugin works on after the halt");
+}
+
+#[test]
+fn a_loop_in_every_batch_is_cut() {
+    let reason = "it ran longer than its deadline of 60 ms";
+    sets_everything_aside("loop-in-process", "deadline_ms = 60", reason, "deadline");
+}
+
+#[test]
+fn the_search_for_rows_that_hang_ends() {
+    let mut chain = hostile("loop-in-process", "deadline_ms = 20");
+    let mut changes = batch(500, None);
+    let letters = chain.run(&mut changes);
+    assert_eq!(letters.len(), 500);
+    let unsure = letters.iter().filter(|letter| letter.reason.ends_with("shown with it"));
+    assert!(unsure.count() > 400);
+    assert!(chain.calls() < 60, "{} calls", chain.calls());
+}
+
+#[test]
+fn memory_is_limited() {
+    let reason = "it wanted more than its 16 MiB of memory";
+    sets_everything_aside("eat-memory", "memory_mb = 16", reason, "memory");
+    let sentence = refused("nothing", "memory_mb = 1");
+    assert!(sentence.contains("its 1 MiB of memory"), "{sentence}");
+}
+
+#[test]
+fn the_stack_is_limited() {
+    sets_everything_aside("overflow-stack", "", "call stack exhausted", "trap");
+}
+
+#[test]
+fn output_is_limited() {
+    let reason = "it handed back more than 8 MiB";
+    sets_everything_aside("huge-output", "output_mb = 8", reason, "output");
+}
+
+#[test]
+fn an_error_for_the_batch_is_an_error_for_its_rows() {
+    sets_everything_aside("refuse-batch", "", "it does not like the batch", "refused");
+}
+
+#[test]
+fn malformed_patches_are_refused_whole() {
+    for (deed, reason) in [
+        ("too-few-values", "0 values for 1 rows"),
+        ("too-many-values", "2 values for 1 rows"),
+        ("short-nulls", "0 bytes of nulls for 1 rows"),
+        ("discard-beyond", "discard: row 1 is not ascending below 1"),
+        ("discard-twice", "discard: row 0 is not ascending below 1"),
+        ("fault-beyond", "faults: row 1 is not ascending below 1"),
+        ("edit-beyond", "edit: row 4294967295 is not ascending below 1"),
+        ("edit-column-beyond", "an edit of column 2 of 2"),
+        ("not-utf8-packed", "packed data is not UTF-8"),
+        ("end-inside-character", "end 1 is not ascending, inside the data, or at a character"),
+        ("end-beyond-data", "end 9 is not ascending, inside the data, or at a character"),
+        ("data-beyond-end", "6 bytes of packed data, the last end is 2"),
+    ] {
+        sets_everything_aside(deed, "", &format!("its answer is malformed: {reason}"), "malformed");
+    }
+    sets_everything_aside("not-utf8-string", "", "utf-8", "trap");
+}
+
+#[test]
+fn values_that_their_column_cannot_hold_are_faults_of_their_rows() {
+    let invalid = "it gave a value that its type cannot hold to id, a integer";
+    sets_everything_aside("word-for-number", "", invalid, "row");
+    sets_everything_aside("number-too-large", "", invalid, "row");
+    let null = "it gave NULL where none may be to id, a integer";
+    sets_everything_aside("null-for-not-null", "", null, "row");
+}
+
+#[test]
+fn a_plugin_that_does_not_start_is_not_loaded() {
+    let sentence = refused("refuse-init", "");
+    let expected =
+        "plugin hostile does not start: it does not like the weather; check its `config`";
+    assert_eq!(sentence, expected);
+    assert!(refused("panic-in-init", "").contains("it trapped"));
+    let sentence = refused("loop-in-init", "deadline_ms = 50");
+    assert!(sentence.contains("longer than its deadline of 50 ms"), "{sentence}");
+    assert!(refused("fly", "").contains("unknown variant `fly`"));
+}
+
+#[test]
+fn a_table_that_is_refused_sets_its_rows_aside_without_calls() {
+    for (deed, settings, reason) in [
+        ("refuse-subscribe", "", "it does not like the table"),
+        ("panic-in-subscribe", "", "it trapped"),
+        ("loop-in-subscribe", "deadline_ms = 50", "longer than its deadline"),
+        ("want-missing-column", "", "it wants column nowhere of public.members, which has none"),
+        ("want-native-text", "", "name of public.members is text, which has no native form"),
+    ] {
+        let mut chain = hostile(deed, settings);
+        for _ in 0..2 {
+            let mut changes = batch(3, None);
+            let letters = chain.run(&mut changes);
+            assert_eq!(ordinals(&letters), [1, 2, 3], "{deed}");
+            for letter in letters {
+                let begin = "it does not take table public.members: ";
+                assert!(letter.reason.starts_with(begin), "{}", letter.reason);
+                assert!(letter.reason.contains(reason), "{}", letter.reason);
+            }
+        }
+        assert_eq!(chain.calls(), 0, "{deed}");
+    }
+}
+
+#[test]
+fn what_it_logs_and_counts_is_bounded() {
+    let mut flood = hostile("flood-log", "deadline_ms = 10000");
+    let mut changes = batch(3, None);
+    assert_eq!(flood.run(&mut changes), []);
+    let mut counters = hostile("bad-counters", "");
+    assert_eq!(counters.run(&mut changes), []);
+    let exposed = counters.metrics.expose();
+    let own = exposed.lines().filter(|line| line.starts_with("tailwater_plugin_custom_total{"));
+    assert_eq!(own.count(), 32);
+}
+
+#[test]
+fn other_plugins_of_the_chain_work_on() {
+    let settings = "config = { deed = 'panic-on-poison' }";
+    let hostile = options(&test_guest_file("hostile"), settings);
+    let mask =
+        options(&crate::chains::plugin_file("mask-email"), "config = { columns = ['name'] }");
+    let mut chain = load(vec![hostile, mask]).expect("both load");
+    let mut changes = batch(3, Some(2));
+    assert_eq!(ordinals(&chain.run(&mut changes)), [2]);
+    let masked = ["c 7:1 members -> (1,a***)", "c 7:3 members -> (3,a***)"];
+    assert_eq!(lines(&changes), masked);
+}
+
+fn keys(deed: &str) -> Loaded {
+    guest("hostile-keys", deed, "").expect("the plugin loads")
+}
+
+#[test]
+fn malformed_keys_are_refused_whole() {
+    for (deed, reason) in [
+        ("too-few-keys", "0 values for 1 rows"),
+        ("too-many-keys", "2 values for 1 rows"),
+        ("not-utf8", "packed data is not UTF-8"),
+        ("fault-beyond", "faults: row 1 is not ascending below 1"),
+        ("panic", "it trapped"),
+    ] {
+        let mut changes = batch(3, None);
+        let letters = keys(deed).run(&mut changes);
+        assert_eq!(ordinals(&letters), [1, 2, 3], "{deed}");
+        assert!(letters.iter().all(|letter| letter.reason.contains(reason)), "{letters:?}");
+    }
+}
+
+#[test]
+fn one_key_for_all_drops_no_other_row() {
+    let mut chain = keys("one-key-for-all");
+    assert_eq!(chain.lines(batch(3, None)).len(), 3, "they are rows of their own");
+    assert_eq!(chain.lines(batch(3, None)).len(), 0, "and these came before");
+    assert_eq!(keys("no-keys").lines(batch(3, None)).len(), 3);
+}
+
+#[test]
+fn rows_that_fail_are_not_remembered() {
+    let mut chain = keys("retry-first");
+    let mut changes = batch(3, None);
+    assert_eq!(ordinals(&chain.run(&mut changes)), [1]);
+    let mut again = batch(3, None);
+    assert_eq!(ordinals(&chain.run(&mut again)), [1], "it was never kept");
+    assert_eq!(again.len(), 0, "the others were");
+}
