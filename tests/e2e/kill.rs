@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    Kafka, Postgres, PostgresVersion, Tailwater, unique_name, wait_until,
+    Database, Kafka, Postgres, PostgresVersion, Tailwater, unique_name, wait_for, wait_until,
 };
 use tailwater_tests::{Audit, Emails, History, read_committed, wait_equal};
 
@@ -76,6 +76,7 @@ fn killed_under_load_kafka_holds_each_change_exactly_once() -> Result<()> {
     kill_at_random(KILLS / 4, &tailwater, &mut random)?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
+    wait_sent(&tailwater, &source)?;
     let mark = audit.mark()?;
     process.kill9()?;
     kill_at_random(KILLS, &tailwater, &mut random)?;
@@ -88,6 +89,20 @@ fn killed_under_load_kafka_holds_each_change_exactly_once() -> Result<()> {
     ensure!(status.success(), "it ended with {status}");
     let topic = format!("{prefix}.public.users");
     each_change_once(&audit.histories(mark)?, &kafka.bootstrap(), &topic).with_context(context)
+}
+
+/// Waits until all that is written now is committed in Kafka, the copy of the table included.
+fn wait_sent(tailwater: &Tailwater, source: &Database<'_>) -> Result<()> {
+    let now = "SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint";
+    let written: u64 = source.query(now)?[0][0].parse()?;
+    wait_for(DEADLINE, "Kafka to hold what is written", || {
+        let metrics = tailwater.get("/metrics")?.text();
+        let prefix = "tailwater_position{step=\"sent\"} ";
+        let sent = metrics.lines().find_map(|line| line.strip_prefix(prefix));
+        let sent: u64 = sent.context("nothing was sent yet")?.parse()?;
+        ensure!(sent >= written, "sent {sent} of {written}");
+        Ok(())
+    })
 }
 
 /// Each key's records in Kafka are its last changes, in order, with at least those after the mark,

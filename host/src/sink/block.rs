@@ -107,6 +107,13 @@ impl Block {
         self.rows.count + self.late.count + self.aside.len()
     }
 
+    /// The position of one of the rows. All rows of one table version stand before those of the next,
+    /// so any of them puts blocks in order.
+    pub(super) fn some_position(&self) -> Option<Position> {
+        let span = self.rows.span.or(self.late.span).map(|(first, _)| first);
+        span.or(self.aside.first().map(|aside| aside.position))
+    }
+
     /// Adds a change of any kind but a truncate; the error is why it is a dead letter.
     pub(super) fn push(&mut self, changes: &Changes, change: &Change) -> Result<(), String> {
         let encoder = Arc::clone(&self.encoder);
@@ -154,14 +161,29 @@ impl Encoder {
         if self.key.is_empty() && matches!(change.op, Op::Update | Op::Delete) {
             return Err("its table has no key to find the row by; add a primary key".into());
         }
-        match (change.new, change.old.row()) {
-            (Some(new), Some(old)) if changes.key_changed(change) => {
-                self.write_moved(block, changes, change, (old, new), &meta)
-            }
-            (Some(new), _) => self.write_live(block, changes, change, new, &meta(false)),
-            (None, Some(old)) => self.write_deletion(&mut block.rows, changes, old, &meta(true)),
-            (None, None) => Err("it has neither an old row nor a new one".into()),
+        let Some(new) = change.new else {
+            let old = change.old.row().ok_or("it has neither an old row nor a new one")?;
+            return self.write_deletion(&mut block.rows, changes, old, &meta(true));
+        };
+        match self.moved_from(changes, change, new)? {
+            Some(old) => self.write_moved(block, changes, change, (old, new), &meta),
+            None => self.write_live(block, changes, change, new, &meta(false)),
         }
+    }
+
+    /// The old row, if its key is another one to ClickHouse too: PostgreSQL may print one number in
+    /// two ways, and a deletion must never have its own row's key and version.
+    fn moved_from(
+        &self,
+        changes: &Changes,
+        change: &Change,
+        new: Row,
+    ) -> Result<Option<Row>, String> {
+        let Some(old) = change.old.row().filter(|_| changes.key_changed(change)) else {
+            return Ok(None);
+        };
+        let before = self.encoded_key(changes, Old::None, old)?;
+        Ok((before != self.encoded_key(changes, change.old, new)?).then_some(old))
     }
 
     fn write_moved(
@@ -288,8 +310,8 @@ impl Encoder {
             .map(|(index, text)| (self.stored[*index].name.clone(), text.map(<[u8]>::to_vec)));
         cells.exact = owned.collect();
         let key = self.key_of(&cells);
-        let lookup = match change.old.row().filter(|_| changes.key_changed(change)) {
-            Some(old) => self.encoded_key(changes, old)?,
+        let lookup = match self.moved_from(changes, change, new)? {
+            Some(old) => self.encoded_key(changes, Old::None, old)?,
             None => key.clone(),
         };
         let reason = "a value was not sent and no stored version of the row has it".to_owned();
@@ -306,10 +328,10 @@ impl Encoder {
         Ok(())
     }
 
-    fn encoded_key(&self, changes: &Changes, row: Row) -> Result<Vec<u8>, String> {
+    fn encoded_key(&self, changes: &Changes, old: Old, row: Row) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         for index in &self.key {
-            let value = changes.value(row, *index);
+            let value = value_after(changes, old, row, *index, true);
             self.write_cell(*index, value, &mut out, &mut Vec::new())?;
         }
         Ok(out)

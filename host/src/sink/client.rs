@@ -7,7 +7,7 @@ use clickhouse::Client as Http;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
-use super::names::quoted;
+use super::names::{literal, quoted};
 use super::options::{Compression, Options};
 
 /// A block goes out in pieces of this size, which is also what gets compressed at a time.
@@ -38,6 +38,8 @@ impl Client {
             .with_compression(compression)
             // The sink batches itself, and `Stored` must mean stored.
             .with_setting("async_insert", "0")
+            // A snapshot of a partitioned table has rows of all partitions.
+            .with_setting("max_partitions_per_insert_block", "0")
             .with_product_info("tailwater", env!("CARGO_PKG_VERSION"));
         for (name, value) in &options.settings {
             http = http.with_setting(name, value);
@@ -54,6 +56,15 @@ impl Client {
     /// The full name of one of the database's tables, quoted.
     pub(super) fn table(&self, name: &str) -> String {
         format!("{}.{}", quoted(&self.database), quoted(name))
+    }
+
+    /// Whether the database is there; who may not create one can then still use it.
+    pub(super) async fn has_database(&self) -> Result<bool, Error> {
+        #[derive(serde::Deserialize)]
+        struct Found {}
+        let name = literal(&self.database);
+        let sql = format!("SELECT name FROM system.databases WHERE name = {name}");
+        Ok(!self.rows::<Found>("look up the database", &sql).await?.is_empty())
     }
 
     /// Runs a statement that answers nothing.

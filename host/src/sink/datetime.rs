@@ -202,9 +202,14 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in "[-0-9: .+BCinfty]{0,40}") {
-            let _: Result<_, _> = micros(text.as_bytes());
-            let _: Result<_, _> = days(text.as_bytes());
+        fn any_text_is_refused_or_within_bounds(text in "[-0-9: .+BCinfty]{0,40}") {
+            let within = |(low, high): (i64, i64), value| (low..=high).contains(&value);
+            if let Ok((moment, _)) = micros(text.as_bytes()) {
+                prop_assert!(within(MICROS, moment));
+            }
+            if let Ok((day, _)) = days(text.as_bytes()) {
+                prop_assert!(within(DAYS, day.into()));
+            }
         }
     }
 }

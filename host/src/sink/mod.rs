@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::change::Changes;
 use crate::hop::{Hop, Point, SnapshotDone};
 use crate::serve::{Leg, Mirrored};
 use crate::table::{Table, TableName};
@@ -50,6 +51,7 @@ use block::Encoder;
 use client::Client;
 use ddl::{Place, on_cluster, own_tables};
 use names::Names;
+use published::Views;
 use writer::{Writer, until_done};
 
 /// Everything up to the point of the source is stored in ClickHouse. Only this stage builds one.
@@ -80,7 +82,7 @@ pub struct Sink {
     writer: Arc<Writer>,
     names: Names,
     encoders: FxHashMap<u64, Arc<Encoder>>,
-    published: watch::Sender<Vec<Mirrored>>,
+    views: Views,
 }
 
 impl Sink {
@@ -104,14 +106,15 @@ impl Sink {
             metrics,
             leg,
             pipeline: origin.pipeline,
+            run: rand::random(),
             concurrent_inserts: options.concurrent_inserts,
             truncated: Default::default(),
         };
         writer.load_truncates().await?;
-        let published = watch::Sender::new(published::read(&writer.client).await?);
+        let views = Views::find(&writer.client).await?;
         writer.leg.moving();
         let (writer, names) = (Arc::new(writer), Names::default());
-        Ok(Sink { options, writer, names, encoders: FxHashMap::default(), published })
+        Ok(Sink { options, writer, names, encoders: FxHashMap::default(), views })
     }
 
     /// The ClickHouse database.
@@ -123,7 +126,7 @@ impl Sink {
     /// The tables that can be queried, those of earlier runs included.
     #[must_use]
     pub fn mirrored(&self) -> watch::Receiver<Vec<Mirrored>> {
-        self.published.subscribe()
+        self.views.subscribe()
     }
 
     /// The snapshots whose rows are all stored, and whose tables are still there.
@@ -158,7 +161,10 @@ impl Sink {
             self.names.claim(&self.place(&table.full_name()).plan.view, &table.full_name())?;
         }
         for table in tables {
-            self.encoder(table).await?;
+            let encoder = self.encoder(table).await?;
+            if self.views.is_due(&encoder, None) {
+                self.show(&encoder, None).await?;
+            }
         }
         self.publish().await
     }
@@ -223,14 +229,11 @@ impl Sink {
         filling: &mut Batch,
         spare: &mut Spare,
     ) -> Result<P, Error> {
-        let known = self.encoders.len();
         let mut encoders = Vec::with_capacity(hop.changes.tables.len());
         for table in &hop.changes.tables {
             encoders.push(self.encoder(table).await?);
         }
-        if self.encoders.len() > known {
-            self.publish().await?;
-        }
+        self.show_newer(&hop.changes, &encoders).await?;
         filling.since.get_or_insert_with(Instant::now);
         filling.snapshots.extend_from_slice(hop.point.snapshots());
         filling.dead_letters.extend(hop.dead_letters);
@@ -252,16 +255,37 @@ impl Sink {
         Ok(encoder)
     }
 
+    /// Moves the views to the table versions of these changes, if they are newer.
+    async fn show_newer(
+        &mut self,
+        changes: &Changes,
+        encoders: &[Arc<Encoder>],
+    ) -> Result<(), Error> {
+        let first =
+            |table: usize| changes.list.iter().find(|change| change.table as usize == table);
+        for (table, encoder) in encoders.iter().enumerate() {
+            if !self.views.is_due(encoder, Some(u128::MAX)) {
+                continue;
+            }
+            let version = first(table).map(|change| changes.position(change).version());
+            if version.is_some() && self.views.is_due(encoder, version) {
+                self.show(encoder, version).await?;
+                self.publish().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn show(&self, encoder: &Encoder, version: Option<u128>) -> Result<(), Error> {
+        let show = || self.views.show(&self.writer.client, encoder, version);
+        until_done!(self.writer, "show a table", show())
+    }
+
     /// Tells what can be queried now.
-    async fn publish(&self) -> Result<(), Error> {
+    async fn publish(&mut self) -> Result<(), Error> {
         let client = &self.writer.client;
-        let tables = until_done!(self.writer, "look up views", published::read(client))?;
+        until_done!(self.writer, "look up views", self.views.refresh(client))?;
         self.writer.leg.moving();
-        self.published.send_if_modified(|published| {
-            let news = *published != tables;
-            *published = tables;
-            news
-        });
         Ok(())
     }
 
@@ -292,16 +316,18 @@ impl Sink {
 
 async fn make_database(client: &Client, options: &Options) -> Result<(), Error> {
     let (database, cluster) = (client.database(), options.cluster.as_deref());
-    let create =
-        format!("CREATE DATABASE IF NOT EXISTS {}{}", quoted(database), on_cluster(cluster));
-    let made = client.execute(&format!("create the database `{database}`"), &create).await;
-    made.map_err(|error| match error.is_login() {
+    let found = client.has_database().await.map_err(|error| match error.is_login() {
         true => Error::Login {
             url: options.url.clone().unwrap_or_default(),
             user: options.user.clone(),
         },
         false => error,
     })?;
+    if !found {
+        let (name, cluster) = (quoted(database), on_cluster(cluster));
+        let create = format!("CREATE DATABASE IF NOT EXISTS {name}{cluster}");
+        client.execute(&format!("create the database `{database}`"), &create).await?;
+    }
     for sql in own_tables(database, cluster) {
         client.execute("create the sink's own tables", &sql).await?;
     }

@@ -4,10 +4,10 @@
 //! same batch, or itself an update that was just filled. All of them are looked at before anything
 //! of the batch is stored, so no merge can drop a version that is still wanted.
 //!
-//! In a replay that version may be gone, because a newer one replaced it long ago. Then the update
-//! is superseded and nothing is lost by leaving it out. An update that moved its row to another key
-//! is left out only when a version stands under the *new* key, at its position or above.
-//! What was never stored is a dead letter.
+//! An update that is stored already, or superseded by what is, is left out first: in a replay the
+//! version it built on may be gone while an even older one is still there. For an update that moved
+//! its row to another key, what stands under the *new* key counts.
+//! What was never stored is a dead letter, unless a truncate took it.
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -15,7 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::block::{Aside, Block, Encoder, Rows, StoredRow};
 use super::client::Client;
 use super::error::Error;
-use super::names::{literal, quoted};
+use super::names::{OWN_PREFIX, literal, quoted};
 use crate::dead_letter::DeadLetter;
 
 /// Rows whose older versions are fetched at a time.
@@ -35,8 +35,6 @@ pub(super) struct Filled {
 pub(super) struct Filler<'a> {
     client: &'a Client,
     encoder: &'a Encoder,
-    /// Rows up to here were truncated away.
-    truncated: u128,
     waiting: std::vec::IntoIter<Aside>,
     /// The block's own rows, and those filled since the last lookup.
     own: Pending,
@@ -45,14 +43,14 @@ pub(super) struct Filler<'a> {
 
 impl<'a> Filler<'a> {
     /// Takes the block's rows set aside.
-    pub(super) fn new(client: &'a Client, block: &'a mut Block, truncated: u128) -> Filler<'a> {
+    pub(super) fn new(client: &'a Client, block: &'a mut Block) -> Filler<'a> {
         let mut aside = std::mem::take(&mut block.aside);
         block.aside_bytes = 0;
         aside.sort_by_key(|aside| aside.position);
         let own = rows_of_interest(block, &aside);
         let waiting = aside.into_iter();
         let filled = Pending::default();
-        Filler { client, encoder: &block.encoder, truncated, waiting, own, filled }
+        Filler { client, encoder: &block.encoder, waiting, own, filled }
     }
 
     /// The next rows to fill; empty when there are no more.
@@ -63,22 +61,29 @@ impl<'a> Filler<'a> {
     /// Fills rows; they are to be stored before the next ones are looked up, and before the block.
     pub(super) async fn fill(&mut self, chunk: &[Aside]) -> Result<Filled, Error> {
         self.filled.clear();
-        let mut stored = self.stored_below(chunk).await?;
+        let (stored, superseded) =
+            tokio::try_join!(self.stored_below(chunk), self.superseded(chunk))?;
         let mut filled = Filled::default();
-        let mut orphans = Vec::new();
-        for (aside, stored) in chunk.iter().zip(&mut stored) {
+        let mut lost = Vec::new();
+        let known = stored.into_iter().zip(superseded);
+        for (aside, (stored, superseded)) in chunk.iter().zip(known) {
+            if superseded {
+                continue;
+            }
             let version = aside.position.version();
             let below = |rows| newest_below(rows, &aside.lookup, version);
-            let known = [below(&self.own), below(&self.filled), stored.take()];
-            let base = known.into_iter().flatten().max_by_key(|row| row.version);
+            let bases = [below(&self.own), below(&self.filled), stored];
+            let base = bases.into_iter().flatten().max_by_key(|row| row.version);
             match base.filter(|base| !base.deleted) {
                 Some(base) => self.fill_one(aside, &base, &mut filled),
-                None => orphans.push(aside),
+                None => lost.push(aside),
             }
         }
-        let superseded = self.superseded(&orphans).await?;
-        let lost = orphans.into_iter().zip(superseded).filter(|(_, superseded)| !superseded);
-        filled.dead_letters.extend(lost.map(|(aside, _)| DeadLetter::clone(&aside.letter)));
+        if !lost.is_empty() {
+            let truncated = self.truncated().await?;
+            let lost = lost.into_iter().filter(|aside| aside.position.version() > truncated);
+            filled.dead_letters.extend(lost.map(|aside| DeadLetter::clone(&aside.letter)));
+        }
         Ok(filled)
     }
 
@@ -142,16 +147,11 @@ impl<'a> Filler<'a> {
     }
 
     /// For each row, whether a version at or above its own stands under its key.
-    async fn superseded(&self, orphans: &[&Aside]) -> Result<Vec<bool>, Error> {
-        let truncated = |aside: &&Aside| aside.position.version() <= self.truncated;
-        let mut superseded: Vec<_> = orphans.iter().map(truncated).collect();
-        if superseded.iter().all(|superseded| *superseded) {
-            return Ok(superseded);
-        }
+    async fn superseded(&self, chunk: &[Aside]) -> Result<Vec<bool>, Error> {
+        let mut superseded = vec![false; chunk.len()];
         let Keys { structure, names, own } = self.keys();
-        let wanted = wanted_literal(
-            orphans.iter().map(|aside| (aside.key.as_slice(), aside.position.version())),
-        );
+        let keys = chunk.iter().map(|aside| (aside.key.as_slice(), aside.position.version()));
+        let wanted = wanted_literal(keys);
         let join = names.iter().zip(&own).map(|(own, name)| format!("v.{own} = w.{name}"));
         let join = join.collect::<Vec<_>>().join(" AND ");
         let versions = self.encoder.place.versions();
@@ -170,6 +170,20 @@ impl<'a> Filler<'a> {
             }
         }
         Ok(superseded)
+    }
+
+    /// The version up to which rows were truncated away, by whichever process.
+    async fn truncated(&self) -> Result<u128, Error> {
+        let table = self.client.table(&format!("{OWN_PREFIX}truncates"));
+        let view = literal(&self.encoder.place.plan.view);
+        let sql = format!("SELECT max(version) FROM {table} WHERE name = {view}");
+        let task = "look up the last truncate";
+        let answer = self.client.look_up(task, &sql).await?;
+        let version = answer.first_chunk::<16>().ok_or_else(|| Error::Answer {
+            task: task.into(),
+            detail: "a row is cut short".into(),
+        })?;
+        Ok(u128::from_le_bytes(*version))
     }
 
     fn keys(&self) -> Keys {

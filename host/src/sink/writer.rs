@@ -2,7 +2,8 @@
 //!
 //! Blocks of one table go one after the other, because an update set aside may need a row of the
 //! table version before its own; different tables go at the same time. A block's token is made
-//! from its content, so a block that was stored although its answer got lost is not stored twice.
+//! from its content, so a block that was stored although its answer got lost is not stored twice. It
+//! is made from the run, too: what a mutation took away must not be kept out when it comes again.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -93,6 +94,8 @@ pub(super) struct Writer {
     pub(super) metrics: Arc<Metrics>,
     pub(super) leg: Leg,
     pub(super) pipeline: String,
+    /// Tells this run's insert tokens from every other's.
+    pub(super) run: u64,
     pub(super) concurrent_inserts: usize,
     /// The version of each table's last truncate, by view.
     pub(super) truncated: Mutex<FxHashMap<String, u128>>,
@@ -106,9 +109,9 @@ impl Writer {
         for block in &mut batch.blocks {
             tables.entry(block.encoder.place.versions_name()).or_default().push(block);
         }
-        let tables: Vec<_> = tables.into_values().collect();
         let mut stores = Vec::with_capacity(tables.len());
-        for blocks in tables {
+        for mut blocks in tables.into_values() {
+            blocks.sort_by_key(|block| block.some_position());
             stores.push(self.store_table(blocks));
         }
         let mut stores = stream::iter(stores).buffer_unordered(self.concurrent_inserts.max(1));
@@ -145,11 +148,9 @@ impl Writer {
     }
 
     async fn store_filled(&self, block: &mut Block) -> Result<Vec<DeadLetter>, Error> {
-        let view = block.encoder.place.plan.view.as_str();
-        let truncated = self.truncates().get(view).copied().unwrap_or_default();
         let encoder = Arc::clone(&block.encoder);
         let mut dead_letters = Vec::new();
-        let mut filler = Filler::new(&self.client, block, truncated);
+        let mut filler = Filler::new(&self.client, block);
         loop {
             let chunk = filler.next_chunk();
             if chunk.is_empty() {
@@ -170,7 +171,8 @@ impl Writer {
             return Ok(());
         };
         let body = Bytes::from(std::mem::take(&mut rows.bytes));
-        let token = format!("{first}-{last}-{}-{:016x}", rows.count, digest(&body));
+        let (run, count, digest) = (self.run, rows.count, digest(&body));
+        let token = format!("{run:016x}-{first}-{last}-{count}-{digest:016x}");
         let task = format!("insert into `{}`", encoder.place.versions_name());
         let (client, sql) = (&self.client, &encoder.insert);
         let mut done = until_done!(self, &task, client.insert(&task, sql, Some(&token), &body));
@@ -205,7 +207,9 @@ impl Writer {
             let place = &truncate.encoder.place;
             if place.plan.dedup == Dedup::Replacing {
                 // The view leaves these rows out already; this gives their space back.
-                let condition = format!("DELETE WHERE _version < {}", truncate.version);
+                // A plain number of that size would be read as a float.
+                let condition =
+                    format!("DELETE WHERE _version < toUInt128('{}')", truncate.version);
                 let sql = place.alter_versions(&[condition]);
                 let task = "clean up after a truncate";
                 until_done!(self, task, self.client.execute(task, &sql))?;
@@ -306,6 +310,7 @@ impl Writer {
                 rows += count;
             }
         }
+        self.metrics.passed.get_or_create(&STORED).inc_by(rows);
         if rows > 0 {
             let rows = u32::try_from(rows).unwrap_or(u32::MAX);
             self.metrics.batch_rows.get_or_create(&STORED).observe(rows.into());
