@@ -1,5 +1,6 @@
 //! What wit-bindgen makes of `wit/`; everything else in this crate is written by hand.
 
+#[expect(clippy::too_many_arguments, reason = "generated: a record is passed field by field")]
 /// The world of transforms, and the types both worlds share.
 pub mod transform {
     wit_bindgen::generate!({
@@ -11,6 +12,7 @@ pub mod transform {
     });
 }
 
+#[expect(clippy::too_many_arguments, reason = "generated: a record is passed field by field")]
 /// The world of dedup plugins.
 pub mod dedup {
     wit_bindgen::generate!({

@@ -69,12 +69,14 @@ pub enum Verdict {
 }
 
 /// What a plugin wants to see of a table.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Interest(types::Interest);
 
-impl Default for types::Interest {
+impl Default for Interest {
     fn default() -> Self {
-        types::Interest { columns: Vec::new(), ops: false, positions: false, times: false }
+        let nothing =
+            types::Interest { columns: Vec::new(), ops: false, positions: false, times: false };
+        Interest(nothing)
     }
 }
 

@@ -17,6 +17,7 @@ const KILLS: usize = 20;
 const RATE: u64 = 1_500;
 const DEADLINE: Duration = Duration::from_secs(120);
 
+#[expect(clippy::print_stdout, reason = "the seed is what a failure is repeated with")]
 fn seed() -> u64 {
     let seed = std::env::var("TAILWATER_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| rand::rng().random());

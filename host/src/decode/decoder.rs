@@ -139,7 +139,7 @@ impl Decoder {
                 }
             }
             Message::Begin { commit, committed_at, xid } => {
-                self.begin(commit, committed_at, xid)?
+                self.begin(commit, committed_at, xid)?;
             }
             Message::Commit { commit, end } => return self.commit(commit, end),
             Message::Relation(relation) => return Ok(self.relation(relation)),

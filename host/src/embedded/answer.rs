@@ -120,6 +120,7 @@ fn content_type(format: &str) -> &'static str {
 /// wants the rest.
 pub(super) struct Pieces<G> {
     pub(super) pieces: mpsc::Receiver<io::Result<Bytes>>,
+    #[expect(dead_code, reason = "what counts is when it is dropped")]
     pub(super) guard: G,
 }
 

@@ -62,7 +62,7 @@ impl Engine {
             .spawn(move || {
                 supervisor.run(ready);
                 // Nobody may wait for it any more.
-                drop(end.send(()));
+                end.send(()).ok();
             })
             .map_err(Error::Spawn)?;
         let engine = Engine { url, password, control, ended: Some(ended) };
@@ -149,7 +149,7 @@ impl Control {
         state.stopping = true;
         if let Some(child) = &state.child {
             // Fails only for a child that has ended already.
-            drop(pidfd_send_signal(&child.process, signal));
+            pidfd_send_signal(&child.process, signal).ok();
         }
         self.stopping.notify_all();
     }
@@ -258,7 +258,7 @@ impl Supervisor {
         forward(child.stderr.take().expect("it is piped"));
         let mut state = self.control.lock();
         if state.stopping {
-            drop(pidfd_send_signal(&running.process, Signal::KILL));
+            pidfd_send_signal(&running.process, Signal::KILL).ok();
         }
         state.child = Some(running);
         drop(state);

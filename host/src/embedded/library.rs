@@ -8,7 +8,6 @@
 use std::ffi::{CStr, CString, c_char, c_double, c_int, c_void};
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use super::error::Error;
 
@@ -426,9 +425,6 @@ impl Drop for Insert<'_> {
         unsafe { (self.connection.symbols.insert_destroy)(self.handle) }
     }
 }
-
-/// Shared by all threads of the process.
-pub(super) type Shared = Arc<Library>;
 
 #[cfg(test)]
 mod tests {

@@ -207,7 +207,10 @@ impl Job {
             }
             piece = match next(&mut stream) {
                 Ok(piece) => piece,
-                Err(refusal) => return Ok(self.break_off(&pieces, &refusal)),
+                Err(refusal) => {
+                    self.break_off(&pieces, &refusal);
+                    return Ok(());
+                }
             };
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::hop::{Hop, LogPoint};
 use crate::transport::{Delivered, Error, Producer};
 
 enum Next {
-    Hop(Hop<LogPoint>),
+    Hop(Box<Hop<LogPoint>>),
     Due,
     End,
 }
@@ -29,7 +29,7 @@ pub(super) fn run(
         let next = runtime.block_on(next(&mut input, producer.deadline()));
         let ended = matches!(next, Next::End);
         if let Next::Hop(hop) = next {
-            producer.send(hop)?;
+            producer.send(*hop)?;
         }
         if (ended || producer.is_due(Instant::now()))
             && let Some(delivered) = producer.commit()?
@@ -50,5 +50,5 @@ async fn next(input: &mut Receiver<Hop<LogPoint>>, deadline: Option<Instant>) ->
         },
         None => input.recv().await,
     };
-    received.map_or(Next::End, Next::Hop)
+    received.map_or(Next::End, |hop| Next::Hop(Box::new(hop)))
 }

@@ -11,7 +11,6 @@
 //! fail a row, never the process: see [`chain::Chain::transform`].
 
 mod adopt;
-#[expect(missing_docs, unreachable_pub, reason = "generated; wit/ documents it")]
 mod bindings;
 mod calls;
 mod chain;

@@ -57,7 +57,7 @@ pub(crate) fn watch(
     let forward = move |event: notify::Result<notify::Event>| {
         if event.map_or(true, |event| may_change(event.kind)) {
             // The thread ends before the watcher only when the process does.
-            drop(sender.send(()));
+            sender.send(()).ok();
         }
     };
     let mut watcher = notify::recommended_watcher(forward).map_err(fail)?;

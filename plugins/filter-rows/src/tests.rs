@@ -24,7 +24,10 @@ fn matches(condition: &str, column: &'static str, value: impl Into<Cell>) -> boo
 }
 
 fn refusal(config: &str) -> String {
-    Tested::<FilterRows>::new(config).err().expect("it is refused")
+    match Tested::<FilterRows>::new(config) {
+        Ok(_) => panic!("{config} is accepted"),
+        Err(sentence) => sentence,
+    }
 }
 
 #[test]
@@ -81,7 +84,9 @@ fn all_or_any_condition_must_hold() {
     let change = Change::insert([("id", "1"), ("state", "open"), ("paid", "f")]);
     let fates = |matching: &str| {
         let config = format!(r#"{{"match": "{matching}", "where": {conditions}}}"#);
-        Tested::<FilterRows>::new(&config).unwrap().transform(&orders(), &[change.clone()])
+        Tested::<FilterRows>::new(&config)
+            .unwrap()
+            .transform(&orders(), std::slice::from_ref(&change))
     };
     assert_eq!(fates("all"), [Fate::Discarded]);
     assert!(matches!(fates("any")[..], [Fate::Kept { .. }]));
@@ -113,7 +118,7 @@ fn a_configuration_that_means_nothing_is_refused() {
 #[test]
 fn a_table_that_does_not_fit_is_refused() {
     let subscribe = |conditions: &str, table: &Table| {
-        filter(conditions).plugin().subscribe(table).err().expect("it is refused")
+        filter(conditions).plugin().subscribe(table).expect_err("it is refused")
     };
     let table = orders().into_record();
     let missing = subscribe(r#"[{"column": "lang", "value": "en"}]"#, &table);

@@ -1,6 +1,8 @@
 //! Does to the host, one by one, what a plugin must not do. It sees the columns `id` and `name`; a
 //! row named `poison` is the one that some of these fail on.
 
+#![cfg(target_arch = "wasm32")]
+
 use std::cell::RefCell;
 
 use serde::Deserialize;
@@ -114,7 +116,7 @@ fn misbehave(deed: Deed, rows: u32) -> Result<Patch, String> {
         Deed::LoopInProcess => forever(),
         Deed::RefuseBatch => return Err("it does not like the batch".to_owned()),
         Deed::EatMemory => eat(),
-        Deed::OverflowStack => discard(vec![deeper(u64::from(rows)) as u32]),
+        Deed::OverflowStack => discard(vec![u32::try_from(deeper(u64::from(rows))).unwrap_or(0)]),
         Deed::HugeOutput => edit(1, Some(vec![0]), huge()),
         Deed::TooFewValues => edit(1, None, Values::Strings(vec![None; rows as usize - 1])),
         Deed::TooManyValues => edit(1, None, Values::Strings(vec![None; rows as usize + 1])),

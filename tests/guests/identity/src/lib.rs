@@ -1,5 +1,7 @@
 //! Changes nothing, in the ways there are to change nothing.
 
+#![cfg(target_arch = "wasm32")]
+
 use std::cell::RefCell;
 
 use serde::Deserialize;
