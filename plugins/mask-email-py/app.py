@@ -10,6 +10,10 @@ from componentize_py_types import Err
 from wit_world.imports.types import Edit, Form, Interest, Patch, Values_Strings, Want
 
 
+# Every call finds a new `WitWorld`, so what `init` learns lives in the module.
+columns = ["email"]
+
+
 def mask(address):
     """Keeps the first character and the domain; null stays null."""
     if address is None:
@@ -23,14 +27,15 @@ class WitWorld(wit_world.WitWorld):
     """The exports of the world `transform`."""
 
     def init(self, config):
+        global columns
         settings = json.loads(config)
-        self.columns = settings.pop("columns", ["email"])
+        columns = settings.pop("columns", columns)
         if settings:
             raise Err(f"config: unknown field `{next(iter(settings))}`, expected `columns`")
 
     def subscribe(self, table):
         present = [column.name for column in table.columns]
-        wanted = [name for name in self.columns if name in present]
+        wanted = [name for name in columns if name in present]
         if not wanted:
             return None
         # The old row is asked for too: it travels on in the envelope's `before`.

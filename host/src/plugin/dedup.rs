@@ -46,8 +46,9 @@ pub(crate) struct Window {
     order: VecDeque<Hash128>,
     /// Changed since the last commit, with what was known of each row before.
     provisional: Vec<(Hash128, Option<Kept>)>,
-    /// Tables that were emptied: what was known of their rows before counts no more.
-    emptied: FxHashMap<TableName, Position>,
+    /// Where tables were emptied, ascending: what was known of their rows before counts no more
+    /// after. The last of earlier batches, and all of this one.
+    emptied: FxHashMap<TableName, Vec<Position>>,
     newest: i64,
 }
 
@@ -94,10 +95,12 @@ impl Window {
 
     /// Takes in which tables a batch empties, before its rows.
     pub(crate) fn note_truncates(&mut self, changes: &Changes) {
+        for places in self.emptied.values_mut() {
+            places.drain(..places.len() - 1);
+        }
         for change in changes.list.iter().filter(|change| change.op == Op::Truncate) {
-            let position = changes.position(change);
-            let emptied = self.emptied.entry(changes.table(change).full_name()).or_default();
-            *emptied = position.max(*emptied);
+            let places = self.emptied.entry(changes.table(change).full_name()).or_default();
+            places.push(changes.position(change));
         }
     }
 
@@ -134,8 +137,12 @@ impl Window {
         let Some(known) = self.known.get(&row).filter(|known| known.committed_at >= horizon) else {
             return false;
         };
-        if self.emptied.get(&table.full_name()).is_some_and(|at| known.position < *at) {
-            return false;
+        let between = |at: &Position| known.position < *at && *at <= now.position;
+        if !self.emptied.is_empty() {
+            let places = self.emptied.get(&table.full_name());
+            if places.is_some_and(|places| places.iter().any(between)) {
+                return false;
+            }
         }
         now.position <= known.position || (op != Op::Read && now.key == known.key)
     }

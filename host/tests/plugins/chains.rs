@@ -9,9 +9,11 @@ use tailwater::plugin::{Chain, Error, Options, Runtime, Stage};
 use tailwater::telemetry::metrics::Metrics;
 use tailwater_test_support::guests;
 
-/// One engine for the whole process, as in the service; no cache, so that everything is compiled.
-pub static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Runtime::new(None).expect("this machine runs WebAssembly"));
+/// One engine for the whole process, as in the service.
+pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-plugins");
+    Runtime::new(Some(cache)).expect("this machine runs WebAssembly")
+});
 
 /// A chain and its metrics.
 pub struct Loaded {

@@ -172,7 +172,8 @@ fn memory_is_limited() {
 
 #[test]
 fn the_stack_is_limited() {
-    sets_everything_aside("overflow-stack", "", "call stack exhausted", "trap");
+    sets_everything_aside("overflow-stack", "", "out of bounds memory access", "trap");
+    sets_everything_aside("recurse-forever", "", "call stack exhausted", "trap");
 }
 
 #[test]

@@ -75,8 +75,12 @@ impl Given {
 }
 
 fn drops(window: &mut Window, given: &Given) -> bool {
+    window.note_truncates(&given.changes());
+    drops_of_noted(window, given)
+}
+
+fn drops_of_noted(window: &mut Window, given: &Given) -> bool {
     let changes = given.changes();
-    window.note_truncates(&changes);
     let key = given.key.map(str::as_bytes);
     window.is_duplicate(&changes, &changes.list[0], key, false)
 }
@@ -139,6 +143,25 @@ fn rows_of_an_emptied_table_are_new() {
     let truncate = Given { new: None, ..given(Op::Truncate, "", 2, "") };
     let changes = [insert("1", 1, "a"), truncate, insert("1", 3, "a"), update("1", 4, "a")];
     assert_eq!(dropped(&changes), [3]);
+}
+
+#[test]
+fn each_of_several_truncates_counts() {
+    let truncate = |second| Given { new: None, ..given(Op::Truncate, "", second, "") };
+    let changes = [insert("1", 1, "a"), truncate(2), insert("1", 3, "a"), truncate(4)];
+    let mut window = Window::new(10, 60);
+    let mut all = Changes::default();
+    for given in &changes {
+        let one = given.changes();
+        let table = all.intern_table(&one.tables[0]);
+        let transaction = all.push_transaction(one.transactions[0]);
+        all.list.push(Change { table, transaction, ..one.list[0] });
+    }
+    window.note_truncates(&all);
+    assert!(!drops_of_noted(&mut window, &changes[0]));
+    assert!(!drops_of_noted(&mut window, &changes[2]));
+    assert!(drops_of_noted(&mut window, &update("1", 3, "a")));
+    assert!(!drops_of_noted(&mut window, &update("1", 5, "a")));
 }
 
 #[test]

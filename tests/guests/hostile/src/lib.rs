@@ -32,6 +32,7 @@ enum Deed {
     RefuseBatch,
     EatMemory,
     OverflowStack,
+    RecurseForever,
     HugeOutput,
     TooFewValues,
     TooManyValues,
@@ -117,6 +118,7 @@ fn misbehave(deed: Deed, rows: u32) -> Result<Patch, String> {
         Deed::RefuseBatch => return Err("it does not like the batch".to_owned()),
         Deed::EatMemory => eat(),
         Deed::OverflowStack => discard(vec![u32::try_from(deeper(u64::from(rows))).unwrap_or(0)]),
+        Deed::RecurseForever => discard(vec![u32::try_from(recurse(u64::from(rows))).unwrap_or(0)]),
         Deed::HugeOutput => edit(1, Some(vec![0]), huge()),
         Deed::TooFewValues => edit(1, None, Values::Strings(vec![None; rows as usize - 1])),
         Deed::TooManyValues => edit(1, None, Values::Strings(vec![None; rows as usize + 1])),
@@ -179,6 +181,11 @@ fn eat() -> Patch {
 fn deeper(level: u64) -> u64 {
     let frame = std::hint::black_box([level; 64]);
     deeper(level + 1) + frame[0]
+}
+
+/// Without a frame in linear memory, so that it is the engine's own stack that ends.
+fn recurse(level: u64) -> u64 {
+    if level == 0 { 1 } else { recurse(level.wrapping_add(1)).rotate_left(7) ^ level }
 }
 
 fn huge() -> Values {
