@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// Directory of the engine's data; one process uses it at a time. Default:
-    /// `./tailwater-data/clickhouse`.
+    /// `tailwater-data`.
     pub path: PathBuf,
     /// The engine's library. Default: `$TAILWATER_LIBCHDB`, else `libchdb.so` beside the program,
     /// else where `tailwater embedded fetch` keeps it.
@@ -31,7 +31,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            path: "./tailwater-data/clickhouse".into(),
+            path: "tailwater-data".into(),
             library: None,
             port: 0,
             memory_mb: None,

@@ -48,7 +48,7 @@ fn insert(mut tokens: Tokens<'_>) -> Statement {
     while let Some(found) = token {
         let top = found.depth == 0;
         selects |= top && (found.is("SELECT") || found.is("WITH") || found.is("WATCH"));
-        from_file |= top && found.is("FROM");
+        from_file |= top && !selects && found.is("FROM");
         if top && !from_file && found.is("FORMAT") {
             return match tokens.next() {
                 _ if selects => Statement::InsertFromInput,
