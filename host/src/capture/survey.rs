@@ -28,6 +28,7 @@ pub struct Survey {
 /// # Errors
 /// [`Error::Precondition`] says what is missing and how to mend it.
 pub async fn survey(url: &SourceUrl, options: &Options) -> Result<Survey, Error> {
+    let options = &options.for_database(url.database());
     let client = catalog::connect(url).await?;
     let server_version = preflight::server(&client).await?;
     let slot = preflight::slot(&client, options).await?;

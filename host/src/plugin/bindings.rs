@@ -17,4 +17,4 @@ wasmtime::component::bindgen!({
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-pub use tailwater::plugin::{log, metrics, types};
+pub use self::tailwater::plugin::{log, metrics, types};
