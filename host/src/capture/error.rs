@@ -169,7 +169,7 @@ fn query_sentence(error: &tokio_postgres::Error) -> String {
         Some(db) => server_sentence(db.code().code(), db.message()),
         None if error.is_closed() => "the connection to the source closed".to_owned(),
         None => {
-            "a query to the source failed; check host, port and that PostgreSQL runs".to_owned()
+            "cannot reach the source; check host, port and that PostgreSQL runs".to_owned()
         }
     }
 }
