@@ -168,9 +168,7 @@ fn query_sentence(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => server_sentence(db.code().code(), db.message()),
         None if error.is_closed() => "the connection to the source closed".to_owned(),
-        None => {
-            "cannot reach the source; check host, port and that PostgreSQL runs".to_owned()
-        }
+        None => "cannot reach the source; check host, port and that PostgreSQL runs".to_owned(),
     }
 }
 
