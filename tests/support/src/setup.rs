@@ -47,11 +47,19 @@ pub(crate) const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 const COMPONENTIZE_PY_SHA256: &str =
     "8623cd8cab8453cb0cd8bf03f3c7103420d06f2f3d360186a280a70a1ca5e89f";
 
-const KAFKA_VERSION: &str = "4.1.0";
+/// The Apache Kafka that tests and benchmarks run.
+pub const KAFKA_VERSION: &str = "4.1.0";
 const KAFKA_POM: &str = include_str!("../kafka-pom.xml");
 const KAFKA_DIGESTS: &str = include_str!("../kafka-4.1.0.sha256");
 const MAVEN_COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies";
 
+/// The connector that benchmarks compare with.
+pub const DEBEZIUM_VERSION: &str = "3.6.3.Final";
+const DEBEZIUM_POM: &str = include_str!("../debezium-pom.xml");
+const DEBEZIUM_DIGESTS: &str = include_str!("../debezium-3.6.3.sha256");
+
+/// The ClickHouse engine that tests, demo and benchmarks run.
+pub const CHDB_VERSION: &str = "libchdb 26.7.3";
 const CHDB_URL: &str = "https://registry.npmjs.org/@chdb/lib-linux-x64-gnu/-/\
                         lib-linux-x64-gnu-26.7.3-stable.1.tgz";
 const CHDB_TARBALL_BYTES: u64 = 177_817_999;
@@ -153,28 +161,52 @@ pub fn postgres_18() -> Result<PathBuf> {
 
 /// The directory of Apache Kafka's jars.
 pub fn kafka_jars() -> Result<PathBuf> {
-    let root = cache::install(&format!("kafka-{KAFKA_VERSION}"), "lib", |staging| {
-        let pom = staging.join("pom.xml");
-        let jars = staging.join("lib");
-        fs::write(&pom, KAFKA_POM)?;
-        fs::create_dir(&jars)?;
-        let mut maven = Command::new("mvn");
-        maven.args(["--quiet", "--batch-mode", "--file"]).arg(&pom).arg(MAVEN_COPY);
-        maven.arg(format!("-DoutputDirectory={}", jars.display()));
-        let expected = KAFKA_DIGESTS.lines().count() as u64;
-        run_with_progress(
-            &format!("fetching Apache Kafka {KAFKA_VERSION} ({expected} jars, 54 MB)"),
-            &mut maven,
-            || fs::read_dir(&jars).map_or(0, |files| files.count() as u64 * 100 / expected),
-        )?;
-        check_jars(&jars)
-    })?;
-    Ok(root.join("lib"))
+    let kafka = Jars { name: "Apache Kafka", version: KAFKA_VERSION, size: "54 MB" };
+    kafka.fetch(KAFKA_POM, KAFKA_DIGESTS, &[])
 }
 
-fn check_jars(jars: &Path) -> Result<()> {
+/// The directory of Debezium's PostgreSQL connector's jars; only benchmarks need it.
+pub fn debezium_jars() -> Result<PathBuf> {
+    let debezium = Jars { name: "Debezium", version: DEBEZIUM_VERSION, size: "18 MB" };
+    // What Kafka Connect has itself must not be there twice.
+    let only = ["-DexcludeGroupIds=org.apache.kafka", "-DincludeScope=runtime"];
+    debezium.fetch(DEBEZIUM_POM, DEBEZIUM_DIGESTS, &only)
+}
+
+/// Jars from a Maven repository, all of them pinned by digest.
+struct Jars {
+    name: &'static str,
+    version: &'static str,
+    size: &'static str,
+}
+
+impl Jars {
+    fn fetch(&self, pom: &str, digests: &str, options: &[&str]) -> Result<PathBuf> {
+        let Jars { name, version, size } = self;
+        let short = name.rsplit(' ').next().unwrap_or(name).to_lowercase();
+        let root = cache::install(&format!("{short}-{version}"), "lib", |staging| {
+            let file = staging.join("pom.xml");
+            let jars = staging.join("lib");
+            fs::write(&file, pom)?;
+            fs::create_dir(&jars)?;
+            let mut maven = Command::new("mvn");
+            maven.args(["--quiet", "--batch-mode", "--file"]).arg(&file).arg(MAVEN_COPY);
+            maven.arg(format!("-DoutputDirectory={}", jars.display())).args(options);
+            let expected = digests.lines().count() as u64;
+            run_with_progress(
+                &format!("fetching {name} {version} ({expected} jars, {size})"),
+                &mut maven,
+                || fs::read_dir(&jars).map_or(0, |files| files.count() as u64 * 100 / expected),
+            )?;
+            check_jars(&jars, digests)
+        })?;
+        Ok(root.join("lib"))
+    }
+}
+
+fn check_jars(jars: &Path, digests: &str) -> Result<()> {
     let mut expected = 0;
-    for line in KAFKA_DIGESTS.lines() {
+    for line in digests.lines() {
         let (sha256, name) = line.split_once("  ").context("a line of `sha256sum`")?;
         check_sha256(&jars.join(name), sha256)?;
         expected += 1;

@@ -1,7 +1,9 @@
 //! The project's own commands, as `cargo xtask <command>`.
 #![expect(clippy::print_stdout, reason = "a command-line tool talks on stdout")]
 
+mod bench;
 mod demo;
+mod exposition;
 mod guests;
 mod interrupt;
 mod services;
@@ -31,6 +33,8 @@ enum Task {
     Guests,
     /// Start PostgreSQL 15 and 18 and Kafka, print their addresses, stop them at Ctrl-C.
     Services,
+    /// Measure throughput, cost, memory and latency against what the database itself can send.
+    Bench(bench::Options),
     /// Run a shop's database through Tailwater and show it on the terminal.
     Demo(demo::Options),
 }
@@ -41,6 +45,7 @@ fn main() -> Result<ExitCode> {
         Task::Test(options) => test::run(&options),
         Task::Guests => steps::setup().and_then(|()| steps::guests()),
         Task::Services => services::run(),
+        Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => return demo::run(&options),
     };
     done.map(|()| ExitCode::SUCCESS)

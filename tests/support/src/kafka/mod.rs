@@ -1,5 +1,6 @@
 //! Apache Kafka, one KRaft node.
 
+mod connect;
 mod properties;
 
 use std::fs;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use rustix::process::Signal;
 
+pub use self::connect::KafkaConnect;
 use self::properties::Ports;
 use crate::child::{self, Guarded};
 use crate::download::run;
@@ -28,9 +30,19 @@ const JAVA: &str = "/usr/lib/jvm/java-17-openjdk-amd64/bin/java";
 const START_DEADLINE: Duration = Duration::from_secs(90);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How Java compiles the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warmth {
+    /// Quick to start, half as fast later: for tests.
+    Quick,
+    /// As in production: for measuring.
+    Full,
+}
+
 /// A running broker, stopped and removed on drop. Topics are not created by use.
 #[derive(Debug)]
 pub struct Kafka {
+    warmth: Warmth,
     broker: Mutex<Option<Guarded>>,
     jars: PathBuf,
     ports: Ports,
@@ -51,11 +63,17 @@ impl Kafka {
 
     /// Makes a new broker and starts it.
     pub fn start() -> Result<Self> {
+        Self::start_as(Warmth::Quick)
+    }
+
+    /// The same, compiled as told.
+    pub fn start_as(warmth: Warmth) -> Result<Self> {
         let scratch = Scratch::new("kafka")?;
         let certificates = Certificates::generate(scratch.path())?;
         let jars = setup::kafka_jars()?;
         let ports = Ports::free()?;
-        let kafka = Self { broker: Mutex::new(None), jars, ports, certificates, scratch };
+        let broker = Mutex::new(None);
+        let kafka = Self { warmth, broker, jars, ports, certificates, scratch };
         kafka.format()?;
         kafka.restart()?;
         Ok(kafka)
@@ -140,7 +158,10 @@ impl Kafka {
     pub fn restart(&self) -> Result<()> {
         self.stop()?;
         let mut command = child::command(Path::new(JAVA), "KILL", None);
-        command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+        command.args(["-Xmx512m", "-XX:+UseSerialGC"]);
+        if self.warmth == Warmth::Quick {
+            command.arg("-XX:TieredStopAtLevel=1");
+        }
         command.args(self.class_path("warn")).arg("kafka.Kafka").arg(self.properties_file());
         let log = fs::File::options().create(true).append(true).open(self.log_file())?;
         command.stdout(log.try_clone()?).stderr(log);

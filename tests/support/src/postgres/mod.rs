@@ -5,6 +5,7 @@
 
 mod database;
 mod files;
+mod session;
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 pub use self::database::Database;
+pub use self::session::Session;
 use crate::child::{self, Guarded};
 use crate::download::run;
 use crate::{Certificates, Scratch, free_port, setup, unique_name};
@@ -124,6 +126,12 @@ impl Postgres {
     pub fn tcp_url(&self, database: &str) -> String {
         let password = TCP_PASSWORD.replace(' ', "%20");
         format!("postgres://{TCP_USER}:{password}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Name and password of the superuser that [`tcp_url`](Self::tcp_url) logs in as.
+    #[must_use]
+    pub fn tcp_login(&self) -> (&'static str, &'static str) {
+        (TCP_USER, TCP_PASSWORD)
     }
 
     /// The TCP port of 127.0.0.1, which names the unix socket too.

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::exposition::Histogram;
 use super::reading::Reading;
+use crate::exposition::Histogram;
 
 /// Rates and latencies are those of this long.
 const WINDOW: Duration = Duration::from_secs(5);

@@ -2,7 +2,6 @@
 
 mod compare;
 mod dashboard;
-mod exposition;
 mod reading;
 mod screen;
 mod show;

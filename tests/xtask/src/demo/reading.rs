@@ -7,7 +7,7 @@ use serde_json::Value;
 use tailwater_test_support::Tailwater;
 use tailwater_test_support::workload::Counts;
 
-use super::exposition::{Exposition, Histogram};
+use crate::exposition::{Exposition, Histogram};
 
 /// A plugin as it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

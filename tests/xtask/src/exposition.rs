@@ -1,10 +1,10 @@
-//! Reads what `/metrics` exposes: as much of the format as the demo shows.
+//! Reads what `/metrics` exposes: as much of the format as the demo and the benchmarks need.
 
 use std::collections::BTreeMap;
 
 /// One exposition. A sample's name is the metric's with its labels, as it stands in the text.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Exposition {
+pub(crate) struct Exposition {
     samples: Vec<Sample>,
 }
 
@@ -17,23 +17,23 @@ struct Sample {
 
 impl Exposition {
     /// Lines that are no samples are passed over.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         Self { samples: lines.filter_map(sample).collect() }
     }
 
     /// The sum of all samples with that name and all of `labels`; zero if there is none.
-    pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.matching(name, labels).map(|sample| sample.value).sum()
     }
 
     /// The one sample with that name and labels.
-    pub(super) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.matching(name, labels).map(|sample| sample.value).next()
     }
 
     /// A histogram's cumulative buckets.
-    pub(super) fn histogram(&self, name: &str) -> Histogram {
+    pub(crate) fn histogram(&self, name: &str) -> Histogram {
         let bucket = |sample: &Sample| Some((bound(sample.labels.get("le")?)?, sample.value));
         let name = format!("{name}_bucket");
         Histogram { buckets: self.matching(&name, &[]).filter_map(bucket).collect() }
@@ -55,13 +55,13 @@ impl Exposition {
 
 /// Cumulative counts by upper bound, in rising order.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     buckets: Vec<(f64, f64)>,
 }
 
 impl Histogram {
     /// What was observed since `earlier`.
-    pub(super) fn since(&self, earlier: &Self) -> Self {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
         let before = |bound: f64| {
             let found = earlier.buckets.iter().find(|(other, _)| *other == bound);
             found.map_or(0.0, |(_, count)| *count)
@@ -72,7 +72,7 @@ impl Histogram {
 
     /// The value that `share` (0 to 1) of the observations do not exceed, taken as evenly spread
     /// within a bucket; none without observations. Beyond the last bound it is that bound.
-    pub(super) fn quantile(&self, share: f64) -> Option<f64> {
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
         let total = self.buckets.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
         let rank = share * total;
         let index = self.buckets.iter().position(|(_, count)| *count >= rank)?;
