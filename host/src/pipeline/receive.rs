@@ -83,7 +83,7 @@ impl Receiver {
         *out = None;
         loop {
             match acknowledged.recv_timeout(LOOK) {
-                Ok(stored) => consumer.commit(stored.into())?,
+                Ok(stored) => consumer.commit_last(stored.into())?,
                 Err(RecvTimeoutError::Timeout) => consumer.idle()?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }

@@ -31,7 +31,7 @@ pub(super) fn run(
         if let Next::Hop(hop) = next {
             producer.send(*hop)?;
         }
-        if (ended || producer.is_due(Instant::now()))
+        if (ended || producer.is_due(Instant::now(), !input.is_empty()))
             && let Some(delivered) = producer.commit()?
         {
             on_delivered(delivered);

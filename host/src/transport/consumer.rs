@@ -6,14 +6,13 @@
 //! taken away, what is still on its way to the store is not committed any more, and the next owner
 //! reads it again; ClickHouse knows rows by their version, so they are the same rows.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use rustc_hash::FxHashMap;
@@ -75,7 +74,11 @@ impl Consumer {
         let literal = escaped(prefix);
         let own = format!(r"^{literal}\.tailwater\.");
         let config = options.consumer(&options.group(database), &[("topic.blacklist", &own)]);
-        let member = Member { events: Events::default(), assigned: Mutex::default() };
+        let member = Member {
+            events: Events::default(),
+            assigned: Mutex::default(),
+            commit_failed: Mutex::default(),
+        };
         let kafka: BaseConsumer<Member> =
             config.create_with_context(member).map_err(Error::Settings)?;
         let sorted = |error| kafka.context().events.error("reach kafka", error);
@@ -134,15 +137,29 @@ impl Consumer {
         polled
     }
 
-    /// Commits what is stored, of the partitions that are still the same member's.
+    /// Commits what is stored, of the partitions that are still the same member's. The broker's
+    /// answer is not waited for: a commit that fails shows at the next one.
     ///
     /// # Errors
     /// What librdkafka does not mend by itself.
     pub fn commit(&mut self, stored: Durable<Offsets>) -> Result<(), Error> {
+        self.commit_as(stored, CommitMode::Async)
+    }
+
+    /// [`commit`](Self::commit) for the last time: waits for the broker.
+    ///
+    /// # Errors
+    /// As [`Consumer::commit`].
+    pub fn commit_last(&mut self, stored: Durable<Offsets>) -> Result<(), Error> {
+        self.commit_as(stored, CommitMode::Sync)
+    }
+
+    fn commit_as(&mut self, stored: Durable<Offsets>, mode: CommitMode) -> Result<(), Error> {
+        let context = self.kafka.context();
         let mut list = TopicPartitionList::new();
-        let assigned = self.kafka.context().assigned();
-        for ((topic, partition), next) in stored.into_point().0 {
-            let current = assigned.get(&(topic.clone(), partition));
+        let assigned = context.assigned();
+        for (topic, partition, next) in stored.into_point().into_nexts() {
+            let current = assigned.get(&topic).and_then(|partitions| partitions.get(&partition));
             if current == Some(&next.assignment) {
                 let added =
                     list.add_partition_offset(&topic, partition, Offset::Offset(next.offset));
@@ -150,13 +167,14 @@ impl Consumer {
             }
         }
         drop(assigned);
-        if list.count() == 0 {
-            return Ok(());
-        }
-        match self.kafka.commit(&list, CommitMode::Sync) {
-            Err(error) if !is_outrun(&error) => {
-                Err(self.kafka.context().events.error("commit offsets", error))
-            }
+        let before = context.commit_failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let committed = match (before, list.count()) {
+            (Some(error), _) => Err(error),
+            (None, 0) => Ok(()),
+            (None, _) => self.kafka.commit(&list, mode),
+        };
+        match committed {
+            Err(error) if !is_outrun(&error) => Err(context.events.error("commit offsets", error)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -269,17 +287,21 @@ impl Schemas {
 /// What the group has given to this member.
 struct Member {
     events: Events,
-    /// Partitions, each with the number of its assignment.
-    assigned: Mutex<BTreeMap<(String, i32), u64>>,
+    /// By topic, partitions with the number of their assignment.
+    assigned: Mutex<Assigned>,
+    /// Why the last commit in the background failed.
+    commit_failed: Mutex<Option<KafkaError>>,
 }
 
+type Assigned = FxHashMap<String, FxHashMap<i32, u64>>;
+
 impl Member {
-    fn assigned(&self) -> MutexGuard<'_, BTreeMap<(String, i32), u64>> {
+    fn assigned(&self) -> MutexGuard<'_, Assigned> {
         self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn assignment(&self, topic: &str, partition: i32) -> Option<u64> {
-        self.assigned().get(&(topic.to_owned(), partition)).copied()
+        self.assigned().get(topic)?.get(&partition).copied()
     }
 }
 
@@ -294,6 +316,13 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            let mut failed = self.commit_failed.lock().unwrap_or_else(PoisonError::into_inner);
+            *failed = Some(error);
+        }
+    }
+
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         /// Counts the assignments of all consumers of the process.
         static ASSIGNMENTS: AtomicU64 = AtomicU64::new(1);
@@ -308,13 +337,14 @@ impl ConsumerContext for Member {
         let number = ASSIGNMENTS.fetch_add(1, Ordering::Relaxed);
         let mut assigned = self.assigned();
         for element in list.elements() {
-            let partition = (element.topic().to_owned(), element.partition());
+            let partitions = assigned.entry(element.topic().to_owned()).or_default();
             match given {
-                true => _ = assigned.insert(partition, number),
-                false => _ = assigned.remove(&partition),
+                true => _ = partitions.insert(element.partition(), number),
+                false => _ = partitions.remove(&element.partition()),
             }
         }
-        tracing::info!(partitions = assigned.len(), "partitions assigned");
+        let partitions: usize = assigned.values().map(FxHashMap::len).sum();
+        tracing::info!(partitions, "partitions assigned");
     }
 }
 

@@ -90,12 +90,12 @@ pub struct Options {
     pub replication: i32,
     /// `lz4` (default), `zstd`, `none`, `gzip`, `snappy`.
     pub compression: Compression,
-    /// A transaction commits at the latest after this many milliseconds; shorter is fresher and
-    /// costs the broker more. Default: 250.
+    /// A transaction commits after this many milliseconds, after ten times as many while there is a
+    /// backlog; shorter is fresher and costs the broker more. Default: 50.
     pub transaction_interval_ms: u64,
     /// A transaction commits when it holds this many bytes. Default: 64 MiB.
     pub transaction_bytes: usize,
-    /// Memory for records on their way to the broker, in KiB. Default: 65536.
+    /// Memory for records on their way to the broker, in KiB. Default: 32768.
     pub queue_kbytes: u32,
     /// Consumer group. Default: `tailwater-<prefix>`.
     pub group: Option<String>,
@@ -127,9 +127,9 @@ impl Default for Options {
             partitions: 6,
             replication: -1,
             compression: Compression::default(),
-            transaction_interval_ms: 250,
+            transaction_interval_ms: 50,
             transaction_bytes: 64 << 20,
-            queue_kbytes: 65_536,
+            queue_kbytes: 32_768,
             group: None,
             start: Start::default(),
             topics: None,

@@ -27,6 +27,8 @@ use crate::hop::{Hop, LogPoint, Point};
 use crate::table::Table;
 use crate::telemetry::metrics::{Metrics, StepLabels};
 
+/// How much longer than otherwise a transaction lasts while more is waiting than one can hold.
+const BACKLOG_FACTOR: u32 = 10;
 /// How long Kafka may take to begin or to end something.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait for room in the queue before looking again.
@@ -154,10 +156,13 @@ impl Producer {
         self.transaction.since.map(|since| since + self.interval)
     }
 
-    /// Whether the transaction is old or large enough.
+    /// Whether the transaction is old or large enough. While there is a backlog nobody waits for
+    /// this change in particular, and longer transactions cost the broker less.
     #[must_use]
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.transaction.bytes >= self.limit || self.deadline().is_some_and(|due| due <= now)
+    pub fn is_due(&self, now: Instant, backlog: bool) -> bool {
+        let interval = if backlog { self.interval * BACKLOG_FACTOR } else { self.interval };
+        let old = |since: Instant| since + interval <= now;
+        self.transaction.bytes >= self.limit || self.transaction.since.is_some_and(old)
     }
 
     /// Commits what was sent together with the checkpoint it reaches; the proof of it, or nothing
