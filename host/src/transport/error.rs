@@ -43,7 +43,7 @@ pub enum Error {
     /// The broker takes no record as large as one of ours.
     #[error(
         "a record is larger than the broker takes; raise `max.message.bytes` of the topic, or lower \
-         \"message.max.bytes\" in [kafka.librdkafka] so that such records become dead letters"
+         `max_message_bytes` in section [kafka] so that such records become dead letters"
     )]
     TooLarge,
     /// The checkpoint in Kafka cannot be read.
