@@ -7,4 +7,4 @@ mod topic;
 
 pub use audit::{Audit, History};
 pub use copy::{Difference, Emails, differences, wait_equal};
-pub use topic::{Record, read_committed};
+pub use topic::{Raw, Record, committed_offsets, produce, read_committed};

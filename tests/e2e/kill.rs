@@ -9,16 +9,18 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    Database, Kafka, Postgres, PostgresVersion, Tailwater, unique_name, wait_for, wait_until,
+    Kafka, Postgres, PostgresVersion, Tailwater, unique_name, wait_until,
 };
 use tailwater_tests::{Audit, Emails, History, read_committed, wait_equal};
+
+use crate::legs::wait_sent;
 
 const KILLS: usize = 20;
 const RATE: u64 = 1_500;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 #[expect(clippy::print_stdout, reason = "the seed is what a failure is repeated with")]
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var("TAILWATER_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| rand::rng().random());
     println!("TAILWATER_TEST_SEED={seed}");
@@ -90,20 +92,6 @@ fn killed_under_load_kafka_holds_each_change_exactly_once() -> Result<()> {
     ensure!(status.success(), "it ended with {status}");
     let topic = format!("{prefix}.public.users");
     each_change_once(&audit.histories(mark)?, &kafka.bootstrap(), &topic).with_context(context)
-}
-
-/// Waits until all that is written now is committed in Kafka, the copy of the table included.
-fn wait_sent(tailwater: &Tailwater, source: &Database<'_>) -> Result<()> {
-    let now = "SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint";
-    let written: u64 = source.query(now)?[0][0].parse()?;
-    wait_for(DEADLINE, "Kafka to hold what is written", || {
-        let metrics = tailwater.get("/metrics")?.text();
-        let prefix = "tailwater_position{step=\"sent\"} ";
-        let sent = metrics.lines().find_map(|line| line.strip_prefix(prefix));
-        let sent: u64 = sent.context("nothing was sent yet")?.parse()?;
-        ensure!(sent >= written, "sent {sent} of {written}");
-        Ok(())
-    })
 }
 
 /// Each key's records in Kafka are its last changes, in order, with at least those after the mark,

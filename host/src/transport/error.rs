@@ -32,6 +32,17 @@ pub enum Error {
         /// What the broker or librdkafka said.
         detail: String,
     },
+    /// A topic that was there is not any more.
+    #[error(
+        "could not {action}: topic {topic} is gone, and with it what nobody had read; somebody \
+         deleted it while it was in use"
+    )]
+    Gone {
+        /// What was tried.
+        action: &'static str,
+        /// The topic.
+        topic: String,
+    },
     /// A topic neither exists nor may be created.
     #[error("topic {topic} does not exist and could not be created ({code}); create it")]
     Topic {
@@ -64,7 +75,7 @@ impl Error {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Error::Broker { .. } => Disposition::Retry,
+            Error::Broker { .. } | Error::Gone { .. } => Disposition::Retry,
             Error::Settings(_)
             | Error::Fenced
             | Error::Denied { .. }

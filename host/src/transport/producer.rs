@@ -314,8 +314,15 @@ impl Producer {
         }
     }
 
+    /// Sorts an error; librdkafka waits for a topic that was deleted until it times out.
     fn error(&self, action: &'static str, error: KafkaError) -> Error {
-        self.kafka.context().error(action, error)
+        match self.kafka.context().error(action, error) {
+            error @ Error::Broker { .. } => match self.topics.gone() {
+                Some(topic) => Error::Gone { action, topic },
+                None => error,
+            },
+            definite => definite,
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use super::{Error, Options};
 
 /// How long a topic may take to appear.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one look at a broker in doubt may take.
+const LOOK: Duration = Duration::from_secs(2);
 /// The broker's own limit of a record batch, if nobody changed it.
 const DEFAULT_MESSAGE_BYTES: usize = 1_048_588;
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
@@ -109,6 +111,17 @@ impl Topics {
                 _ => {}
             }
         }
+    }
+
+    /// A topic that was there and is not any more, if the broker says so.
+    pub(super) fn gone(&self) -> Option<String> {
+        for topic in self.known.keys() {
+            let metadata = self.admin.inner().fetch_metadata(Some(topic), LOOK).ok()?;
+            if metadata.topics().iter().all(|found| found.partitions().is_empty()) {
+                return Some(topic.clone());
+            }
+        }
+        None
     }
 
     /// What a topic takes. Where we may not ask, it is taken to be as brokers are delivered.
