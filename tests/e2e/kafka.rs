@@ -198,4 +198,5 @@ fn a_topic_deleted_while_running_is_said_made_again_and_written_to() -> Result<(
     source.execute("INSERT INTO notes VALUES (2, 'after')")?;
     says(&capture, &format!("topic {} is gone", link.topic("notes")))?;
     serves(&sink, "notes", "{\"id\":1,\"body\":\"copied\"}\n{\"id\":2,\"body\":\"after\"}\n")
+        .with_context(|| format!("{}\n{}", capture.log_tail(), sink.log_tail()))
 }
