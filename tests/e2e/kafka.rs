@@ -5,9 +5,9 @@ use tailwater_test_support::{
     Database, Kafka, Postgres, PostgresVersion, SASL_PASSWORD, SASL_USER, Tailwater,
     workload::Runner,
 };
-use tailwater_tests::{Audit, Emails, read_committed, wait_equal};
+use tailwater_tests::{Audit, Emails, read_committed, wait_equal, wait_sent};
 
-use crate::legs::{DEADLINE, Link, says, serves, wait_sent};
+use crate::legs::{DEADLINE, Link, says, serves};
 
 const RATE: u64 = 500;
 
@@ -154,7 +154,7 @@ fn a_new_group_that_starts_at_the_latest_sees_only_what_comes_next() -> Result<(
     capturing.wait_ready(DEADLINE)?;
     wait_sent(&capture, &source)?;
     let brokers = Kafka::shared().bootstrap();
-    let sink = Link::below(link.prefix.clone(), &brokers, "start = \"latest\"").sink()?;
+    let sink = Link::below(link.prefix, &brokers, "start = \"latest\"").sink()?;
     let mut sinking = sink.start()?;
     sinking.wait_ready(DEADLINE)?;
     says(&sink, "partitions assigned partitions=1")?;

@@ -9,10 +9,10 @@ use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
     ClickHouse, Kafka, Postgres, PostgresVersion, TailwaterProcess, wait_for, wait_until,
 };
-use tailwater_tests::{Emails, committed_offsets, read_committed, wait_equal};
+use tailwater_tests::{Emails, committed_offsets, read_committed, wait_equal, wait_sent};
 
 use crate::kill::seed;
-use crate::legs::{DEADLINE, Link, wait_sent};
+use crate::legs::{DEADLINE, Link};
 
 const MEMBERS: usize = 3;
 const CHANGES: usize = 12;

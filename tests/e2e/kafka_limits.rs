@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tailwater_test_support::{Database, Kafka, Postgres, PostgresVersion, Tailwater, wait_for};
-use tailwater_tests::{Record, read_committed};
+use tailwater_tests::{Record, read_committed, wait_sent};
 
-use crate::legs::{DEADLINE, Link, says, serves, wait_sent};
+use crate::legs::{DEADLINE, Link, says, serves};
 
 fn documents() -> Result<Database<'static>> {
     let source = Postgres::shared(PostgresVersion::V15).create_database()?;
@@ -52,7 +52,7 @@ fn sets_aside(link: &Link, source: &Database<'_>, limit: usize, taken: usize) ->
     let letters = read_committed(&kafka.bootstrap(), &topic)?;
     let largest = letters.iter().filter_map(|letter| letter.value.as_ref()).map(String::len).max();
     ensure!(largest.is_some_and(|bytes| bytes < taken), "a letter of {largest:?} bytes");
-    for id in [2, 4] {
+    for id in ["2", "4"] {
         let body = &source.query(&format!("SELECT body FROM documents WHERE id = {id}"))?[0][0];
         ensure!(original(&letters, id)? == *body, "the original of {id} is not whole");
     }
@@ -61,7 +61,7 @@ fn sets_aside(link: &Link, source: &Database<'_>, limit: usize, taken: usize) ->
 }
 
 /// The body of a document, put together from the parts of its letter.
-fn original(letters: &[Record], id: i32) -> Result<String> {
+fn original(letters: &[Record], id: &str) -> Result<String> {
     let mut originals = BTreeMap::<String, String>::new();
     for record in letters {
         let value = record.value.as_deref().context("a letter has a value")?;
@@ -72,7 +72,7 @@ fn original(letters: &[Record], id: i32) -> Result<String> {
     }
     for original in originals.into_values() {
         let original: serde_json::Value = serde_json::from_str(&original).context("the parts")?;
-        if original["after"]["id"] == id.to_string() {
+        if original["after"]["id"].as_str() == Some(id) {
             return Ok(original["after"]["body"].as_str().context("find the body")?.to_owned());
         }
     }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod changes;
+mod faults;
 mod kafka;
 mod kafka_debezium;
 mod kafka_group;

@@ -220,6 +220,8 @@ impl Options {
             ("queued.min.messages", "20000"),
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("topic.metadata.refresh.interval.ms", "5000"),
+            // The group waits this long for a member that was killed, also its own successor.
+            ("session.timeout.ms", "10000"),
         ];
         all.extend_from_slice(ours);
         self.client(&all)

@@ -5,6 +5,7 @@ mod demo;
 mod guests;
 mod interrupt;
 mod services;
+mod soak;
 mod steps;
 mod test;
 
@@ -31,6 +32,8 @@ enum Task {
     Guests,
     /// Start PostgreSQL 15 and 18 and Kafka, print their addresses, stop them at Ctrl-C.
     Services,
+    /// Kill the process at named places and random moments, by seed, and compare what is left.
+    Soak(soak::Options),
     /// Run a shop's database through Tailwater and show it on the terminal.
     Demo(demo::Options),
 }
@@ -41,6 +44,7 @@ fn main() -> Result<ExitCode> {
         Task::Test(options) => test::run(&options),
         Task::Guests => steps::setup().and_then(|()| steps::guests()),
         Task::Services => services::run(),
+        Task::Soak(options) => soak::run(options),
         Task::Demo(options) => return demo::run(&options),
     };
     done.map(|()| ExitCode::SUCCESS)
