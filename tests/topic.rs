@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
@@ -50,7 +51,11 @@ pub fn read_committed(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
     while open > 0 {
         match consumer.poll(TIMEOUT).context("hear from the broker")? {
             Ok(message) => records.push(record(&message)),
-            Err(rdkafka::error::KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            // A broker that is slow; the client connects again, and polling ends when it does not.
+            Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
+            )) => {}
             Err(error) => return Err(error.into()),
         }
     }

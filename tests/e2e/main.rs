@@ -10,4 +10,5 @@ mod kafka_limits;
 mod kill;
 mod legs;
 mod one_change;
+mod outages;
 mod plugins;
