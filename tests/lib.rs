@@ -3,8 +3,12 @@
 
 mod audit;
 mod copy;
+mod faults;
+mod once;
 mod topic;
 
 pub use audit::{Audit, History};
 pub use copy::{Difference, Emails, differences, wait_equal};
-pub use topic::{Record, read_committed};
+pub use faults::{Death, FAILPOINTS, Plan, Route, survive};
+pub use once::{each_change_once, wait_sent};
+pub use topic::{Raw, Record, committed_offsets, produce, read_committed};

@@ -1,12 +1,16 @@
 //! Reads a topic from its beginning to its end, as a downstream consumer would.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
+use serde_json::value::RawValue;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -47,12 +51,94 @@ pub fn read_committed(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
     while open > 0 {
         match consumer.poll(TIMEOUT).context("hear from the broker")? {
             Ok(message) => records.push(record(&message)),
-            Err(rdkafka::error::KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            // A broker that is slow; the client connects again, and polling ends when it does not.
+            Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
+            )) => {}
             Err(error) => return Err(error.into()),
         }
     }
     records.sort_by_key(|record| (record.partition, record.offset));
     Ok(records)
+}
+
+/// A record as it was recorded: every byte but the first part of its topic's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    /// Its topic.
+    pub topic: String,
+    key: Option<String>,
+    value: Option<String>,
+    headers: Vec<(String, String)>,
+}
+
+impl Raw {
+    /// Parses a line of `{"topic", "key", "value", "headers"}` and puts it below another prefix.
+    pub fn parse(line: &str, prefix: &str) -> Result<Raw> {
+        #[derive(serde::Deserialize)]
+        struct Line<'a> {
+            topic: String,
+            #[serde(borrow)]
+            key: Option<&'a RawValue>,
+            #[serde(borrow)]
+            value: Option<&'a RawValue>,
+            #[serde(borrow)]
+            headers: BTreeMap<String, &'a RawValue>,
+        }
+        let line: Line<'_> = serde_json::from_str(line)?;
+        let (_, rest) = line.topic.split_once('.').context("a topic has a prefix")?;
+        let text = |value: &RawValue| value.get().to_owned();
+        let some = |value: Option<&RawValue>| value.map(text).filter(|text| text != "null");
+        Ok(Raw {
+            topic: format!("{prefix}.{rest}"),
+            key: some(line.key),
+            value: some(line.value),
+            headers: line.headers.into_iter().map(|(name, value)| (name, text(value))).collect(),
+        })
+    }
+}
+
+/// Writes records, in order, and returns once the broker has them all.
+pub fn produce(bootstrap: &str, records: &[Raw]) -> Result<()> {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .create()?;
+    for Raw { topic, key, value, headers } in records {
+        let mut record = BaseRecord::<str, str>::to(topic);
+        (record.key, record.payload) = (key.as_deref(), value.as_deref());
+        let with = |all: OwnedHeaders, (key, value): &(String, String)| {
+            all.insert(Header { key, value: Some(value) })
+        };
+        record.headers = Some(headers.iter().fold(OwnedHeaders::new(), with));
+        producer.send(record).map_err(|(error, _)| error)?;
+        producer.poll(Duration::ZERO);
+    }
+    producer.flush(TIMEOUT)?;
+    ensure!(producer.in_flight_count() == 0, "the broker did not take every record");
+    Ok(())
+}
+
+/// Where a group goes on in each partition of a topic that it committed.
+pub fn committed_offsets(bootstrap: &str, group: &str, topic: &str) -> Result<BTreeMap<i32, i64>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
+    let partitions = metadata.topics().first().context("find the topic")?.partitions();
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition(topic, partition.id());
+    }
+    let found = consumer.committed_offsets(asked, TIMEOUT)?;
+    let committed = found.elements().into_iter().filter_map(|element| match element.offset() {
+        Offset::Offset(offset) => Some((element.partition(), offset)),
+        _ => None,
+    });
+    Ok(committed.collect())
 }
 
 fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {

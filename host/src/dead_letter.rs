@@ -47,6 +47,19 @@ pub struct DeadLetter {
     /// The change as JSON: `{"before": {column: text|null}, "after": …}`, values in PostgreSQL's
     /// text form; a column that was not sent is left out.
     pub original: String,
+    /// Which part of the original this is, if it had to be divided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// A part of a dead letter whose original is larger than what carries it. All parts are alike but
+/// for their piece of the original.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// From 1 on.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
 }
 
 impl DeadLetter {
@@ -74,8 +87,50 @@ impl DeadLetter {
             plugin,
             reason,
             original: Json::Object(original).to_string(),
+            part: None,
         }
     }
+
+    /// Itself if its original takes at most so many bytes as a JSON string, else in parts that do.
+    #[must_use]
+    pub fn parts(&self, bytes: usize) -> Vec<DeadLetter> {
+        let pieces = pieces(&self.original, bytes);
+        if pieces.len() <= 1 {
+            return vec![self.clone()];
+        }
+        let of = pieces.len();
+        let part = |(index, piece): (usize, &str)| DeadLetter {
+            position: self.position,
+            table: self.table.clone(),
+            op: self.op.clone(),
+            stage: self.stage,
+            plugin: self.plugin.clone(),
+            reason: self.reason.clone(),
+            original: piece.to_owned(),
+            part: Some(Part { number: index + 1, of }),
+        };
+        pieces.into_iter().enumerate().map(part).collect()
+    }
+}
+
+/// Cuts a text between characters so that each piece takes at most so many bytes in JSON; a
+/// character that takes more is a piece of its own.
+fn pieces(text: &str, bytes: usize) -> Vec<&str> {
+    let (mut pieces, mut start, mut taken) = (Vec::new(), 0, 0);
+    for (at, character) in text.char_indices() {
+        let takes = match character {
+            '"' | '\\' => 2,
+            '\0'..='\x1f' => 6,
+            _ => character.len_utf8(),
+        };
+        if taken + takes > bytes && at > start {
+            pieces.push(&text[start..at]);
+            (start, taken) = (at, 0);
+        }
+        taken += takes;
+    }
+    pieces.push(&text[start..]);
+    pieces
 }
 
 fn row_as_json(changes: &Changes, table: &Table, row: Row) -> Map<String, Json> {
@@ -86,4 +141,44 @@ fn row_as_json(changes: &Changes, table: &Table, row: Row) -> Map<String, Json> 
     };
     let columns = table.columns.iter().enumerate();
     columns.filter_map(|(index, column)| Some((column.name.clone(), cell(index)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Lsn;
+
+    fn letter(original: &str) -> DeadLetter {
+        DeadLetter {
+            position: Position { commit: Lsn(7), ordinal: 1 },
+            table: "public.notes".into(),
+            op: "c".into(),
+            stage: Stage::Encode,
+            plugin: None,
+            reason: "too large".into(),
+            original: original.into(),
+            part: None,
+        }
+    }
+
+    #[test]
+    fn a_letter_that_fits_is_one_and_says_nothing_of_parts() {
+        let whole = letter("{\"after\":null}");
+        assert_eq!(whole.parts(100), std::slice::from_ref(&whole));
+        assert!(!serde_json::to_string(&whole).unwrap().contains("part"));
+    }
+
+    #[test]
+    fn the_parts_of_a_letter_fit_and_make_up_the_original() {
+        let original = "ünï\"\\\u{1}🚀 plain".repeat(50);
+        for bytes in [6, 7, 10, 64] {
+            let parts = letter(&original).parts(bytes);
+            let texts = parts.iter().map(|part| serde_json::to_string(&part.original).unwrap());
+            assert!(texts.into_iter().all(|text| text.len() - 2 <= bytes));
+            let joined: String = parts.iter().map(|part| part.original.as_str()).collect();
+            assert_eq!(joined, original);
+            let last = Part { number: parts.len(), of: parts.len() };
+            assert_eq!(parts.last().unwrap().part, Some(last));
+        }
+    }
 }

@@ -49,6 +49,9 @@ pub mod table;
 /// What is set aside.
 pub mod dead_letter;
 
+/// Where tests let the process die.
+pub mod failpoint;
+
 /// How the process ends.
 pub mod shutdown;
 

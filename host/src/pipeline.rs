@@ -33,6 +33,7 @@ use crate::capture::{self, Capture, Resume};
 use crate::config::{Config, Role};
 use crate::disposition::Disposition;
 use crate::embedded;
+use crate::failpoint;
 use crate::hop::{Hop, LogPoint};
 use crate::plugin::{self, Stage};
 use crate::serve::{Context, Leg};
@@ -149,6 +150,7 @@ impl Pipeline {
         let transforming = transform.spawn(to_transform, transformed);
         let metrics = Arc::clone(self.report.metrics());
         let stored = destination.sink.run(to_store, move |stored| {
+            failpoint::pass("before_slot_advance");
             metrics.reached("stored", ack.advance(stored));
         });
         let stored = stored.await;

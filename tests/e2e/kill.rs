@@ -1,7 +1,6 @@
 //! SIGKILL at random moments under load, at least twenty times a run: nothing lost, nothing doubled,
 //! order per key kept. The seed is printed; set `TAILWATER_TEST_SEED` to repeat one.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,16 +8,16 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    Database, Kafka, Postgres, PostgresVersion, Tailwater, unique_name, wait_for, wait_until,
+    Kafka, Postgres, PostgresVersion, Tailwater, unique_name, wait_until,
 };
-use tailwater_tests::{Audit, Emails, History, read_committed, wait_equal};
+use tailwater_tests::{Audit, Emails, each_change_once, wait_equal, wait_sent};
 
 const KILLS: usize = 20;
 const RATE: u64 = 1_500;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 #[expect(clippy::print_stdout, reason = "the seed is what a failure is repeated with")]
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var("TAILWATER_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| rand::rng().random());
     println!("TAILWATER_TEST_SEED={seed}");
@@ -90,58 +89,4 @@ fn killed_under_load_kafka_holds_each_change_exactly_once() -> Result<()> {
     ensure!(status.success(), "it ended with {status}");
     let topic = format!("{prefix}.public.users");
     each_change_once(&audit.histories(mark)?, &kafka.bootstrap(), &topic).with_context(context)
-}
-
-/// Waits until all that is written now is committed in Kafka, the copy of the table included.
-fn wait_sent(tailwater: &Tailwater, source: &Database<'_>) -> Result<()> {
-    let now = "SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint";
-    let written: u64 = source.query(now)?[0][0].parse()?;
-    wait_for(DEADLINE, "Kafka to hold what is written", || {
-        let metrics = tailwater.get("/metrics")?.text();
-        let prefix = "tailwater_position{step=\"sent\"} ";
-        let sent = metrics.lines().find_map(|line| line.strip_prefix(prefix));
-        let sent: u64 = sent.context("nothing was sent yet")?.parse()?;
-        ensure!(sent >= written, "sent {sent} of {written}");
-        Ok(())
-    })
-}
-
-/// Each key's records in Kafka are its last changes, in order, with at least those after the mark,
-/// which was set once the table was copied; and no two records share a position.
-fn each_change_once(
-    histories: &BTreeMap<i64, History>,
-    bootstrap: &str,
-    topic: &str,
-) -> Result<()> {
-    let mut sent: BTreeMap<i64, String> = BTreeMap::new();
-    let mut positions: BTreeMap<i64, Vec<String>> = BTreeMap::new();
-    for record in read_committed(bootstrap, topic)? {
-        let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
-        let key: serde_json::Value = serde_json::from_str(key)?;
-        let value: serde_json::Value = serde_json::from_str(value)?;
-        let id = key["id"].as_i64().context("find the key's id")?;
-        sent.entry(id).or_default().push_str(value["op"].as_str().context("find the op")?);
-        let position = record.headers.iter().find(|(name, _)| name == "tailwater.position");
-        let (_, position) = position.context("find the position")?;
-        positions.entry(id).or_default().push(position.clone());
-    }
-    for (id, History { ops, after_mark }) in histories {
-        let sent = sent.get(id).map_or("", String::as_str);
-        // What a copy shows stands for all changes before it.
-        let streamed = sent.trim_start_matches('r');
-        let complete = ops.ends_with(streamed) && streamed.len() >= *after_mark;
-        ensure!(
-            complete,
-            "key {id}: the source did `{ops}`, the last {after_mark} of them after the copy; Kafka \
-             holds `{sent}`"
-        );
-    }
-    for (id, positions) in positions {
-        let mut distinct = positions.clone();
-        distinct.sort();
-        distinct.dedup();
-        ensure!(distinct.len() == positions.len(), "key {id} has a position twice: {positions:?}");
-    }
-    ensure!(!sent.is_empty(), "no record in {topic}");
-    Ok(())
 }

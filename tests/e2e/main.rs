@@ -2,6 +2,13 @@
 
 mod bad_input;
 mod changes;
+mod faults;
+mod kafka;
+mod kafka_debezium;
+mod kafka_group;
+mod kafka_limits;
 mod kill;
+mod legs;
 mod one_change;
+mod outages;
 mod plugins;

@@ -24,6 +24,7 @@ use super::progress::Progress;
 use super::source_url::SourceUrl;
 use crate::change::{Change, Changes, Old, Op, Transaction};
 use crate::decode::copy;
+use crate::failpoint;
 use crate::hop::{Hop, LogPoint, SnapshotDone};
 use crate::position::Lsn;
 use crate::table::Table;
@@ -141,6 +142,7 @@ impl Worker {
     }
 
     async fn send(&self, rows: &mut Rows, snapshots: Vec<SnapshotDone>) -> Result<(), Stop> {
+        failpoint::pass("during_snapshot");
         let changes = std::mem::take(&mut rows.batch);
         self.progress.add(&rows.table.full_name(), changes.len());
         // Neither confirms the slot nor moves the resume position: only the stream does.

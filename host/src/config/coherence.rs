@@ -98,8 +98,16 @@ impl Config {
                 ("[kafka] batch_bytes", kafka.batch_bytes),
                 ("[kafka] fetch_bytes", kafka.fetch_bytes as usize),
                 ("[kafka] queue_kbytes", kafka.queue_kbytes as usize),
+                ("[kafka] max_message_bytes", kafka.max_message_bytes as usize),
                 ("[kafka] brokers", kafka.brokers.trim().len()),
             ]);
+            if u64::from(kafka.max_message_bytes) > u64::from(kafka.queue_kbytes) * 1024 {
+                return Err(
+                    "`[kafka] max_message_bytes` is more than `queue_kbytes` holds; raise \
+                            `queue_kbytes`"
+                        .to_owned(),
+                );
+            }
             if kafka.replication != -1 && kafka.replication < 1 {
                 return Err("`[kafka] replication` is 1 or more, or -1 for the broker's own".into());
             }

@@ -30,6 +30,8 @@ pub struct Encoder {
     /// `,"db":"…","sequence":"[`
     source_db: Vec<u8>,
     plans: FxHashMap<u64, Arc<Plan>>,
+    /// The largest record of a table version's topic, where it is known.
+    limits: FxHashMap<u64, usize>,
     /// `{"before": …}` members of the exact header, and `{"after": …}`'s.
     exact: [Vec<u8>; 2],
 }
@@ -70,8 +72,16 @@ impl Encoder {
             source_head: head,
             source_db: db,
             plans: FxHashMap::default(),
+            limits: FxHashMap::default(),
             exact: [Vec::new(), Vec::new()],
         }
+    }
+
+    /// Sets the largest record, in bytes before compression, that the topic of a table version
+    /// takes; to be called before its first change. A change that would need a larger one becomes a
+    /// dead letter.
+    pub fn limit(&mut self, fingerprint: u64, bytes: usize) {
+        self.limits.insert(fingerprint, bytes);
     }
 
     /// Writes the records of a batch, appended to `batch`, so that its memory can be reused.
@@ -94,7 +104,7 @@ impl Encoder {
                 record: (*target, index),
                 batch,
             };
-            match writing.change() {
+            match writing.change().and_then(|()| writing.fits(records)) {
                 Ok(()) => batch.targets[*target as usize].count(change.op),
                 Err(error) => {
                     batch.bytes.truncate(bytes);
@@ -109,8 +119,9 @@ impl Encoder {
 
     fn target(&mut self, table: &Arc<Table>, batch: &mut Batch) -> (u32, Arc<Plan>) {
         let prefix = &self.prefix;
+        let limit = self.limits.get(&table.fingerprint).copied().unwrap_or(usize::MAX);
         let plan = self.plans.entry(table.fingerprint);
-        let plan = Arc::clone(plan.or_insert_with(|| Arc::new(Plan::new(prefix, table))));
+        let plan = Arc::clone(plan.or_insert_with(|| Arc::new(Plan::new(prefix, table, limit))));
         let known = batch.targets.iter();
         let found = known.clone().position(|t| t.table.fingerprint == table.fingerprint);
         let index = found.unwrap_or_else(|| {
@@ -168,6 +179,16 @@ impl Writing<'_> {
                 self.put(position, Envelope { op: change.op, before: None, after }, None)
             }
         }
+    }
+
+    /// Whether the topic takes every record of the change, which are those from `first` on.
+    fn fits(&self, first: usize) -> Result<(), Error> {
+        let sizes = self.batch.records[first..].iter().map(|r| r.bytes(&self.batch.plugins));
+        let (bytes, limit) = (sizes.max().unwrap_or(0), self.plan.record_bytes);
+        if bytes > limit {
+            return Err(Error::TooLarge { bytes, topic: self.plan.topic.clone(), limit });
+        }
+        Ok(())
     }
 
     /// A record with a row after.

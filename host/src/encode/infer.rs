@@ -2,7 +2,8 @@
 //!
 //! Whole numbers are `bigint`, numbers with a fraction or an exponent `double precision`, booleans
 //! `boolean`, all else `text`; so is a column that was null when first seen. A value that does not
-//! fit widens its column: `bigint` to `double precision`, anything to `text`. A column that appears
+//! fit widens its column: `bigint` to `double precision`, anything to `text`; a text that says NaN or
+//! infinity fits a number with a fraction. A column that appears
 //! is added; one that is gone is dropped only with the next new version. Key columns are the
 //! fields of the record's key.
 
@@ -14,6 +15,9 @@ use super::plan::Field;
 use super::reader::{Envelope, Shape};
 use super::wire::Wire;
 use crate::table::{Column, ColumnType, ReplicaIdentity, Table};
+
+/// What Debezium writes for numbers that JSON has no form for.
+const NOT_FINITE: [&[u8]; 3] = [b"\"NaN\"", b"\"Infinity\"", b"\"-Infinity\""];
 
 /// The shape that fits the record's rows, if the known one does not.
 pub(super) fn shape(
@@ -56,7 +60,10 @@ fn fit(row: &[u8], columns: &mut Vec<Column>) -> Result<bool, Error> {
             Some(column) if same(column) => Some(expected),
             _ => find(raw, columns),
         };
-        let seen = kind(token);
+        let seen = match found.map(|index| &columns[index].kind) {
+            Some(ColumnType::Float8) if NOT_FINITE.contains(&token) => Some(ColumnType::Float8),
+            _ => kind(token),
+        };
         expected = 1 + match (found, seen) {
             (Some(index), Some(seen)) => {
                 let wider = widen(&columns[index].kind, seen);

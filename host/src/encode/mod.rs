@@ -65,6 +65,19 @@ pub enum Error {
         /// Its type, as PostgreSQL prints it.
         type_name: String,
     },
+    /// One of the change's records is larger than the topic takes.
+    #[error(
+        "a record of {bytes} bytes is larger than topic {topic} takes, which is {limit}; raise \
+         `max.message.bytes` of the topic and `max_message_bytes` in section [kafka]"
+    )]
+    TooLarge {
+        /// What it takes, before compression.
+        bytes: usize,
+        /// The topic.
+        topic: String,
+        /// Its limit.
+        limit: usize,
+    },
     /// The bytes are not JSON.
     #[error("not JSON from byte {at} on")]
     Syntax {

@@ -62,10 +62,12 @@ pub(super) struct Plan {
     pub(super) source: Vec<u8>,
     /// Whether it has key columns.
     pub(super) keyed: bool,
+    /// The largest record that its topic takes, in bytes.
+    pub(super) record_bytes: usize,
 }
 
 impl Plan {
-    pub(super) fn new(prefix: &str, table: &Arc<Table>) -> Plan {
+    pub(super) fn new(prefix: &str, table: &Arc<Table>, record_bytes: usize) -> Plan {
         let mut source = b"\"schema\":".to_vec();
         json::write_string(&mut source, table.schema.as_bytes());
         source.extend_from_slice(b",\"table\":");
@@ -77,6 +79,7 @@ impl Plan {
             fields: table.columns.iter().map(field).collect(),
             source,
             keyed: table.has_key(),
+            record_bytes,
             table: Arc::clone(table),
         }
     }

@@ -13,6 +13,15 @@ pub struct Span {
     end: u32,
 }
 
+impl Span {
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
+/// More than a batch of one record has around it: its header, lengths, and the headers' names.
+const FRAME: usize = 512;
+
 /// Where a record goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
@@ -51,6 +60,17 @@ pub struct Record {
     pub exact: Option<Span>,
     /// The other key of a key-changing update.
     pub moved: Option<Moved>,
+}
+
+impl Record {
+    /// What the broker counts of the record at most, before compression.
+    pub(super) fn bytes(&self, plugins: &str) -> usize {
+        let moved = self.moved.map(|moved| match moved {
+            Moved::To(key) | Moved::From(key) => key,
+        });
+        let spans = [self.key, self.value, Some(self.position), self.exact, moved];
+        FRAME + plugins.len() + spans.into_iter().flatten().map(Span::len).sum::<usize>()
+    }
 }
 
 /// A table version's topic.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::Error;
 use super::patience::Patience;
+use crate::failpoint;
 use crate::hop::Hop;
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
@@ -83,7 +84,10 @@ impl Receiver {
         *out = None;
         loop {
             match acknowledged.recv_timeout(LOOK) {
-                Ok(stored) => consumer.commit_last(stored.into())?,
+                Ok(stored) => {
+                    failpoint::pass("before_offset_commit");
+                    consumer.commit_last(stored.into())?;
+                }
                 Err(RecvTimeoutError::Timeout) => consumer.idle()?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
@@ -97,7 +101,10 @@ fn commit_stored(
 ) -> Result<(), transport::Error> {
     loop {
         match acknowledged.try_recv() {
-            Ok(stored) => consumer.commit(stored.into())?,
+            Ok(stored) => {
+                failpoint::pass("before_offset_commit");
+                consumer.commit(stored.into())?;
+            }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(()),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
 
+use crate::failpoint;
 use crate::hop::{Hop, LogPoint};
 use crate::transport::{Delivered, Error, Producer};
 
@@ -29,12 +30,16 @@ pub(super) fn run(
         let next = runtime.block_on(next(&mut input, producer.deadline()));
         let ended = matches!(next, Next::End);
         if let Next::Hop(hop) = next {
+            failpoint::pass("before_send");
             producer.send(*hop)?;
+            failpoint::pass("after_send");
         }
-        if (ended || producer.is_due(Instant::now(), !input.is_empty()))
-            && let Some(delivered) = producer.commit()?
-        {
-            on_delivered(delivered);
+        if ended || producer.is_due(Instant::now(), !input.is_empty()) {
+            failpoint::pass("before_commit");
+            if let Some(delivered) = producer.commit()? {
+                failpoint::pass("after_commit");
+                on_delivered(delivered);
+            }
         }
         if ended {
             return Ok(());

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::change::Changes;
 use crate::dead_letter::DeadLetter;
+use crate::failpoint;
 use crate::plugin::engine::Runtime;
 use crate::plugin::error::Error;
 use crate::plugin::fates::Fates;
@@ -146,6 +147,7 @@ impl Chain {
     fn take_over(&mut self) {
         for (index, member) in self.members.iter_mut().enumerate() {
             if member.take_over() {
+                failpoint::pass("during_swap");
                 let id = &member.version().id;
                 tracing::info!(plugin = %id.name, digest = %id.digest, "plugin swapped");
                 self.versions.replace(index, &id.digest);

@@ -15,6 +15,7 @@ use super::encode::Codec;
 use super::error::Error;
 use super::names::{literal, quoted};
 use super::types::{Kind, Type};
+use crate::failpoint;
 use crate::table::{Column, ColumnType, Table};
 
 #[derive(Deserialize)]
@@ -128,7 +129,9 @@ async fn fit(
         return Err(Error::Shape { name, table, differences });
     }
     if !changes.is_empty() {
+        failpoint::pass("before_alter");
         client.execute(&format!("alter `{name}`"), &place.alter_versions(&changes)).await?;
+        failpoint::pass("after_alter");
         tracing::info!(table = %table.full_name(), changes = changes.len(), "altered a table");
     }
     Ok(columns)

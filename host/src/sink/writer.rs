@@ -27,6 +27,7 @@ use super::toast::Filler;
 use super::{shape, snapshots};
 use crate::dead_letter::DeadLetter;
 use crate::disposition::Disposition;
+use crate::failpoint;
 use crate::hop::SnapshotDone;
 use crate::serve::Leg;
 use crate::telemetry::metrics::{ChangeLabels, Metrics, StepLabels};
@@ -175,11 +176,13 @@ impl Writer {
         let token = format!("{run:016x}-{first}-{last}-{count}-{digest:016x}");
         let task = format!("insert into `{}`", encoder.place.versions_name());
         let (client, sql) = (&self.client, &encoder.insert);
+        failpoint::pass("before_store");
         let mut done = until_done!(self, &task, client.insert(&task, sql, Some(&token), &body));
         if done.as_ref().is_err_and(Error::doubts_shape) && self.still_fits(encoder).await? {
             done = until_done!(self, &task, client.insert(&task, sql, Some(&token), &body));
         }
         done?;
+        failpoint::pass("after_store");
         if body.is_unique() {
             rows.bytes = Vec::from(body);
         }

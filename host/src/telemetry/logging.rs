@@ -1,6 +1,7 @@
 //! Log lines: lowercase, structured, on standard error; never a row value, never a secret.
 
 use std::fmt;
+use std::io::IsTerminal as _;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
@@ -71,7 +72,9 @@ pub fn start(options: &Options) {
     let filter = EnvFilter::builder()
         .parse(&options.level.0)
         .expect("a `Level` was parsed when it was made");
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal);
+    let lines = lines.with_writer(std::io::stderr);
     let started = match options.format {
         Format::Text => lines.try_init(),
         Format::Json => lines.json().flatten_event(true).try_init(),

@@ -191,6 +191,13 @@ impl Metrics {
         r.register("custom", "counters of the plugin's own", self.plugin_custom.clone());
     }
 
+    /// Counts changes that were set aside.
+    pub fn count_dead_letters(&self, step: &'static str, count: usize) {
+        if let Ok(count @ 1..) = u64::try_from(count) {
+            self.dead_letters.get_or_create(&StepLabels { step }).inc_by(count);
+        }
+    }
+
     /// Counts a batch's changes by table and operation.
     pub fn count_changes(&self, step: &'static str, changes: &Changes) {
         let mut counts = vec![[0u64; OPS.len()]; changes.tables.len()];

@@ -19,6 +19,7 @@ use rustc_hash::FxHashMap;
 
 use super::client::Events;
 use super::offsets::Next;
+use super::reach::reach;
 use super::topics::Names;
 use super::{Error, Offsets, Options, compacted};
 use crate::ack::Durable;
@@ -28,7 +29,7 @@ use crate::disposition::Disposition;
 use crate::encode::{EXACT, Incoming, POSITION, Reader, SCHEMA};
 use crate::hop::Hop;
 use crate::table::Table;
-use crate::telemetry::metrics::{Metrics, StepLabels};
+use crate::telemetry::metrics::Metrics;
 
 /// How long the broker may take to answer at the start.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,6 +71,8 @@ impl Consumer {
         database: &str,
         metrics: Arc<Metrics>,
     ) -> Result<Consumer, Error> {
+        // A refused login would only time out later.
+        reach(options, PATIENCE)?;
         let prefix = options.prefix(database);
         let literal = escaped(prefix);
         let own = format!(r"^{literal}\.tailwater\.");
@@ -82,7 +85,6 @@ impl Consumer {
         let kafka: BaseConsumer<Member> =
             config.create_with_context(member).map_err(Error::Settings)?;
         let sorted = |error| kafka.context().events.error("reach kafka", error);
-        kafka.fetch_metadata(None, PATIENCE).map_err(sorted)?;
         let topics = options.topics.clone().unwrap_or_else(|| format!(r"^{literal}\..+"));
         kafka.subscribe(&[topics.as_str()]).map_err(sorted)?;
         Ok(Consumer {
@@ -211,11 +213,7 @@ impl Consumer {
         self.pending.since?;
         let Pending { changes, dead_letters, offsets, .. } = std::mem::take(&mut self.pending);
         self.metrics.count_changes("consumed", &changes);
-        let set_aside = u64::try_from(dead_letters.len()).unwrap_or(u64::MAX);
-        if set_aside > 0 {
-            let labels = StepLabels { step: "consumed" };
-            self.metrics.dead_letters.get_or_create(&labels).inc_by(set_aside);
-        }
+        self.metrics.count_dead_letters("consumed", dead_letters.len());
         Some(Hop { dead_letters, ..Hop::new(changes, offsets) })
     }
 }

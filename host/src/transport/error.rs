@@ -32,6 +32,17 @@ pub enum Error {
         /// What the broker or librdkafka said.
         detail: String,
     },
+    /// A topic that was there is not any more.
+    #[error(
+        "could not {action}: topic {topic} is gone, and with it what nobody had read; somebody \
+         deleted it while it was in use"
+    )]
+    Gone {
+        /// What was tried.
+        action: &'static str,
+        /// The topic.
+        topic: String,
+    },
     /// A topic neither exists nor may be created.
     #[error("topic {topic} does not exist and could not be created ({code}); create it")]
     Topic {
@@ -43,7 +54,7 @@ pub enum Error {
     /// The broker takes no record as large as one of ours.
     #[error(
         "a record is larger than the broker takes; raise `max.message.bytes` of the topic, or lower \
-         \"message.max.bytes\" in [kafka.librdkafka] so that such records become dead letters"
+         `max_message_bytes` in section [kafka] so that such records become dead letters"
     )]
     TooLarge,
     /// The checkpoint in Kafka cannot be read.
@@ -64,7 +75,7 @@ impl Error {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Error::Broker { .. } => Disposition::Retry,
+            Error::Broker { .. } | Error::Gone { .. } => Disposition::Retry,
             Error::Settings(_)
             | Error::Fenced
             | Error::Denied { .. }

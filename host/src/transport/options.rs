@@ -97,6 +97,9 @@ pub struct Options {
     pub transaction_bytes: usize,
     /// Memory for records on their way to the broker, in KiB. Default: 32768.
     pub queue_kbytes: u32,
+    /// The largest record: `max.message.bytes` of a topic that is created. What is larger becomes
+    /// a dead letter. Default: 8 MiB, which hosted Kafkas take.
+    pub max_message_bytes: u32,
     /// Consumer group. Default: `tailwater-<prefix>`.
     pub group: Option<String>,
     /// Where a new group starts: `earliest` (default) or `latest`.
@@ -130,6 +133,7 @@ impl Default for Options {
             transaction_interval_ms: 50,
             transaction_bytes: 64 << 20,
             queue_kbytes: 32_768,
+            max_message_bytes: 8 << 20,
             group: None,
             start: Start::default(),
             topics: None,
@@ -170,6 +174,7 @@ impl Options {
 
     pub(super) fn producer(&self, transactional_id: &str) -> ClientConfig {
         let queue = self.queue_kbytes.to_string();
+        let largest = self.max_message_bytes.to_string();
         let codec = match self.compression {
             Compression::Lz4 => "lz4",
             Compression::Zstd => "zstd",
@@ -186,6 +191,7 @@ impl Options {
             ("batch.size", "1000000"),
             ("queue.buffering.max.kbytes", &queue),
             ("queue.buffering.max.messages", "500000"),
+            ("message.max.bytes", &largest),
             ("delivery.report.only.error", "true"),
         ];
         if self.delivery == Delivery::ExactlyOnce {
@@ -214,6 +220,8 @@ impl Options {
             ("queued.min.messages", "20000"),
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("topic.metadata.refresh.interval.ms", "5000"),
+            // The group waits this long for a member that was killed, also its own successor.
+            ("session.timeout.ms", "10000"),
         ];
         all.extend_from_slice(ours);
         self.client(&all)

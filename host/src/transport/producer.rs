@@ -16,6 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rustc_hash::FxHashSet;
 
 use super::client::Events;
+use super::reach::reach;
 use super::topics::{Names, Topics};
 use super::{Checkpoint, Delivered, Delivery, Error, Options};
 use crate::dead_letter::DeadLetter;
@@ -36,6 +37,9 @@ const ROOM: Duration = Duration::from_millis(20);
 /// Memory of a batch's text that is kept for the next one.
 const KEPT_BYTES: usize = 8 << 20;
 
+/// More than a dead letter takes beside its original.
+const LETTER_BYTES: usize = 16 << 10;
+
 const SENT: &str = "sent";
 
 /// Writes changes into Kafka. Blocks; one thread owns it.
@@ -44,6 +48,11 @@ pub struct Producer {
     delivery: Delivery,
     interval: Duration,
     limit: usize,
+    /// The largest record that the client takes.
+    record_bytes: usize,
+    /// What an original may take in a record of the dead letters' topic.
+    original_bytes: usize,
+    prefix: String,
     names: Names,
     topics: Topics,
     encoder: Encoder,
@@ -78,13 +87,18 @@ impl Producer {
         metrics: Arc<Metrics>,
     ) -> Result<(Producer, Option<Checkpoint>), Error> {
         let prefix = options.prefix(database);
+        // Before anything that, refused, would only time out.
+        reach(options, PATIENCE)?;
         let names = Names::below(prefix);
         let mut topics = Topics::new(options)?;
         topics.ensure_compacted(&names.checkpoints)?;
         topics.ensure_compacted(&names.schemas)?;
-        topics.ensure_log(&names.dead_letters)?;
+        let dead_letters = topics.ensure_log(&names.dead_letters)?;
         let id = format!("{prefix}.{pipeline}");
         let config = options.producer(&id);
+        let record_bytes = config.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
+        let record_bytes = record_bytes.unwrap_or(usize::MAX);
+        let original_bytes = dead_letters.message_bytes.min(record_bytes);
         let kafka: BaseProducer<Events> =
             config.create_with_context(Events::default()).map_err(Error::Settings)?;
         if options.delivery == Delivery::ExactlyOnce {
@@ -97,6 +111,9 @@ impl Producer {
             delivery: options.delivery,
             interval: Duration::from_millis(options.transaction_interval_ms),
             limit: options.transaction_bytes,
+            record_bytes,
+            original_bytes: original_bytes.saturating_sub(LETTER_BYTES),
+            prefix: prefix.to_owned(),
             names,
             topics,
             encoder: Encoder::new(prefix, database),
@@ -135,10 +152,14 @@ impl Producer {
         let mut batch = std::mem::take(&mut self.batch);
         batch.plugins.clear();
         batch.plugins.push_str(&plugins);
+        for table in &changes.tables {
+            self.prepare(table)?;
+        }
         self.encoder.encode(&changes, nanoseconds(), &mut batch);
         for letter in dead_letters.iter().chain(&batch.dead_letters) {
             self.set_aside(letter)?;
         }
+        self.metrics.count_dead_letters(SENT, batch.dead_letters.len());
         let newest = changes.transactions.iter().map(|transaction| transaction.committed_at);
         let newest = newest.max().unwrap_or_default();
         self.transaction.newest_commit = self.transaction.newest_commit.max(newest);
@@ -202,9 +223,8 @@ impl Producer {
         let mut partitions = Vec::with_capacity(batch.targets.len());
         let mut schemas = Vec::with_capacity(batch.targets.len());
         for target in &batch.targets {
-            partitions.push(self.topics.of_table(&target.topic)?);
+            partitions.push(self.topics.of_table(&target.topic)?.partitions);
             schemas.push(format!("{:016x}", target.table.fingerprint));
-            self.describe(&target.table)?;
         }
         for record in &batch.records {
             let target = record.target as usize;
@@ -241,11 +261,14 @@ impl Producer {
         self.enqueue(to)
     }
 
-    /// Tells readers what a table version is, before its first record.
-    fn describe(&mut self, table: &Table) -> Result<(), Error> {
+    /// Makes sure of a table version's topic, learns what it takes, and tells readers what the
+    /// version is; all before its first record.
+    fn prepare(&mut self, table: &Table) -> Result<(), Error> {
         if !self.described.insert(table.fingerprint) {
             return Ok(());
         }
+        let topic = self.topics.of_table(&encode::topic_name(&self.prefix, table))?;
+        self.encoder.limit(table.fingerprint, topic.message_bytes.min(self.record_bytes));
         let key = format!("{:016x}", table.fingerprint);
         let text = serde_json::to_vec(table).expect("a table is plain data");
         let topic = self.names.schemas.clone();
@@ -253,9 +276,12 @@ impl Producer {
     }
 
     fn set_aside(&mut self, letter: &DeadLetter) -> Result<(), Error> {
-        let text = serde_json::to_vec(letter).expect("a dead letter is plain data");
         let topic = self.names.dead_letters.clone();
-        self.enqueue(record(&topic, letter.table.as_bytes(), Some(&text)))
+        for part in letter.parts(self.original_bytes) {
+            let text = serde_json::to_vec(&part).expect("a dead letter is plain data");
+            self.enqueue(record(&topic, part.table.as_bytes(), Some(&text)))?;
+        }
+        Ok(())
     }
 
     /// Puts a record into Kafka's queue, waiting for room.
@@ -293,8 +319,15 @@ impl Producer {
         }
     }
 
+    /// Sorts an error; librdkafka waits for a topic that was deleted until it times out.
     fn error(&self, action: &'static str, error: KafkaError) -> Error {
-        self.kafka.context().error(action, error)
+        match self.kafka.context().error(action, error) {
+            error @ Error::Broker { .. } => match self.topics.gone() {
+                Some(topic) => Error::Gone { action, topic },
+                None => error,
+            },
+            definite => definite,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rustc_hash::FxHashMap;
@@ -11,6 +11,11 @@ use super::{Error, Options};
 
 /// How long a topic may take to appear.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one look at a broker in doubt may take.
+const LOOK: Duration = Duration::from_secs(2);
+/// The broker's own limit of a record batch, if nobody changed it.
+const DEFAULT_MESSAGE_BYTES: usize = 1_048_588;
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
 /// Topics of Tailwater's own.
 #[derive(Debug, Clone)]
@@ -30,13 +35,22 @@ impl Names {
     }
 }
 
-/// Topics that are known to exist, with their partitions.
+/// A topic that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Topic {
+    pub(super) partitions: i32,
+    /// The largest batch of records that the broker takes, and so the largest record.
+    pub(super) message_bytes: usize,
+}
+
+/// Topics that are known to exist.
 pub(super) struct Topics {
     admin: AdminClient<DefaultClientContext>,
     runtime: tokio::runtime::Runtime,
     partitions: i32,
     replication: i32,
-    known: FxHashMap<String, i32>,
+    message_bytes: u32,
+    known: FxHashMap<String, Topic>,
 }
 
 impl Topics {
@@ -48,25 +62,23 @@ impl Topics {
             runtime: runtime.expect("a runtime without threads needs only memory and a timer"),
             partitions: options.partitions,
             replication: options.replication,
+            message_bytes: options.max_message_bytes,
             known: FxHashMap::default(),
         })
     }
 
-    /// The partitions of a table's topic, which is created if it is not there.
-    pub(super) fn of_table(&mut self, topic: &str) -> Result<i32, Error> {
-        if let Some(partitions) = self.known.get(topic) {
-            return Ok(*partitions);
-        }
+    /// A table's topic, which is created if it is not there.
+    pub(super) fn of_table(&mut self, topic: &str) -> Result<Topic, Error> {
         self.ensure(topic, self.partitions, &[])
     }
 
     /// Makes sure of a topic with one partition that keeps the last value of every key.
-    pub(super) fn ensure_compacted(&mut self, topic: &str) -> Result<i32, Error> {
+    pub(super) fn ensure_compacted(&mut self, topic: &str) -> Result<Topic, Error> {
         self.ensure(topic, 1, &[("cleanup.policy", "compact")])
     }
 
     /// Makes sure of a topic with one partition that keeps everything.
-    pub(super) fn ensure_log(&mut self, topic: &str) -> Result<i32, Error> {
+    pub(super) fn ensure_log(&mut self, topic: &str) -> Result<Topic, Error> {
         self.ensure(topic, 1, &[("retention.ms", "-1")])
     }
 
@@ -75,15 +87,19 @@ impl Topics {
         topic: &str,
         partitions: i32,
         settings: &[(&str, &str)],
-    ) -> Result<i32, Error> {
+    ) -> Result<Topic, Error> {
+        if let Some(known) = self.known.get(topic) {
+            return Ok(*known);
+        }
         let created = self.create(topic, partitions, settings)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             let found = self.count(topic)?;
             match (found, created) {
-                (count, _) if count > 0 => {
-                    self.known.insert(topic.to_owned(), count);
-                    return Ok(count);
+                (partitions, _) if partitions > 0 => {
+                    let known = Topic { partitions, message_bytes: self.message_bytes(topic) };
+                    self.known.insert(topic.to_owned(), known);
+                    return Ok(known);
                 }
                 (_, Err(code)) if Instant::now() >= deadline || is_definite(code) => {
                     return Err(Error::Topic { topic: topic.to_owned(), code });
@@ -97,6 +113,28 @@ impl Topics {
         }
     }
 
+    /// A topic that was there and is not any more, if the broker says so.
+    pub(super) fn gone(&self) -> Option<String> {
+        for topic in self.known.keys() {
+            let metadata = self.admin.inner().fetch_metadata(Some(topic), LOOK).ok()?;
+            if metadata.topics().iter().all(|found| found.partitions().is_empty()) {
+                return Some(topic.clone());
+            }
+        }
+        None
+    }
+
+    /// What a topic takes. Where we may not ask, it is taken to be as brokers are delivered.
+    fn message_bytes(&self, topic: &str) -> usize {
+        let which = [ResourceSpecifier::Topic(topic)];
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        let described = self.runtime.block_on(self.admin.describe_configs(&which, &options));
+        let settings = described.ok().and_then(|answers| answers.into_iter().next()?.ok());
+        let setting = settings.as_ref().and_then(|settings| settings.get(MAX_MESSAGE_BYTES));
+        let bytes = setting.and_then(|setting| setting.value.as_ref()?.parse().ok());
+        bytes.unwrap_or(DEFAULT_MESSAGE_BYTES)
+    }
+
     fn create(
         &self,
         topic: &str,
@@ -104,7 +142,9 @@ impl Topics {
         settings: &[(&str, &str)],
     ) -> Result<Result<(), RDKafkaErrorCode>, Error> {
         let replication = TopicReplication::Fixed(self.replication);
+        let message_bytes = self.message_bytes.to_string();
         let mut new = NewTopic::new(topic, partitions, replication);
+        new = new.set(MAX_MESSAGE_BYTES, &message_bytes);
         for (name, value) in settings {
             new = new.set(name, value);
         }
@@ -134,6 +174,7 @@ fn is_definite(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::InvalidReplicationFactor
             | RDKafkaErrorCode::InvalidPartitions
             | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::InvalidConfig
             | RDKafkaErrorCode::PolicyViolation
     )
 }

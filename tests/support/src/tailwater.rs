@@ -110,10 +110,16 @@ impl Tailwater {
 
     /// Starts a process and does not wait for anything.
     pub fn start(&self) -> Result<TailwaterProcess<'_>> {
+        self.start_with(&[])
+    }
+
+    /// [`start`](Self::start) with environment variables for this one life.
+    pub fn start_with(&self, variables: &[(&str, &str)]) -> Result<TailwaterProcess<'_>> {
         let mut command = child::command(&self.binary, "KILL", None);
         let log = File::options().create(true).append(true).open(self.log_file())?;
         command.args(&self.arguments).current_dir(self.directory());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.envs(variables.iter().copied());
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let guarded = Guarded::spawn(command, Signal::KILL)?;
         Ok(TailwaterProcess { tailwater: self, guarded })

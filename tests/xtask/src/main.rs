@@ -7,6 +7,7 @@ mod exposition;
 mod guests;
 mod interrupt;
 mod services;
+mod soak;
 mod steps;
 mod test;
 
@@ -35,6 +36,8 @@ enum Task {
     Services,
     /// Measure throughput, cost, memory and latency against what the database itself can send.
     Bench(bench::Options),
+    /// Kill the process at named places and random moments, by seed, and compare what is left.
+    Soak(soak::Options),
     /// Run a shop's database through Tailwater and show it on the terminal.
     Demo(demo::Options),
 }
@@ -46,6 +49,7 @@ fn main() -> Result<ExitCode> {
         Task::Guests => steps::setup().and_then(|()| steps::guests()),
         Task::Services => services::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Soak(options) => soak::run(options),
         Task::Demo(options) => return demo::run(&options),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -139,6 +139,26 @@ impl Kafka {
         run(java.args(self.class_path("error")).arg(class).args(arguments))
     }
 
+    /// Makes a topic, with settings as `name=value`.
+    pub fn create_topic(&self, name: &str, partitions: u32, settings: &[&str]) -> Result<()> {
+        let partitions = partitions.to_string();
+        let mut arguments = vec!["--create", "--topic", name, "--partitions", &partitions];
+        arguments.extend(settings.iter().flat_map(|setting| ["--config", setting]));
+        self.topics(&arguments)
+    }
+
+    /// Deletes a topic.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        self.topics(&["--delete", "--topic", name])
+    }
+
+    fn topics(&self, arguments: &[&str]) -> Result<()> {
+        let bootstrap = self.bootstrap();
+        let arguments =
+            ["--bootstrap-server", &bootstrap].into_iter().chain(arguments.iter().copied());
+        self.tool("org.apache.kafka.tools.TopicCommand", arguments).map(drop)
+    }
+
     /// Shuts down in order.
     pub fn stop(&self) -> Result<()> {
         self.end(Signal::TERM)

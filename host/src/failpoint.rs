@@ -1,0 +1,46 @@
+//! Named places on the way of a change where a test lets the process die, as a power cut would:
+//! `TAILWATER_FAILPOINT=after_send:3` is the third passage of `after_send`, so that the same test
+//! dies the same death each time. A release build has none of this: [`pass`] is empty there.
+
+/// Every name, in the order of the steps.
+pub const NAMES: [&str; 12] = [
+    "during_snapshot",
+    "during_swap",
+    "before_send",
+    "after_send",
+    "before_commit",
+    "after_commit",
+    "before_alter",
+    "after_alter",
+    "before_store",
+    "after_store",
+    "before_slot_advance",
+    "before_offset_commit",
+];
+
+/// The process passes the place of that name.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn pass(_: &'static str) {}
+
+/// The process passes the place of that name, and does not get farther if this is where it ends.
+#[cfg(debug_assertions)]
+pub fn pass(name: &'static str) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static CHOSEN: OnceLock<Option<(String, AtomicU32)>> = OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| {
+        let text = std::env::var("TAILWATER_FAILPOINT").ok()?;
+        let (name, passage) = text.split_once(':')?;
+        Some((name.to_owned(), AtomicU32::new(passage.parse().ok()?)))
+    });
+    if let Some((chosen, left)) = chosen
+        && chosen == name
+        && left.fetch_sub(1, Ordering::Relaxed) == 1
+    {
+        let this = rustix::process::getpid();
+        let killed = rustix::process::kill_process(this, rustix::process::Signal::KILL);
+        unreachable!("SIGKILL to the own process returned {killed:?}");
+    }
+}

@@ -1,0 +1,165 @@
+//! What Debezium 3.6.3 wrote, byte for byte, read by a sink: the copy is what the same statements
+//! leave in a real PostgreSQL.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tailwater_test_support::{
+    Database, Kafka, Postgres, PostgresVersion, Tailwater, wait_for, workspace_root,
+};
+use tailwater_tests::{Raw, produce};
+
+use crate::legs::{DEADLINE, Link};
+
+fn recorded(name: &str) -> Result<String> {
+    let path = workspace_root().join("tests/data/debezium-3.6.3").join(name);
+    fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+}
+
+/// A database after the statements that Debezium was recorded with. One ALTER of them fails, and
+/// the UPDATE after it.
+fn database() -> Result<Database<'static>> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute(&recorded("schema.sql")?)?;
+    let statements = recorded("workload.sql")?;
+    source.execute(&format!("\\set ON_ERROR_STOP off\nSET timezone = 'UTC';\n{statements}"))?;
+    Ok(source)
+}
+
+/// Writes the recorded events to topics of the link's own and starts a sink on them.
+fn fed(events: &str, link: &Link) -> Result<Tailwater> {
+    let kafka = Kafka::shared();
+    let mut records: Vec<Raw> = Vec::new();
+    for line in recorded(events)?.lines() {
+        records.push(Raw::parse(line, &link.prefix)?);
+    }
+    let mut topics: Vec<&str> = records.iter().map(|record| record.topic.as_str()).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    for topic in topics {
+        kafka.create_topic(topic, 1, &[])?;
+    }
+    produce(&kafka.bootstrap(), &records)?;
+    link.sink()
+}
+
+/// The only column of a query's rows.
+fn lines(tailwater: &Tailwater, sql: &str) -> Result<Vec<String>> {
+    let sql = utf8_percent_encode(sql, NON_ALPHANUMERIC);
+    let answer = tailwater.get(&format!("/v0/sql?format=ndjson&q={sql}"))?;
+    ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+    let line = |line: &str| -> Result<String> {
+        let row: serde_json::Value = serde_json::from_str(line)?;
+        Ok(row["line"].as_str().context("find `line`")?.to_owned())
+    };
+    answer.text().lines().map(line).collect()
+}
+
+/// Row and column of every value, NULL as `\N`.
+type Cells = BTreeMap<String, String>;
+
+/// The source's table as PostgreSQL prints it.
+fn source_cells(source: &Database<'_>, table: &str, key: &str) -> Result<Cells> {
+    let columns = source.query(&format!(
+        "SELECT attname FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0
+         AND NOT attisdropped ORDER BY attnum"
+    ))?;
+    let mut cells = Cells::new();
+    for column in columns.into_iter().flatten() {
+        let sql = format!(
+            "SET timezone = 'UTC'; SELECT concat_ws(' ', {key}),
+                 replace(coalesce(\"{column}\"::text, '\\N'), E'\\t', '<tab>') FROM {table}"
+        );
+        for row in source.query(&sql)? {
+            cells.insert(format!("{} {column}", row[0]), row.get(1).cloned().unwrap_or_default());
+        }
+    }
+    Ok(cells)
+}
+
+/// The copy's view as ClickHouse prints it.
+fn copy_cells(sink: &Tailwater, view: &str, key: &str) -> Result<Cells> {
+    let columns = format!(
+        "SELECT name AS line FROM system.columns WHERE database = currentDatabase() AND table = '{view}'"
+    );
+    let mut cells = Cells::new();
+    for column in lines(sink, &columns)? {
+        let text = match column.as_str() {
+            "c_bytea" => "concat('\\\\x', lower(hex(c_bytea)))".to_owned(),
+            column => format!("toString(\"{column}\")"),
+        };
+        let sql = format!(
+            "SELECT concat(concat_ws(' ', {key}), '\t', replace(ifNull({text}, '\\\\N'), '\t', '<tab>'))
+                 AS line FROM \"{view}\""
+        );
+        for line in lines(sink, &sql)? {
+            let (row, value) = line.split_once('\t').context("a row and its value")?;
+            cells.insert(format!("{row} {column}"), value.to_owned());
+        }
+    }
+    Ok(cells)
+}
+
+/// `row column: source | copy` wherever they differ.
+fn differences(source: &Cells, copy: &Cells) -> Vec<String> {
+    let absent = "absent".to_owned();
+    let cells: BTreeSet<&String> = source.keys().chain(copy.keys()).collect();
+    let line = |cell: &String| {
+        let (a, b) = (source.get(cell).unwrap_or(&absent), copy.get(cell).unwrap_or(&absent));
+        (a != b).then(|| format!("{cell}: {a} | {b}"))
+    };
+    cells.into_iter().filter_map(line).collect()
+}
+
+/// Every table of the source with its name in the copy and what tells its rows apart there.
+const TABLES: [(&str, &str, &str); 8] = [
+    ("users", "users", "id"),
+    ("composite_key", "composite_key", "tenant, id"),
+    ("all_types", "all_types", "id"),
+    ("toasted", "toasted", "id"),
+    ("full_identity", "full_identity", "id"),
+    ("index_identity", "index_identity", "id"),
+    ("no_key", "no_key", "a"),
+    ("\"Weird Name\"", "Weird Name", "\"Id\""),
+];
+
+fn becomes_the_right_rows(events: &str, differences_file: &str) -> Result<()> {
+    let source = database()?;
+    let link = Link::plain(Kafka::shared(), "");
+    let sink = fed(events, &link)?;
+    let mut process = sink.start()?;
+    process.wait_ready(DEADLINE)?;
+    let expected = recorded(differences_file)?;
+    let expected: Vec<&str> = expected.lines().collect();
+    wait_for(DEADLINE, "the copy to be the source but for the known differences", || {
+        let mut found = Vec::new();
+        for (table, view, key) in TABLES {
+            let source = source_cells(&source, table, key)?;
+            let differing = differences(&source, &copy_cells(&sink, view, key)?);
+            found.extend(differing.into_iter().map(|line| format!("{table}: {line}")));
+        }
+        let surprising: Vec<_> = found.iter().filter(|l| !expected.contains(&l.as_str())).collect();
+        ensure!(surprising.is_empty(), "unknown differences: {surprising:#?}");
+        let missing = expected.iter().filter(|line| !found.iter().any(|found| found == *line));
+        let missing: Vec<_> = missing.collect();
+        ensure!(missing.is_empty(), "known differences that are none: {missing:#?}");
+        Ok(())
+    })
+    .with_context(|| sink.log_tail())?;
+    let letters = lines(&sink, "SELECT reason AS line FROM _tailwater_dead_letters FINAL")?;
+    ensure!(letters.is_empty(), "some records were set aside: {letters:?}");
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+#[test]
+fn events_with_inline_schemas_become_the_right_rows() -> Result<()> {
+    becomes_the_right_rows("events-default.jsonl", "differences-default.txt")
+}
+
+#[test]
+fn events_without_schemas_become_the_right_rows() -> Result<()> {
+    becomes_the_right_rows("events-plain.jsonl", "differences-plain.txt")
+}

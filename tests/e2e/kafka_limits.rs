@@ -1,0 +1,168 @@
+//! Records that are too large for Kafka, and two writers where there may be one.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tailwater_test_support::{Database, Kafka, Postgres, PostgresVersion, Tailwater, wait_for};
+use tailwater_tests::{Record, read_committed, wait_sent};
+
+use crate::legs::{DEADLINE, Link, says, serves};
+
+fn documents() -> Result<Database<'static>> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute("CREATE TABLE documents (id int PRIMARY KEY, body text)")?;
+    Ok(source)
+}
+
+/// Random digits, so that no compression helps, and a character that JSON escapes.
+fn insert(source: &Database<'_>, id: i32, bytes: usize) -> Result<()> {
+    source.execute(&format!(
+        "INSERT INTO documents SELECT {id}, '\"' || left(string_agg(md5(random()::text), ''), {})
+         FROM generate_series(1, {})",
+        bytes - 1,
+        bytes / 32 + 1,
+    ))
+}
+
+/// The copy holds the documents up to `limit` bytes, and letters make up the others, in records of
+/// less than `taken`.
+fn sets_aside(link: &Link, source: &Database<'_>, limit: usize, taken: usize) -> Result<()> {
+    let kafka = Kafka::shared();
+    let (capture, sink) = (link.capture(source, "")?, link.sink()?);
+    insert(source, 1, limit / 2)?;
+    insert(source, 2, limit * 5 / 2)?;
+    insert(source, 3, 100)?;
+    let (_capturing, _sinking) = (capture.start()?, sink.start()?);
+    let ids = |expected: &str| {
+        wait_for(DEADLINE, "the documents that fit", || {
+            let query = "SELECT%20id%20FROM%20documents%20ORDER%20BY%20id";
+            let answer = sink.get(&format!("/v0/sql?format=csv&q={query}"))?;
+            let lines: Vec<String> = answer.text().lines().map(str::to_owned).collect();
+            ensure!(lines.join(" ").ends_with(expected), "{lines:?}\n{}", capture.log_tail());
+            Ok(())
+        })
+    };
+    ids("1 3")?;
+    insert(source, 4, limit * 2)?;
+    source.execute("UPDATE documents SET body = 'short' WHERE id = 3")?;
+    insert(source, 5, 100)?;
+    ids("1 3 5")?;
+    let topic = format!("{}.tailwater.dead-letters", link.prefix);
+    let letters = read_committed(&kafka.bootstrap(), &topic)?;
+    let largest = letters.iter().filter_map(|letter| letter.value.as_ref()).map(String::len).max();
+    ensure!(largest.is_some_and(|bytes| bytes < taken), "a letter of {largest:?} bytes");
+    for id in ["2", "4"] {
+        let body = &source.query(&format!("SELECT body FROM documents WHERE id = {id}"))?[0][0];
+        ensure!(original(&letters, id)? == *body, "the original of {id} is not whole");
+    }
+    ensure!(!capture.log().contains("error"), "the log:\n{}", capture.log_tail());
+    Ok(())
+}
+
+/// The body of a document, put together from the parts of its letter.
+fn original(letters: &[Record], id: &str) -> Result<String> {
+    let mut originals = BTreeMap::<String, String>::new();
+    for record in letters {
+        let value = record.value.as_deref().context("a letter has a value")?;
+        let letter: serde_json::Value = serde_json::from_str(value)?;
+        ensure!(letter["table"] == "public.documents" && letter["stage"] == "encode", "{letter}");
+        let part = letter["original"].as_str().context("a letter has its original")?;
+        originals.entry(letter["position"].to_string()).or_default().push_str(part);
+    }
+    for original in originals.into_values() {
+        let original: serde_json::Value = serde_json::from_str(&original).context("the parts")?;
+        if original["after"]["id"].as_str() == Some(id) {
+            return Ok(original["after"]["body"].as_str().context("find the body")?.to_owned());
+        }
+    }
+    bail!("there is no letter for document {id}")
+}
+
+#[test]
+fn a_row_above_the_limit_is_set_aside_whole_and_blocks_nothing() -> Result<()> {
+    let link = Link::plain(Kafka::shared(), "max_message_bytes = 2000000");
+    sets_aside(&link, &documents()?, 2_000_000, 2_000_000)
+}
+
+#[test]
+fn a_topic_of_somebody_else_is_asked_for_its_limit() -> Result<()> {
+    let link = Link::plain(Kafka::shared(), "");
+    Kafka::shared().create_topic(&link.topic("documents"), 2, &["max.message.bytes=100000"])?;
+    sets_aside(&link, &documents()?, 100_000, 8 << 20)
+}
+
+#[test]
+fn a_row_of_several_mebibytes_goes_through_with_the_defaults() -> Result<()> {
+    let source = documents()?;
+    let link = Link::plain(Kafka::shared(), "");
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    insert(&source, 1, 6 << 20)?;
+    let digest = source.query("SELECT md5(body) FROM documents")?[0][0].clone();
+    let (_capturing, _sinking) = (capture.start()?, sink.start()?);
+    wait_for(DEADLINE, "the document", || {
+        let query = "SELECT%20lower(hex(MD5(body)))%20FROM%20documents";
+        let answer = sink.get(&format!("/v0/sql?format=csv&q={query}"))?;
+        ensure!(answer.text().contains(&digest), "{}\n{}", answer.text(), capture.log_tail());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_second_capture_on_the_slot_waits_and_does_not_shut_the_first_one_out() -> Result<()> {
+    let source = documents()?;
+    let link = Link::plain(Kafka::shared(), "");
+    let (first, second) = (link.capture(&source, "")?, link.capture(&source, "")?);
+    let mut running = first.start()?;
+    running.wait_ready(DEADLINE)?;
+    let waiting = second.start()?;
+    told(&second, "another process streams")?;
+    insert(&source, 1, 100)?;
+    wait_sent(&first, &source)?;
+    ensure!(waiting.terminate(DEADLINE)?.success(), "the second one ended badly");
+    ensure!(running.terminate(DEADLINE)?.success(), "the first one ended badly");
+    Ok(())
+}
+
+fn told(tailwater: &Tailwater, reason: &str) -> Result<()> {
+    wait_for(DEADLINE, "the reason in /readyz", || {
+        let answer = tailwater.get("/readyz")?;
+        ensure!(answer.text().contains(reason), "{}", answer.text());
+        Ok(())
+    })
+}
+
+/// A process that stood still while another one took over its slot and its transactional id.
+#[test]
+fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
+    let source = documents()?;
+    let link = Link::plain(Kafka::shared(), "partitions = 1\ntransaction_interval_ms = 3000");
+    let (zombie, successor) = (link.capture(&source, "")?, link.capture(&source, "")?);
+    let sink = link.sink()?;
+    let mut asleep = zombie.start()?;
+    asleep.wait_ready(DEADLINE)?;
+    let _sinking = sink.start()?;
+    source.execute("INSERT INTO documents VALUES (1, 'in an open transaction')")?;
+    wait_for(DEADLINE, "the row to be on its way", || {
+        let metrics = zombie.get("/metrics")?.text();
+        ensure!(metrics.contains("tailwater_passed_total{step=\"sent\"} 1"), "not yet");
+        Ok(())
+    })?;
+    let process = Pid::from_raw(i32::try_from(asleep.id())?).context("a process id")?;
+    kill_process(process, Signal::STOP)?;
+    source.kill_walsenders()?;
+    let mut awake = successor.start()?;
+    awake.wait_ready(DEADLINE)?;
+    let first = "{\"id\":1,\"body\":\"in an open transaction\"}\n";
+    serves(&sink, "documents", first)?;
+    kill_process(process, Signal::CONT)?;
+    says(&zombie, "another ")?;
+    source.execute("INSERT INTO documents VALUES (2, 'after')")?;
+    serves(&sink, "documents", &format!("{first}{{\"id\":2,\"body\":\"after\"}}\n"))?;
+    let records = read_committed(&Kafka::shared().bootstrap(), &link.topic("documents"))?;
+    let keys: Vec<_> = records.iter().map(|record| record.key.clone()).collect();
+    let wanted = ["{\"id\":1}", "{\"id\":2}"].map(|key| Some(key.to_owned()));
+    ensure!(keys == wanted, "each change once, but {keys:?}");
+    ensure!(awake.is_running()?, "the successor ended:\n{}", successor.log_tail());
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The two halves as processes of their own, joined by nothing but Kafka.
+
+use anyhow::{Result, ensure};
+use tailwater_test_support::{ClickHouse, Database, Kafka, Tailwater, unique_name, wait_for};
+
+use std::time::Duration;
+
+/// How long anything may take on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What both halves are told of Kafka.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    /// First part of the topics' names, and the last of the group's.
+    pub(crate) prefix: String,
+    /// The whole section `[kafka]`, subsections included.
+    section: String,
+}
+
+impl Link {
+    /// Over the plain listener, with further lines of the section.
+    pub(crate) fn plain(kafka: &Kafka, more: &str) -> Link {
+        Link::over(&kafka.bootstrap(), more)
+    }
+
+    /// Over any listener.
+    pub(crate) fn over(brokers: &str, more: &str) -> Link {
+        Link::below(unique_name("legs"), brokers, more)
+    }
+
+    /// The same topics with other settings.
+    pub(crate) fn below(prefix: String, brokers: &str, more: &str) -> Link {
+        let section = format!("[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n{more}\n");
+        Link { prefix, section }
+    }
+
+    /// The topic of a table in `public`.
+    pub(crate) fn topic(&self, table: &str) -> String {
+        format!("{}.public.{table}", self.prefix)
+    }
+
+    /// The consumer group.
+    pub(crate) fn group(&self) -> String {
+        format!("tailwater-{}", self.prefix)
+    }
+
+    /// PostgreSQL to Kafka; `source` are further lines of `[source]`.
+    pub(crate) fn capture(&self, source: &Database<'_>, more: &str) -> Result<Tailwater> {
+        let url = source.url();
+        role("capture", &format!("[source]\nurl = \"{url}\"\n{more}\n{}", self.section))
+    }
+
+    /// Kafka to an embedded engine of its own.
+    pub(crate) fn sink(&self) -> Result<Tailwater> {
+        role("sink", &self.section)
+    }
+
+    /// Kafka to a server that several share.
+    pub(crate) fn sink_into(&self, clickhouse: &ClickHouse) -> Result<Tailwater> {
+        let (url, user, password) = (clickhouse.url(), clickhouse.user(), clickhouse.password());
+        let server = format!(
+            "[clickhouse]\nurl = \"{url}\"\nuser = \"{user}\"\npassword = \"{password}\"\n"
+        );
+        role("sink", &format!("{}{server}", self.section))
+    }
+}
+
+fn role(role: &str, sections: &str) -> Result<Tailwater> {
+    let arguments = ["run", "--role", role, "--config", "tailwater.toml"];
+    let tailwater = Tailwater::with_arguments(arguments)?;
+    tailwater.set_config(&format!("{sections}\n[http]\nlisten = \"{{listen}}\"\n"))?;
+    Ok(tailwater)
+}
+
+/// Waits for exactly these rows of a snapshot pipe, as lines of JSON.
+pub(crate) fn serves(tailwater: &Tailwater, table: &str, expected: &str) -> Result<()> {
+    wait_for(DEADLINE, "the rows in the snapshot pipe", || {
+        let answer = tailwater.get(&format!("/v0/pipes/{table}_snapshot.ndjson"))?;
+        ensure!(answer.text() == expected, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+}
+
+/// Waits until the log says so.
+pub(crate) fn says(tailwater: &Tailwater, text: &str) -> Result<()> {
+    wait_for(DEADLINE, "a sentence in the log", || {
+        let log = tailwater.log();
+        ensure!(log.contains(text), "`{text}` is not in:\n{log}");
+        Ok(())
+    })
+}

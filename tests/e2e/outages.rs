@@ -1,0 +1,198 @@
+//! Services that go away, refuse or fall silent under load: the process recovers by itself, nothing
+//! is lost and nothing doubled.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tailwater_test_support::workload::Runner;
+use tailwater_test_support::{
+    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Proxy, Tailwater,
+    wait_for, wait_until,
+};
+use tailwater_tests::{Audit, Emails, each_change_once, wait_equal, wait_sent};
+
+use crate::legs::{DEADLINE, Link};
+
+const RATE: u64 = 500;
+
+/// So long a service is away.
+const OUTAGE: Duration = Duration::from_secs(8);
+
+fn lasts(outage: Duration) -> Result<()> {
+    let begun = Instant::now();
+    wait_until(DEADLINE, "the outage to last", || begun.elapsed() >= outage)
+}
+
+/// The workload ends, and the copy becomes the source.
+fn recovers(source: &Database<'_>, workload: Runner, served: &Tailwater) -> Result<()> {
+    let counts = workload.stop()?;
+    let rows = wait_equal(source, &served.http_url(), Emails::Plain, DEADLINE)
+        .with_context(|| format!("{counts:?}\n{}", served.log_tail()))?;
+    ensure!(rows > 0, "the workload left no row to compare");
+    Ok(())
+}
+
+#[test]
+fn a_broker_that_crashes_in_the_middle_of_transactions_holds_each_change_once() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    let kafka = Kafka::start()?;
+    let workload = Runner::start(&source.url(), 11, RATE)?;
+    let audit = Audit::install(&source)?;
+    let link = Link::plain(&kafka, "transaction_interval_ms = 1000");
+    let (capture, sink) = (link.capture(&source, "exclude = [\"public.audit\"]")?, link.sink()?);
+    let (mut capturing, mut sinking) = (capture.start()?, sink.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    sinking.wait_ready(DEADLINE)?;
+    wait_sent(&capture, &source)?;
+    let mark = audit.mark()?;
+    kafka.crash()?;
+    kafka.restart()?;
+    wait_sent(&capture, &source)?;
+    kafka.crash()?;
+    lasts(OUTAGE)?;
+    kafka.restart()?;
+    recovers(&source, workload, &sink)?;
+    ensure!(capturing.is_running()?, "the capture ended:\n{}", capture.log_tail());
+    each_change_once(&audit.histories(mark)?, &kafka.bootstrap(), &link.topic("users"))
+}
+
+#[test]
+fn walsenders_that_are_terminated_under_load_cost_nothing() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    let workload = Runner::start(&source.url(), 12, RATE)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    for _ in 0..5 {
+        process.wait_ready(DEADLINE)?;
+        wait_for(DEADLINE, "a walsender to terminate", || {
+            ensure!(source.kill_walsenders()? > 0, "there is none");
+            Ok(())
+        })?;
+    }
+    recovers(&source, workload, &tailwater)
+}
+
+#[test]
+fn an_embedded_engine_that_is_killed_under_load_comes_back() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    let workload = Runner::start(&source.url(), 13, RATE)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let log = tailwater.log();
+    let engine = log.split("embedded engine process=").nth(1).context("the engine's process")?;
+    let engine: i32 = engine.split_whitespace().next().unwrap_or_default().parse()?;
+    kill_process(Pid::from_raw(engine).context("a process id")?, Signal::KILL)?;
+    recovers(&source, workload, &tailwater)?;
+    ensure!(process.is_running()?, "it ended by itself");
+    Ok(())
+}
+
+/// A connection that is open and silent is given up after `silence_timeout_s`.
+#[test]
+fn a_source_that_falls_silent_is_noticed_in_bounded_time() -> Result<()> {
+    let settings = vec![("wal_sender_timeout".to_owned(), "4s".to_owned())];
+    let options = PostgresOptions { settings, ..PostgresOptions::default() };
+    let postgres = Postgres::start(PostgresVersion::V15, options)?;
+    let source = postgres.create_database()?;
+    let workload = Runner::start(&source.url(), 14, RATE)?;
+    let proxy = Proxy::start(postgres.port())?;
+    let url = source.tcp_url().replace(&postgres.port().to_string(), &proxy.port().to_string());
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{url}\"\nsilence_timeout_s = 4\n\n[http]\nlisten = \"{{listen}}\"\n"
+    ))?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    proxy.go_deaf();
+    let deaf = Instant::now();
+    wait_for(DEADLINE, "/readyz to say that the source is silent", || {
+        let answer = tailwater.get("/readyz")?;
+        ensure!(answer.status == 503, "{} {}", answer.status, answer.text());
+        Ok(())
+    })?;
+    ensure!(deaf.elapsed() < Duration::from_secs(20), "it took {:?}", deaf.elapsed());
+    recovers(&source, workload, &tailwater)?;
+    ensure!(process.is_running()?, "it ended by itself");
+    Ok(())
+}
+
+/// Directly into a server of the test's own.
+fn into(clickhouse: &ClickHouse, source: &Database<'_>) -> Result<Tailwater> {
+    Tailwater::with_config(&format!(
+        "[source]\nurl = \"{}\"\n\n[clickhouse]\nurl = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\n\n\
+         [http]\nlisten = \"{{listen}}\"\n",
+        source.url(),
+        clickhouse.url(),
+        clickhouse.user(),
+        clickhouse.password(),
+    ))
+}
+
+fn metric(tailwater: &Tailwater, name: &str) -> Result<f64> {
+    let metrics = tailwater.get("/metrics")?.text();
+    let mut lines = metrics.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("find {name}"))?.parse()?)
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(process: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.context("find VmRSS")?.trim().trim_end_matches(" kB");
+    Ok(kilobytes.parse::<u64>()? << 10)
+}
+
+#[test]
+fn a_clickhouse_that_is_away_makes_the_slot_lag_and_not_the_memory_grow() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    let clickhouse = ClickHouse::start()?;
+    let workload = Runner::start(&source.url(), 15, RATE)?;
+    let tailwater = into(&clickhouse, &source)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    clickhouse.crash()?;
+    let before = resident(process.id())?;
+    let filler =
+        "INSERT INTO users (id, name, email, address) SELECT 1000000 + n, repeat('n', 200),
+        'e', repeat('a', 200) FROM generate_series(1, 60000) n";
+    source.execute(filler)?;
+    wait_for(DEADLINE, "the slot's lag to show", || {
+        let lag = metric(&tailwater, "tailwater_slot_retained_bytes")?;
+        ensure!(lag > 15e6, "{lag} bytes are retained");
+        Ok(())
+    })?;
+    let grown = resident(process.id())?.saturating_sub(before);
+    ensure!(grown < 100 << 20, "the memory grew by {grown} bytes with the backlog");
+    source.execute("DELETE FROM users WHERE id > 1000000 AND id % 10 > 0")?;
+    clickhouse.restart()?;
+    recovers(&source, workload, &tailwater)?;
+    ensure!(process.is_running()?, "it ended by itself");
+    Ok(())
+}
+
+#[test]
+fn a_clickhouse_that_refuses_inserts_for_too_many_parts_is_waited_for() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    let clickhouse = ClickHouse::start()?;
+    let workload = Runner::start(&source.url(), 16, RATE)?;
+    let tailwater = into(&clickhouse, &source)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let table = format!("{}.users_versions", source.name());
+    wait_for(DEADLINE, "the table", || {
+        clickhouse.query(&format!("SELECT 1 FROM {table} LIMIT 1"))
+    })?;
+    clickhouse.query(&format!("ALTER TABLE {table} MODIFY SETTING parts_to_throw_insert = 1"))?;
+    wait_for(DEADLINE, "/readyz to say why", || {
+        let answer = tailwater.get("/readyz")?;
+        ensure!(answer.status == 503, "{} {}", answer.status, answer.text());
+        ensure!(answer.text().contains("TOO_MANY_PARTS"), "{}", answer.text());
+        Ok(())
+    })?;
+    clickhouse.query(&format!("ALTER TABLE {table} RESET SETTING parts_to_throw_insert"))?;
+    recovers(&source, workload, &tailwater)?;
+    ensure!(process.is_running()?, "it ended by itself");
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! One death and what comes after it: the process dies at a named place or at a moment, under load,
+//! is started again, and must leave an exact copy and, over Kafka, each change exactly once. The
+//! same seed makes the same workload and the same death.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tailwater_test_support::workload::Runner;
+use tailwater_test_support::{
+    Database, Kafka, Postgres, PostgresVersion, Tailwater, TailwaterProcess, guests, unique_name,
+    wait_for, wait_until,
+};
+
+use crate::{Audit, Emails, each_change_once, wait_equal, wait_sent};
+
+const RATE: u64 = 500;
+const DEADLINE: Duration = Duration::from_secs(120);
+const SIGKILL: i32 = 9;
+
+/// How the changes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// PostgreSQL to ClickHouse; the slot is the log.
+    Direct,
+    /// Both legs in one process.
+    Kafka,
+}
+
+/// The named places of the product, each with the routes that pass it.
+pub const FAILPOINTS: [(&str, &[Route]); 12] = [
+    ("during_snapshot", &[Route::Direct, Route::Kafka]),
+    ("during_swap", &[Route::Direct, Route::Kafka]),
+    ("before_send", &[Route::Kafka]),
+    ("after_send", &[Route::Kafka]),
+    ("before_commit", &[Route::Kafka]),
+    ("after_commit", &[Route::Kafka]),
+    ("before_alter", &[Route::Direct, Route::Kafka]),
+    ("after_alter", &[Route::Direct, Route::Kafka]),
+    ("before_store", &[Route::Direct, Route::Kafka]),
+    ("after_store", &[Route::Direct, Route::Kafka]),
+    ("before_slot_advance", &[Route::Direct]),
+    ("before_offset_commit", &[Route::Kafka]),
+];
+
+/// When the process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// At the n-th passage of a named place.
+    At(&'static str, u32),
+    /// So many milliseconds after its start.
+    After(u64),
+}
+
+/// One run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Of the workload.
+    pub seed: u64,
+    /// How the changes go.
+    pub route: Route,
+    /// What happens.
+    pub death: Death,
+}
+
+impl Plan {
+    /// The plan of a seed; one in four dies at a moment, the others at a place.
+    #[must_use]
+    pub fn of(seed: u64) -> Plan {
+        let mut random = StdRng::seed_from_u64(seed);
+        let (name, routes) = FAILPOINTS[random.random_range(0..FAILPOINTS.len())];
+        let route = routes[random.random_range(0..routes.len())];
+        let passage = match happens_once(name) {
+            true => 1,
+            false => random.random_range(1..=30),
+        };
+        let death = match random.random_range(0..4) {
+            0 => Death::After(random.random_range(1..3_000)),
+            _ => Death::At(name, passage),
+        };
+        Plan { seed, route, death }
+    }
+}
+
+fn happens_once(name: &str) -> bool {
+    name.starts_with("during_") || name.ends_with("_alter")
+}
+
+/// Runs a plan; the number of rows compared.
+pub fn survive(plan: Plan) -> Result<usize> {
+    let version =
+        if plan.seed.is_multiple_of(2) { PostgresVersion::V15 } else { PostgresVersion::V18 };
+    let source = Postgres::shared(version).create_database()?;
+    let workload = Runner::start(&source.url(), plan.seed, RATE)?;
+    let audit = Audit::install(&source)?;
+    let prefix = unique_name("fault");
+    let tailwater = Tailwater::with_config(&config(&source, plan.route, &prefix))?;
+    install(&tailwater, &[])?;
+    let mut mark = None;
+    if plan.death != Death::At("during_snapshot", 1) {
+        let mut process = tailwater.start()?;
+        process.wait_ready(DEADLINE)?;
+        if plan.route == Route::Kafka {
+            wait_sent(&tailwater, &source)?;
+            mark = Some(audit.mark()?);
+        }
+        process.kill9()?;
+    }
+    die(&tailwater, plan.death, &source).with_context(|| tailwater.log_tail())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    if plan.route == Route::Kafka {
+        wait_sent(&tailwater, &source)?;
+        mark = Some(mark.map_or_else(|| audit.mark(), Ok)?);
+    }
+    workload.stop()?;
+    let rows = wait_equal(&source, &tailwater.http_url(), Emails::Plain, DEADLINE)
+        .with_context(|| tailwater.log_tail())?;
+    let status = process.terminate(DEADLINE)?;
+    ensure!(status.success(), "it ended with {status}");
+    if let Some(mark) = mark {
+        let topic = format!("{prefix}.public.users");
+        each_change_once(&audit.histories(mark)?, &Kafka::shared().bootstrap(), &topic)?;
+    }
+    // So that the next ones have room.
+    source.drop_idle_slots()?;
+    Ok(rows)
+}
+
+fn config(source: &Database<'_>, route: Route, prefix: &str) -> String {
+    let kafka = match route {
+        Route::Direct => String::new(),
+        Route::Kafka => format!(
+            "[kafka]\nbrokers = \"{}\"\nprefix = \"{prefix}\"\npartitions = 3\n\
+             transaction_interval_ms = 50\n",
+            Kafka::shared().bootstrap()
+        ),
+    };
+    format!(
+        "[source]\nurl = \"{}\"\nexclude = [\"public.audit\"]\n\n{kafka}\n\
+         [[plugin]]\nname = \"guest\"\npath = \"plugin.wasm\"\n\n\
+         [http]\nlisten = \"{{listen}}\"\n",
+        source.url()
+    )
+}
+
+/// Lives until the death; places that only an event passes get it once the process runs.
+fn die(tailwater: &Tailwater, death: Death, source: &Database<'_>) -> Result<()> {
+    let (name, passage) = match death {
+        Death::At(name, passage) => (name, passage),
+        Death::After(life) => {
+            let mut process = tailwater.start()?;
+            let (born, life) = (Instant::now(), Duration::from_millis(life));
+            wait_until(DEADLINE, "the moment to die", || born.elapsed() >= life)?;
+            ensure!(process.is_running()?, "it ended by itself");
+            return process.kill9();
+        }
+    };
+    let place = format!("{name}:{passage}");
+    let mut process = tailwater.start_with(&[("TAILWATER_FAILPOINT", &place)])?;
+    if happens_once(name) && name != "during_snapshot" {
+        process.wait_ready(DEADLINE)?;
+        match name {
+            "during_swap" => install(tailwater, &OTHER)?,
+            _ => source.execute("ALTER TABLE users ADD COLUMN note text")?,
+        }
+    }
+    died_of_it(process).with_context(|| format!("die at {place}"))
+}
+
+fn died_of_it(mut process: TailwaterProcess<'_>) -> Result<()> {
+    wait_for(DEADLINE, "the process to die", || {
+        ensure!(!process.is_running()?, "it still runs");
+        Ok(())
+    })?;
+    let status = process.wait_exit(DEADLINE)?;
+    ensure!(status.signal() == Some(SIGKILL), "it ended with {status}");
+    Ok(())
+}
+
+/// A custom section of a component: other bytes that mean the same.
+const OTHER: [u8; 7] = [0, 5, 4, b's', b'w', b'a', b'p'];
+
+/// Puts the identity plugin, with some more bytes, where the process looks for it.
+fn install(tailwater: &Tailwater, more: &[u8]) -> Result<()> {
+    let mut component = fs::read(guests::test_guest("identity")?)?;
+    component.extend_from_slice(more);
+    let place = |name: &str| -> Box<Path> { tailwater.directory().join(name).into() };
+    fs::write(place("fresh"), component)?;
+    Ok(fs::rename(place("fresh"), place("plugin.wasm"))?)
+}
