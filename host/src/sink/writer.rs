@@ -174,10 +174,11 @@ impl Writer {
         let (run, count, digest) = (self.run, rows.count, digest(&body));
         let token = format!("{run:016x}-{first}-{last}-{count}-{digest:016x}");
         let task = format!("insert into `{}`", encoder.place.versions_name());
-        let (client, sql) = (&self.client, &encoder.insert);
-        let mut done = until_done!(self, &task, client.insert(&task, sql, Some(&token), &body));
+        let insert =
+            || self.client.insert(&task, &encoder.insert, Some(&token), &encoder.header, &body);
+        let mut done = until_done!(self, &task, insert());
         if done.as_ref().is_err_and(Error::doubts_shape) && self.still_fits(encoder).await? {
-            done = until_done!(self, &task, client.insert(&task, sql, Some(&token), &body));
+            done = until_done!(self, &task, insert());
         }
         done?;
         if body.is_unique() {
@@ -261,7 +262,7 @@ impl Writer {
         let name = format!("{OWN_PREFIX}{name}");
         let sql = format!("INSERT INTO {} ({columns}) FORMAT RowBinary", self.client.table(&name));
         let task = format!("insert into `{name}`");
-        until_done!(self, &task, self.client.insert(&task, &sql, None, &rows))
+        until_done!(self, &task, self.client.insert(&task, &sql, None, &Bytes::new(), &rows))
     }
 
     /// Reads the last truncates at start.
