@@ -2,6 +2,9 @@
 
 mod bad_input;
 mod changes;
+mod engine;
 mod kill;
 mod one_change;
+mod other_cluster;
 mod plugins;
+mod tls;

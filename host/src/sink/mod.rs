@@ -153,6 +153,24 @@ impl Sink {
         snapshots::forget(&self.writer.client, &self.writer.pipeline, cluster).await
     }
 
+    /// The cluster that this pipeline's rows came from, if any did.
+    ///
+    /// # Errors
+    ///
+    /// ClickHouse does not answer or refuses.
+    pub async fn source_cluster(&self) -> Result<Option<u64>, Error> {
+        snapshots::cluster(&self.writer.client, &self.writer.pipeline).await
+    }
+
+    /// Records the cluster that this pipeline's rows come from.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]; trouble that may pass is retried inside.
+    pub async fn record_source_cluster(&self, system: u64) -> Result<(), Error> {
+        self.writer.store_cluster(system).await
+    }
+
     /// Makes the tables and views of these table versions before any row comes, so that a name
     /// clash or a table of another shape shows at start.
     ///

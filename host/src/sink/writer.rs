@@ -257,6 +257,14 @@ impl Writer {
         self.insert_own("snapshots", columns, rows).await
     }
 
+    /// Records the source's cluster.
+    pub(super) async fn store_cluster(&self, system: u64) -> Result<(), Error> {
+        let mut row = Vec::new();
+        write_string(self.pipeline.as_bytes(), &mut row);
+        row.extend_from_slice(&system.to_le_bytes());
+        self.insert_own("sources", "pipeline, system_identifier", row.into()).await
+    }
+
     /// The own tables drop repeated rows by themselves, and a record taken back may come again.
     async fn insert_own(&self, name: &str, columns: &str, rows: Bytes) -> Result<(), Error> {
         let name = format!("{OWN_PREFIX}{name}");
