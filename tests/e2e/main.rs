@@ -3,6 +3,7 @@
 mod bad_input;
 mod changes;
 mod engine;
+mod extremes;
 mod kill;
 mod one_change;
 mod other_cluster;
