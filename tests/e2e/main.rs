@@ -8,4 +8,5 @@ mod kill;
 mod one_change;
 mod other_cluster;
 mod plugins;
+mod service;
 mod tls;

@@ -39,6 +39,7 @@ mod error;
 mod names;
 mod options;
 mod published;
+mod pulse;
 mod shape;
 mod snapshots;
 mod toast;
@@ -201,7 +202,11 @@ impl Sink {
         input: mpsc::Receiver<Hop<P>>,
         on_stored: impl FnMut(Stored<P>) + Send,
     ) -> Result<(), Error> {
-        let ended = self.store_all(input, on_stored).await;
+        let (client, leg) = (self.writer.client.clone(), self.writer.leg.clone());
+        let ended = tokio::select! {
+            ended = self.store_all(input, on_stored) => ended,
+            () = pulse::watch(client, leg) => unreachable!("it never ends"),
+        };
         ended.inspect_err(|error| self.writer.leg.stalled(error.sentence()))
     }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a command-line tool talks on stdout")]
 
 mod demo;
+mod fuzz;
 mod guests;
 mod interrupt;
 mod services;
@@ -31,16 +32,20 @@ enum Task {
     Guests,
     /// Start PostgreSQL 15 and 18 and Kafka, print their addresses, stop them at Ctrl-C.
     Services,
+    /// Fuzz the readers of everything that strangers write.
+    Fuzz(fuzz::Options),
     /// Run a shop's database through Tailwater and show it on the terminal.
     Demo(demo::Options),
 }
 
 fn main() -> Result<ExitCode> {
+    fuzz::compile_if_asked()?;
     let done = match Arguments::parse().command {
         Task::Setup => steps::setup(),
         Task::Test(options) => test::run(&options),
         Task::Guests => steps::setup().and_then(|()| steps::guests()),
         Task::Services => services::run(),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Demo(options) => return demo::run(&options),
     };
     done.map(|()| ExitCode::SUCCESS)
