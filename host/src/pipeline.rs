@@ -132,10 +132,12 @@ impl Pipeline {
         else {
             return Ok(());
         };
+        let destination = destination.of_cluster(&source).await?;
         if !source.slot_exists {
             destination.sink.forget_snapshots().await?;
         }
         let resume = Resume {
+            system: source.system,
             snapshots: destination.completed_snapshots().await?,
             slot_exists: source.slot_exists,
             may_hold_rows: true,
@@ -239,10 +241,18 @@ impl Pipeline {
     ) -> Result<(Producer, Resume), Error> {
         let (kafka, database) = (kafka.clone(), source.database.clone());
         let (pipeline, slot_exists) = (source.options.slot.clone(), source.slot_exists);
+        let system = source.system;
         let metrics = Arc::clone(self.report.metrics());
-        let starting = spawn_blocking(move || -> Result<_, transport::Error> {
+        let starting = spawn_blocking(move || -> Result<_, Error> {
             let (mut producer, checkpoint) =
                 Producer::start(&kafka, &database, &pipeline, metrics)?;
+            let known = checkpoint.as_ref().and_then(|checkpoint| checkpoint.system);
+            let prefix = kafka.prefix(&database);
+            let stored = format!("the topics below `{prefix}`");
+            let way_out = "to copy this one, name a new prefix with [kafka] prefix and a new \
+                           database with [clickhouse] database";
+            capture::same_cluster(known, system, &stored, way_out)?;
+            producer.of_cluster(system);
             let may_hold_rows = checkpoint.is_some();
             if !slot_exists && may_hold_rows {
                 producer.forget_snapshots()?;
@@ -250,13 +260,14 @@ impl Pipeline {
             let kept = checkpoint.filter(|_| slot_exists).unwrap_or_default();
             let resume = Resume {
                 position: kept.position,
+                system,
                 snapshots: kept.snapshots.into_iter().map(|s| (s.table, s.consistent_at)).collect(),
                 slot_exists,
                 may_hold_rows,
             };
             Ok((producer, resume))
         });
-        Ok(starting.await.expect("starting a producer does not panic")?)
+        starting.await.expect("starting a producer does not panic")
     }
 
     /// Leg B, with a new consumer whenever Kafka has trouble; the store does not notice.

@@ -10,7 +10,7 @@ use tailwater_test_support::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const FAILED: i32 = 1;
+pub(crate) const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 
 fn source() -> Result<Database<'static>> {
@@ -20,7 +20,7 @@ fn source() -> Result<Database<'static>> {
 }
 
 /// The run ends by itself with this code and says all of this.
-fn ends_with(tailwater: &Tailwater, code: i32, said: &[&str]) -> Result<()> {
+pub(crate) fn ends_with(tailwater: &Tailwater, code: i32, said: &[&str]) -> Result<()> {
     let status = tailwater.run_to_end(DEADLINE)?;
     let log = tailwater.log();
     ensure!(status.code() == Some(code), "it ended with {status}:\n{log}");

@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod changes;
+mod engine;
+mod extremes;
 mod faults;
 mod kafka;
 mod kafka_debezium;
@@ -10,5 +12,8 @@ mod kafka_limits;
 mod kill;
 mod legs;
 mod one_change;
+mod other_cluster;
 mod outages;
 mod plugins;
+mod service;
+mod tls;

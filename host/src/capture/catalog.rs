@@ -27,9 +27,23 @@ pub async fn connect(url: &SourceUrl) -> Result<Client, Error> {
         return Ok(client);
     }
     let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls::client_config(&url.tls)?);
-    let (client, connection) = url.config().connect(tls).await?;
+    let (client, connection) = url.config().connect(tls).await.map_err(tls_error)?;
     tokio::spawn(drive(connection));
     Ok(client)
+}
+
+/// `tokio-postgres` wraps what TLS refused in an I/O error, which would be waited out.
+fn tls_error(error: tokio_postgres::Error) -> Error {
+    let cause = std::error::Error::source(&error);
+    let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let refused = io.and_then(|io| io.get_ref()?.downcast_ref::<rustls::Error>()).cloned();
+    match (refused, cause) {
+        (Some(refused), _) => Error::Tls(refused),
+        (None, Some(cause)) if cause.to_string() == "server does not support TLS" => {
+            Error::TlsRefused
+        }
+        _ => Error::Query(error),
+    }
 }
 
 async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {

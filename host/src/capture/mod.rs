@@ -41,7 +41,7 @@ use tracing::{info, warn};
 
 pub use error::Error;
 pub use options::{Options, SnapshotMode};
-pub use preflight::{Preflight, Slot};
+pub use preflight::{Preflight, Slot, same_cluster};
 pub use slot_monitor::watch_slot;
 pub use source_url::SourceUrl;
 pub use survey::{Survey, survey};
@@ -76,6 +76,8 @@ pub async fn check(url: &SourceUrl, options: &Options) -> Result<Preflight, Erro
 pub struct Resume {
     /// The last change that was delivered.
     pub position: Position,
+    /// The cluster that positions are of.
+    pub system: u64,
     /// Tables whose copy is complete, with the LSN it is consistent at.
     pub snapshots: HashMap<TableName, Lsn>,
     /// Whether the slot existed when the pipeline started.
@@ -144,6 +146,8 @@ impl Capture {
         let runtime = self.runtime.clone();
         let client = runtime.block_on(catalog::connect(&self.url))?;
         let preflight = runtime.block_on(preflight::check(&client, &self.options))?;
+        let way_out = "start again to be told how to go on";
+        same_cluster(Some(self.resume.system), preflight.system, "this run's data", way_out)?;
         let mut connection = Connection::open(&self.url)?;
         match self.copy_tables(&mut connection, &preflight, out) {
             Ok(()) => {}

@@ -15,6 +15,8 @@ use crate::table::{ReplicaIdentity, TableName};
 pub struct Preflight {
     /// `server_version_num`
     pub server_version: i32,
+    /// The cluster's own number, given by `initdb`: positions of two clusters do not compare.
+    pub system: u64,
     /// The tables that will be streamed.
     pub tables: Vec<Published>,
     /// The slot, if it exists.
@@ -37,6 +39,7 @@ const OURS: &str = "managed by tailwater";
 /// [`Error::Precondition`] says what is missing and how to mend it.
 pub async fn check(client: &Client, options: &Options) -> Result<Preflight, Error> {
     let server_version = server(client).await?;
+    let system = system_identifier(client).await?;
     let slot = slot(client, options).await?;
     if slot.is_none() {
         slot_can_be_made(client, options).await?;
@@ -44,7 +47,7 @@ pub async fn check(client: &Client, options: &Options) -> Result<Preflight, Erro
     publication(client, options).await?;
     let tables = catalog::published(client, &options.publication, server_version).await?;
     tables_are_usable(&tables, options)?;
-    Ok(Preflight { server_version, tables, slot })
+    Ok(Preflight { server_version, system, tables, slot })
 }
 
 pub(super) fn unmet<T>(sentence: String) -> Result<T, Error> {
@@ -89,6 +92,32 @@ pub(super) async fn server(client: &Client) -> Result<i32, Error> {
         ));
     }
     Ok(version)
+}
+
+async fn system_identifier(client: &Client) -> Result<u64, Error> {
+    let sql = "SELECT system_identifier FROM pg_control_system()";
+    Ok(client.query_one(sql, &[]).await?.get::<_, i64>(0).cast_unsigned())
+}
+
+/// Refuses a cluster that is not the one whose positions are stored already; a standby that was
+/// promoted is the same cluster. `stored` is where, `way_out` how to go on.
+///
+/// # Errors
+/// [`Error::Precondition`].
+pub fn same_cluster(
+    known: Option<u64>,
+    found: u64,
+    stored: &str,
+    way_out: &str,
+) -> Result<(), Error> {
+    match known.filter(|known| *known != found) {
+        None => Ok(()),
+        Some(known) => unmet(format!(
+            "the source is another cluster (system identifier {found}) than the one that {stored} \
+             came from ({known}), so its positions do not compare with those stored; {way_out}, or \
+             connect to the former cluster or a standby of it"
+        )),
+    }
 }
 
 pub(super) async fn slot(client: &Client, options: &Options) -> Result<Option<Slot>, Error> {

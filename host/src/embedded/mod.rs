@@ -17,6 +17,8 @@ mod block;
 mod engine;
 mod error;
 mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod header;
 mod library;
 mod locate;

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::patience::Patience;
+use super::source::Source;
 use super::{Error, Pipeline};
+use crate::capture::same_cluster;
 use crate::embedded::Engine;
 use crate::position::Lsn;
 use crate::serve::Endpoint;
@@ -30,6 +32,30 @@ impl Running {
 }
 
 impl Destination {
+    /// Records the source's cluster, or refuses one whose positions do not compare with what is
+    /// stored. The engine has ended when this is an error.
+    pub(super) async fn of_cluster(self, source: &Source) -> Result<Destination, Error> {
+        match self.check_cluster(source.system).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.engine.shut_down().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn check_cluster(&self, system: u64) -> Result<(), Error> {
+        let known = self.sink.source_cluster().await?;
+        let database = self.sink.database();
+        let stored = format!("the ClickHouse database `{database}`");
+        let way_out = format!(
+            "to copy this one, drop the database `{database}` in ClickHouse or name a new one with \
+             [clickhouse] database"
+        );
+        same_cluster(known, system, &stored, &way_out)?;
+        Ok(self.sink.record_source_cluster(system).await?)
+    }
+
     /// The tables that were copied whole, with the LSN of each copy.
     pub(super) async fn completed_snapshots(&self) -> Result<HashMap<TableName, Lsn>, Error> {
         let done = self.sink.completed_snapshots().await?;

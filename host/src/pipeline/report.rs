@@ -139,7 +139,7 @@ impl Report {
                 stage: stage.to_owned(),
                 digest: plugin.digest,
                 generation: plugin.generation,
-                last_reload_error: None,
+                last_reload_error: plugin.last_reload_error,
             })
         };
         shown.iter().flat_map(one).collect()

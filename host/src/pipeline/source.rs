@@ -11,6 +11,8 @@ pub(super) struct Source {
     pub(super) options: capture::Options,
     pub(super) database: String,
     pub(super) slot_exists: bool,
+    /// The cluster's system identifier.
+    pub(super) system: u64,
 }
 
 impl Pipeline {
@@ -24,8 +26,8 @@ impl Pipeline {
             let found = match capture::check(&url, &options).await {
                 Ok(preflight) => {
                     let database = url.database().to_owned();
-                    let slot_exists = preflight.slot.is_some();
-                    return Ok(Some(Source { url, options, database, slot_exists }));
+                    let (slot_exists, system) = (preflight.slot.is_some(), preflight.system);
+                    return Ok(Some(Source { url, options, database, slot_exists, system }));
                 }
                 Err(error) => Err(error),
             };

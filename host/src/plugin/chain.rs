@@ -32,6 +32,8 @@ pub struct PluginStatus {
     pub digest: String,
     /// 1 for the version the process started with, one more per reload.
     pub generation: u64,
+    /// Why the newest file was not taken, until one is.
+    pub last_reload_error: Option<String>,
 }
 
 /// The versions that run, for other threads; cheap to clone.
@@ -50,6 +52,12 @@ impl Versions {
     pub fn generations(&self) -> u64 {
         let list = self.0.read().unwrap_or_else(PoisonError::into_inner);
         list.iter().map(|plugin| plugin.generation).sum()
+    }
+
+    /// Notes how the last attempt to reload a plugin ended.
+    pub(crate) fn reloaded(&self, index: usize, error: Option<String>) {
+        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        list[index].last_reload_error = error;
     }
 
     fn replace(&self, index: usize, digest: &str) {
@@ -91,9 +99,18 @@ impl Chain {
         let id = member.version().id.clone();
         let role = member.version().role;
         tracing::info!(plugin = %id.name, digest = %id.digest, role = role.world(), "plugin loaded");
-        self._watches.push(reload::watch(loader, role, id.digest.clone(), member.incoming())?);
-        let status = PluginStatus { name: id.name, digest: id.digest, generation: 1 };
+        let digest = id.digest.clone();
+        let status = PluginStatus {
+            name: id.name,
+            digest: id.digest,
+            generation: 1,
+            last_reload_error: None,
+        };
         self.versions.0.write().unwrap_or_else(PoisonError::into_inner).push(status);
+        let (versions, index) = (self.versions.clone(), self.members.len());
+        let report = move |error| versions.reloaded(index, error);
+        let incoming = member.incoming();
+        self._watches.push(reload::watch(loader, role, digest, incoming, Box::new(report))?);
         self.members.push(member);
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::plugin::error::Error;
 use crate::plugin::instance::Role;
 use crate::plugin::loader::{Loaded, Loader};
 use crate::plugin::member::Incoming;
+use crate::telemetry::logging::chain;
 use crate::telemetry::metrics::PluginKindLabels;
 
 /// How long the directory must be quiet: a build writes its output in pieces.
@@ -31,7 +32,11 @@ pub(crate) struct Watch {
     _watcher: RecommendedWatcher,
 }
 
+/// Told how each attempt ended: nothing, or why the new version is not taken.
+pub(crate) type Report = Box<dyn Fn(Option<String>) + Send>;
+
 struct Reloader {
+    report: Report,
     loader: Loader,
     incoming: Incoming,
     role: Role,
@@ -47,6 +52,7 @@ pub(crate) fn watch(
     role: Role,
     digest: String,
     incoming: Incoming,
+    report: Report,
 ) -> Result<Watch, Error> {
     let directory = match loader.options.path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
@@ -62,7 +68,8 @@ pub(crate) fn watch(
     };
     let mut watcher = notify::recommended_watcher(forward).map_err(fail)?;
     watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(fail)?;
-    let reloader = Reloader { loader, incoming, role, accepted: digest.clone(), looked_at: digest };
+    let (accepted, looked_at) = (digest.clone(), digest);
+    let reloader = Reloader { report, loader, incoming, role, accepted, looked_at };
     let name = format!("reload-{}", reloader.loader.options.name);
     let builder = thread::Builder::new().name(name);
     builder.spawn(move || reloader.follow(&events)).expect("a service can start a thread");
@@ -96,6 +103,7 @@ impl Reloader {
         }
         self.looked_at.clone_from(&digest);
         if digest == self.accepted {
+            (self.report)(None);
             return;
         }
         match self.load() {
@@ -122,6 +130,7 @@ impl Reloader {
         tracing::info!(%plugin, %digest, "new plugin version takes over at the next batch");
         self.accepted.clone_from(digest);
         *self.incoming.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
+        (self.report)(None);
         self.count("accepted");
     }
 
@@ -134,6 +143,7 @@ impl Reloader {
             %plugin, %error, cause, %digest, %running,
             "new plugin version is rejected, the running one goes on"
         );
+        (self.report)(Some(chain(error)));
         self.count("rejected");
     }
 

@@ -7,6 +7,8 @@ mod access;
 mod answer;
 mod clickhouse;
 mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guard;
 mod options;
 mod parameters;

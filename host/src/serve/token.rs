@@ -94,7 +94,7 @@ impl TryFrom<String> for TokenHash {
     fn try_from(text: String) -> Result<TokenHash, String> {
         let wrong =
             || "not a token's hash; it has 64 hex digits, see `tailwater token hash`".into();
-        if text.len() != 64 || !text.is_ascii() {
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(wrong());
         }
         let mut hash = [0; 32];

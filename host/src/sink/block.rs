@@ -7,6 +7,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::ddl::{META, Place, StoredColumn};
 use super::encode::{Codec, Fit, write_string, write_varint};
 use super::names::quoted;
@@ -23,8 +25,11 @@ pub(super) struct Encoder {
     pub(super) place: Place,
     /// The columns as they are in ClickHouse, in source order.
     pub(super) stored: Vec<StoredColumn>,
-    /// `INSERT INTO … FORMAT RowBinary`
+    /// `INSERT INTO … FORMAT RowBinaryWithNamesAndTypes`
     pub(super) insert: String,
+    /// What goes before the rows: with it ClickHouse refuses rows that were written for the table
+    /// as it was, instead of reading something else in them.
+    pub(super) header: Bytes,
     codecs: Vec<Codec>,
     key: Vec<usize>,
 }
@@ -141,10 +146,20 @@ impl Encoder {
         let codecs = codecs.map(|(stored, source)| Codec::new(&stored.ty, &source.kind)).collect();
         let names = stored.iter().map(|column| quoted(&column.name));
         let names: Vec<_> = names.chain(META.iter().map(|(name, _)| (*name).to_owned())).collect();
-        let insert =
-            format!("INSERT INTO {} ({}) FORMAT RowBinary", place.versions(), names.join(", "));
-        let key = table.key().collect();
-        Encoder { table, place, stored, insert, codecs, key }
+        let insert = format!(
+            "INSERT INTO {} ({}) FORMAT RowBinaryWithNamesAndTypes",
+            place.versions(),
+            names.join(", ")
+        );
+        let (header, key) = (header(&stored).into(), table.key().collect());
+        Encoder { table, place, stored, insert, header, codecs, key }
+    }
+
+    /// Whether a column has become of another type, as the encoder of a later table version tells.
+    pub(super) fn is_outdated_by(&self, later: &Encoder) -> bool {
+        let same = |a: &StoredColumn, b: &StoredColumn| a.name != b.name || a.ty == b.ty;
+        let fits = |column| later.stored.iter().all(|other| same(column, other));
+        self.place.plan.view == later.place.plan.view && !self.stored.iter().all(fits)
     }
 
     /// Names and types of the key's columns.
@@ -418,6 +433,18 @@ fn value_after<'a>(changes: &'a Changes, old: Old, new: Row, index: usize, key: 
         (Value::Unchanged, Old::Key(old)) if key => changes.value(old, index),
         (value, _) => value,
     }
+}
+
+/// Names and types of all columns.
+fn header(stored: &[StoredColumn]) -> Vec<u8> {
+    let own = stored.iter().map(|column| (column.name.as_str(), column.ty.to_string()));
+    let meta = META.iter().map(|(name, ty)| (*name, (*ty).to_owned()));
+    let columns: Vec<_> = own.chain(meta).collect();
+    let mut out = Vec::new();
+    write_varint(columns.len() as u64, &mut out);
+    columns.iter().for_each(|(name, _)| write_string(name.as_bytes(), &mut out));
+    columns.iter().for_each(|(_, ty)| write_string(ty.as_bytes(), &mut out));
+    out
 }
 
 fn write_meta<'a>(

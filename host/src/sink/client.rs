@@ -97,13 +97,14 @@ impl Client {
         query.fetch_bytes(format)?.collect().await
     }
 
-    /// Sends one block; a second one with the same token is dropped by the server. Without a token
+    /// Sends one block, a header before it; a second one with the same token is dropped by the server. Without a token
     /// every block is kept.
     pub(super) async fn insert(
         &self,
         task: &str,
         sql: &str,
         token: Option<&str>,
+        header: &Bytes,
         block: &Bytes,
     ) -> Result<(), Error> {
         let insert = self
@@ -115,6 +116,9 @@ impl Client {
             None => insert.with_setting("insert_deduplicate", "0"),
         };
         let failed = |error| Error::server_with_rows(task, &error);
+        if !header.is_empty() {
+            insert.send(header.clone()).await.map_err(failed)?;
+        }
         for start in (0..block.len()).step_by(PIECE) {
             let piece = block.slice(start..block.len().min(start + PIECE));
             insert.send(piece).await.map_err(failed)?;

@@ -28,7 +28,9 @@ pub(super) fn micros(text: &[u8]) -> Result<(i64, Fit), Unreadable> {
         let clock = reader.clock()?;
         let offset = reader.offset()?;
         let day = reader.day_number(date)?;
-        Some(day * MICROS_PER_DAY + clock - offset)
+        // The last years of PostgreSQL are beyond what an i64 counts from 1970.
+        let midnight = day.saturating_mul(MICROS_PER_DAY);
+        Some(midnight.saturating_add(clock).saturating_sub(offset))
     })?;
     Ok(within(MICROS, moment))
 }

@@ -183,7 +183,7 @@ pub(super) fn key_of(columns: &[StoredColumn]) -> Vec<String> {
     }
 }
 
-/// The sink's own tables: truncates, finished snapshots, dead letters.
+/// The sink's own tables: truncates, finished snapshots, the source's cluster, dead letters.
 pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
     let tables = [
         ("truncates", "name String, version UInt128", "version", "name"),
@@ -193,6 +193,7 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
             "consistent_at",
             "pipeline, source_schema, source_table",
         ),
+        ("sources", "pipeline String, system_identifier UInt64", "", "pipeline"),
         (
             "dead_letters",
             "version UInt128, position String, source_table String, op String, stage String, \

@@ -9,6 +9,9 @@
 //! stored and it is full or [`Options::flush_interval_ms`] old; so batches are small while
 //! ClickHouse keeps up and grow by themselves when it does not. A full batch takes no more hops,
 //! which is how the stages before feel it.
+//!
+//! A table version that is new may alter its table, and rows that were written for the table as it
+//! was would not be read right any more. So such a hop waits until everything before it is stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +39,7 @@ mod error;
 mod names;
 mod options;
 mod published;
+mod pulse;
 mod shape;
 mod snapshots;
 mod toast;
@@ -150,6 +154,24 @@ impl Sink {
         snapshots::forget(&self.writer.client, &self.writer.pipeline, cluster).await
     }
 
+    /// The cluster that this pipeline's rows came from, if any did.
+    ///
+    /// # Errors
+    ///
+    /// ClickHouse does not answer or refuses.
+    pub async fn source_cluster(&self) -> Result<Option<u64>, Error> {
+        snapshots::cluster(&self.writer.client, &self.writer.pipeline).await
+    }
+
+    /// Records the cluster that this pipeline's rows come from.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]; trouble that may pass is retried inside.
+    pub async fn record_source_cluster(&self, system: u64) -> Result<(), Error> {
+        self.writer.store_cluster(system).await
+    }
+
     /// Makes the tables and views of these table versions before any row comes, so that a name
     /// clash or a table of another shape shows at start.
     ///
@@ -180,7 +202,11 @@ impl Sink {
         input: mpsc::Receiver<Hop<P>>,
         on_stored: impl FnMut(Stored<P>) + Send,
     ) -> Result<(), Error> {
-        let ended = self.store_all(input, on_stored).await;
+        let (client, leg) = (self.writer.client.clone(), self.writer.leg.clone());
+        let ended = tokio::select! {
+            ended = self.store_all(input, on_stored) => ended,
+            () = pulse::watch(client, leg) => unreachable!("it never ends"),
+        };
         ended.inspect_err(|error| self.writer.leg.stalled(error.sentence()))
     }
 
@@ -193,16 +219,22 @@ impl Sink {
         let mut points = Points { filling: None, flying: None };
         let mut spare = Spare::default();
         let mut flight: JoinSet<Result<Batch, Error>> = JoinSet::new();
+        let mut held: Option<Hop<P>> = None;
         let mut open = true;
         loop {
-            let due = self.due(&filling, open);
             let idle = flight.is_empty();
+            if let Some(hop) = held.take_if(|_| idle && filling.since.is_none()) {
+                let point = self.absorb(hop, &mut filling, &mut spare).await?;
+                points.take_in(point);
+            }
+            let takes_more = open && held.is_none();
+            let due = self.due(&filling, takes_more);
             if idle && due.is_some_and(|due| due <= Instant::now()) {
                 points.flying = points.filling.take();
                 flight.spawn(store(Arc::clone(&self.writer), std::mem::take(&mut filling)));
                 continue;
             }
-            if idle && !open && due.is_none() {
+            if idle && !takes_more && due.is_none() {
                 return Ok(());
             }
             tokio::select! {
@@ -211,7 +243,8 @@ impl Sink {
                     self.recycle(done.expect("a flush does not panic")?, &mut spare);
                     points.flying.take().into_iter().for_each(|point| on_stored(Stored { point }));
                 }
-                received = input.recv(), if open && !self.is_full(&filling) => match received {
+                received = input.recv(), if takes_more && !self.is_full(&filling) => match received {
+                    Some(hop) if !self.knows_tables(&hop.changes) => held = Some(hop),
                     Some(hop) => {
                         let point = self.absorb(hop, &mut filling, &mut spare).await?;
                         points.take_in(point);
@@ -241,6 +274,10 @@ impl Sink {
         Ok(hop.point)
     }
 
+    fn knows_tables(&self, changes: &Changes) -> bool {
+        changes.tables.iter().all(|table| self.encoders.contains_key(&table.fingerprint))
+    }
+
     async fn encoder(&mut self, table: &Arc<Table>) -> Result<Arc<Encoder>, Error> {
         if let Some(known) = self.encoders.get(&table.fingerprint) {
             return Ok(Arc::clone(known));
@@ -251,6 +288,7 @@ impl Sink {
         let columns = until_done!(self.writer, "prepare a table", ensure())?;
         tracing::info!(table = %table.full_name(), view = place.plan.view, "prepared a table");
         let encoder = Arc::new(Encoder::new(Arc::clone(table), place, columns));
+        self.encoders.retain(|_, known| !known.is_outdated_by(&encoder));
         self.encoders.insert(table.fingerprint, Arc::clone(&encoder));
         Ok(encoder)
     }
@@ -298,9 +336,9 @@ impl Sink {
     }
 
     /// When the batch should leave; `None` while there is nothing to report.
-    fn due(&self, batch: &Batch, open: bool) -> Option<Instant> {
+    fn due(&self, batch: &Batch, takes_more: bool) -> Option<Instant> {
         let since = batch.since?;
-        let leaves_at_once = !open || batch.holds_nothing() || self.is_full(batch);
+        let leaves_at_once = !takes_more || batch.holds_nothing() || self.is_full(batch);
         Some(match leaves_at_once {
             true => since,
             false => since + Duration::from_millis(self.options.flush_interval_ms),

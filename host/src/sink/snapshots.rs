@@ -1,4 +1,4 @@
-//! Which snapshots are complete, kept beside the rows they brought.
+//! Which snapshots are complete and which cluster they are of, kept beside the rows they brought.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -53,6 +53,21 @@ pub(super) async fn completed(
         is_there.then_some(SnapshotDone { table, consistent_at })
     });
     Ok(done.collect())
+}
+
+/// The system identifier of the cluster that a pipeline's rows came from.
+pub(super) async fn cluster(client: &Client, pipeline: &str) -> Result<Option<u64>, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        system: String,
+    }
+    let sql = format!(
+        "SELECT toString(system_identifier) AS system FROM {} FINAL WHERE pipeline = {}",
+        client.table(&format!("{OWN_PREFIX}sources")),
+        literal(pipeline),
+    );
+    let found = client.rows::<Found>("read the source's cluster", &sql).await?;
+    Ok(found.first().and_then(|found| found.system.parse().ok()))
 }
 
 /// Takes all of a pipeline's records back.

@@ -175,11 +175,12 @@ impl Writer {
         let (run, count, digest) = (self.run, rows.count, digest(&body));
         let token = format!("{run:016x}-{first}-{last}-{count}-{digest:016x}");
         let task = format!("insert into `{}`", encoder.place.versions_name());
-        let (client, sql) = (&self.client, &encoder.insert);
         failpoint::pass("before_store");
-        let mut done = until_done!(self, &task, client.insert(&task, sql, Some(&token), &body));
+        let insert =
+            || self.client.insert(&task, &encoder.insert, Some(&token), &encoder.header, &body);
+        let mut done = until_done!(self, &task, insert());
         if done.as_ref().is_err_and(Error::doubts_shape) && self.still_fits(encoder).await? {
-            done = until_done!(self, &task, client.insert(&task, sql, Some(&token), &body));
+            done = until_done!(self, &task, insert());
         }
         done?;
         failpoint::pass("after_store");
@@ -259,12 +260,20 @@ impl Writer {
         self.insert_own("snapshots", columns, rows).await
     }
 
+    /// Records the source's cluster.
+    pub(super) async fn store_cluster(&self, system: u64) -> Result<(), Error> {
+        let mut row = Vec::new();
+        write_string(self.pipeline.as_bytes(), &mut row);
+        row.extend_from_slice(&system.to_le_bytes());
+        self.insert_own("sources", "pipeline, system_identifier", row.into()).await
+    }
+
     /// The own tables drop repeated rows by themselves, and a record taken back may come again.
     async fn insert_own(&self, name: &str, columns: &str, rows: Bytes) -> Result<(), Error> {
         let name = format!("{OWN_PREFIX}{name}");
         let sql = format!("INSERT INTO {} ({columns}) FORMAT RowBinary", self.client.table(&name));
         let task = format!("insert into `{name}`");
-        until_done!(self, &task, self.client.insert(&task, &sql, None, &rows))
+        until_done!(self, &task, self.client.insert(&task, &sql, None, &Bytes::new(), &rows))
     }
 
     /// Reads the last truncates at start.

@@ -13,6 +13,9 @@ pub struct Checkpoint {
     pub position: Position,
     /// What the slot may be told.
     pub confirm: Lsn,
+    /// The cluster that the positions are of; releases before 0.1 did not write it.
+    #[serde(default)]
+    pub system: Option<u64>,
     /// Snapshots whose records are all in Kafka, the latest of each table.
     #[serde(default)]
     pub snapshots: Vec<SnapshotDone>,

@@ -127,12 +127,17 @@ impl Producer {
         Ok((producer, checkpoint))
     }
 
+    /// Says of which cluster the positions are; every checkpoint does from now on.
+    pub fn of_cluster(&mut self, system: u64) {
+        self.checkpoint.system = Some(system);
+    }
+
     /// The slot is gone, and with it the meaning of the checkpoint: writes an empty one.
     ///
     /// # Errors
     /// As [`Producer::commit`].
     pub fn forget_snapshots(&mut self) -> Result<(), Error> {
-        self.checkpoint = Checkpoint::default();
+        self.checkpoint = Checkpoint { system: self.checkpoint.system, ..Checkpoint::default() };
         self.transaction.point = Some(LogPoint::default());
         // There is no source position behind this commit, so nobody may be told of one.
         self.commit().map(drop)

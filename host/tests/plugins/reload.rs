@@ -102,6 +102,28 @@ fn what_does_not_load_leaves_the_old_version_running() {
 }
 
 #[test]
+fn why_a_version_is_not_taken_is_told_until_one_is() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let first = plugin_file("mask-email");
+    let chain = watched(&scratch, &first, "");
+    assert_eq!(chain.status().last_reload_error, None);
+    replace_by_rename(&scratch, b"half a compon");
+    chain.wait_for("rejected", 1);
+    let told = chain.status().last_reload_error.expect("it was rejected");
+    assert!(told.contains("it.wasm") && told.lines().count() == 1, "{told:?}");
+    // Back to what runs already: there is nothing to complain about, and nothing to swap.
+    replace_by_rename(&scratch, &read(&first));
+    wait_until(DEADLINE, "the error to go", || chain.status().last_reload_error.is_none())
+        .expect("it goes");
+    replace_by_rename(&scratch, &read(&plugin_file("drop-duplicates")));
+    chain.wait_for("rejected", 2);
+    assert!(chain.status().last_reload_error.is_some());
+    replace_by_rename(&scratch, &read(&test_guest_file("identity")));
+    chain.wait_for("accepted", 1);
+    assert_eq!(chain.status().last_reload_error, None);
+}
+
+#[test]
 fn the_same_content_again_is_no_new_version() {
     let scratch = Scratch::new("reload").expect("a directory");
     let mut chain = watched(&scratch, &plugin_file("mask-email"), "");

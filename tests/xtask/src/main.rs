@@ -4,6 +4,7 @@
 mod bench;
 mod demo;
 mod exposition;
+mod fuzz;
 mod guests;
 mod interrupt;
 mod services;
@@ -38,11 +39,14 @@ enum Task {
     Bench(bench::Options),
     /// Kill the process at named places and random moments, by seed, and compare what is left.
     Soak(soak::Options),
+    /// Fuzz the readers of everything that strangers write.
+    Fuzz(fuzz::Options),
     /// Run a shop's database through Tailwater and show it on the terminal.
     Demo(demo::Options),
 }
 
 fn main() -> Result<ExitCode> {
+    fuzz::compile_if_asked()?;
     let done = match Arguments::parse().command {
         Task::Setup => steps::setup(),
         Task::Test(options) => test::run(&options),
@@ -50,6 +54,7 @@ fn main() -> Result<ExitCode> {
         Task::Services => services::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Soak(options) => soak::run(options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Demo(options) => return demo::run(&options),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
+use crate::fuzz;
 use crate::steps::{self, Profile};
 
 /// What to run.
@@ -39,9 +40,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         steps::step(title, || steps::run(&mut cargo))
     };
     let outcome = if options.arguments.is_empty() {
-        STEPS.into_iter().try_for_each(|(title, arguments)| {
+        let tested = STEPS.into_iter().try_for_each(|(title, arguments)| {
             test(title, &arguments.iter().map(OsString::from).collect::<Vec<_>>())
-        })
+        });
+        tested.and_then(|()| fuzz::briefly())
     } else {
         test("running the tests", &options.arguments)
     };

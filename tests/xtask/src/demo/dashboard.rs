@@ -193,7 +193,8 @@ fn size(bytes: f64) -> String {
 
 /// Thousands apart: `1,234,567`.
 pub(super) fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
+    // The sum of no numbers is -0, and what rounds to nothing has no sign either.
+    let digits = format!("{:.0}", number.round() + 0.0);
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index) % 3 == 0 && !text.ends_with('-') {
@@ -214,5 +215,11 @@ mod tests {
         assert_eq!(grouped(1_000.0), "1,000");
         assert_eq!(grouped(-123_456.0), "-123,456");
         assert_eq!(grouped(1_234_567.4), "1,234,567");
+    }
+
+    #[test]
+    fn nothing_has_no_sign() {
+        assert_eq!(grouped(std::iter::empty::<f64>().sum()), "0");
+        assert_eq!(grouped(-0.3), "0");
     }
 }

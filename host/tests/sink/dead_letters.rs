@@ -1,0 +1,56 @@
+//! A change that cannot become a row is kept whole, beside those that can.
+
+use tailwater::table::ColumnType;
+
+use crate::feed::{column, delete, hop, insert, key, table, update, users};
+use crate::rig::Rig;
+
+#[test]
+fn a_change_that_is_no_row_is_kept_and_the_rest_is_stored() {
+    let rig = Rig::new("");
+    let events = [
+        insert(1, &["1", "ann", "x", "1"]),
+        insert(2, &["2", "bob", "x", "SECRET"]),
+        insert(3, &["3", "cid", "x", "3"]),
+    ];
+    rig.deliver([hop(&users(), &events)]).expect("the sink stores");
+    assert_eq!(rig.users(), ["1\tann\tx\t1", "3\tcid\tx\t3"]);
+    let what = "SELECT position, source_table, op, stage, reason FROM {db}._tailwater_dead_letters";
+    let wanted = "0/2:1\tpublic.users\tc\tstore\tits column `n` is no int4";
+    assert_eq!(rig.lines(what), [wanted]);
+    let original = rig.lines("SELECT original FROM {db}._tailwater_dead_letters");
+    let original: serde_json::Value = serde_json::from_str(&original[0]).expect("it is JSON");
+    let after = serde_json::json!({ "id": "2", "name": "bob", "bio": "x", "n": "SECRET" });
+    assert_eq!(original, serde_json::json!({ "before": null, "after": after }));
+    // A replay brings it again, and it is one letter all the same.
+    rig.deliver([hop(&users(), &events)]).expect("the sink stores");
+    assert_eq!(rig.dead_letters().len(), 1);
+}
+
+#[test]
+fn a_key_that_would_fall_together_with_another_is_a_dead_letter() {
+    let rig = Rig::new("");
+    let days =
+        table("public", "days", vec![key("day", ColumnType::Date), column("v", ColumnType::Text)]);
+    let events = [
+        insert(1, &["2299-12-31", "a"]),
+        insert(2, &["infinity", "b"]),
+        delete(3, &["infinity", "NULL"]),
+    ];
+    rig.deliver([hop(&days, &events)]).expect("the sink stores");
+    assert_eq!(rig.lines("SELECT day, v FROM {db}.days"), ["2299-12-31\ta"]);
+    let reason = "its key `day` has a value that Date32 cannot tell apart";
+    assert_eq!(rig.dead_letters(), [reason, reason]);
+}
+
+#[test]
+fn a_table_without_key_takes_inserts_only() {
+    let rig = Rig::new("");
+    let log = table("public", "log", vec![column("line", ColumnType::Text)]);
+    let events = [insert(1, &["a"]), insert(2, &["a"]), update(3, &["b"])];
+    rig.deliver([hop(&log, &events)]).expect("the sink stores");
+    rig.deliver([hop(&log, &events)]).expect("a replay is stored as well");
+    assert_eq!(rig.lines("SELECT line FROM {db}.log"), ["a", "a"]);
+    let reason = "its table has no key to find the row by; add a primary key";
+    assert_eq!(rig.dead_letters(), [reason]);
+}

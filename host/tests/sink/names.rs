@@ -1,0 +1,85 @@
+//! Names are data: nothing in them can leave its place in a statement.
+
+use tailwater::disposition::Disposition;
+use tailwater::sink::quoted;
+use tailwater::table::ColumnType;
+
+use crate::feed::{column, delete, hop, insert, key, moved, table, truncate, update};
+use crate::rig::Rig;
+
+const HOSTILE: [&str; 7] = [
+    "we`ird",
+    r"back\slash",
+    "it's \"quoted\"",
+    "ünïcødé 名前 🦀",
+    "a; DROP TABLE users; --",
+    "select",
+    "{a:Int32} ? $1 %s",
+];
+
+#[test]
+fn any_name_of_a_table_and_its_columns_is_a_name() {
+    for name in HOSTILE {
+        let rig = Rig::new("");
+        let columns = vec![
+            key(&format!("id {name}"), ColumnType::Int4),
+            column(name, ColumnType::Text),
+            column(&format!("{name}2"), ColumnType::Text),
+        ];
+        let table = table("public", name, columns);
+        let first = [insert(1, &["9", "gone", "x"]), truncate(2)];
+        let then = [
+            insert(3, &["1", name, "long"]),
+            update(4, &["1", "b", "GAP"]),
+            moved(5, &["1", "NULL", "NULL"], &["2", name, "GAP"]),
+            insert(6, &["3", "c", "x"]),
+            delete(7, &["3", "NULL", "NULL"]),
+        ];
+        rig.deliver([hop(&table, &first)]).expect(name);
+        rig.deliver([hop(&table, &then[..1])]).expect(name);
+        rig.deliver([hop(&table, &then[1..])]).expect(name);
+        let (view, column) = (quoted(name), quoted(name));
+        let raw = format!("SELECT {column} = unhex('{}') FROM {{db}}.{view}", hex(name));
+        assert_eq!(rig.lines(&raw), ["1"], "{name}");
+        let sink = rig.connect().expect(name);
+        assert_eq!(sink.mirrored().borrow()[0].source, format!("public.{name}"));
+    }
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn two_tables_of_one_name_are_refused_at_start() {
+    let rig = Rig::new("");
+    let of = |schema: &str, name: &str| table(schema, name, vec![key("id", ColumnType::Int4)]);
+    let tables = [of("billing", "users"), of("public", "billing_users")];
+    let mut sink = rig.connect().expect("a ClickHouse");
+    let error = rig.runtime.block_on(sink.prepare(&tables)).unwrap_err();
+    assert_eq!(error.disposition(), Disposition::Halt);
+    assert_eq!(
+        error.to_string(),
+        "billing.users and public.billing_users would both be called `billing_users` in \
+         ClickHouse; set clickhouse.tables.\"public.billing_users\".name to another name"
+    );
+    assert_eq!(rig.lines("SHOW TABLES FROM {db} LIKE 'billing%'"), [""; 0], "nothing was made");
+}
+
+#[test]
+fn a_setting_resolves_a_clash() {
+    let rig = Rig::new("[tables.\"public.billing_users\"]\nname = \"other\"");
+    let of = |schema: &str, name: &str| table(schema, name, vec![key("id", ColumnType::Int4)]);
+    let tables = [of("billing", "users"), of("public", "billing_users")];
+    let mut sink = rig.connect().expect("a ClickHouse");
+    rig.runtime.block_on(sink.prepare(&tables)).expect("two names");
+    assert_eq!(rig.lines("SHOW TABLES FROM {db} LIKE 'other'"), ["other"]);
+}
+
+#[test]
+fn a_name_of_the_sinks_own_is_refused() {
+    let rig = Rig::new("");
+    let table = table("public", "_tailwater_truncates", vec![key("id", ColumnType::Int4)]);
+    let error = rig.deliver([hop(&table, &[insert(1, &["1"])])]).unwrap_err();
+    assert!(error.to_string().contains("the prefix belongs to tailwater"), "{error}");
+}

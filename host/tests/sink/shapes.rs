@@ -1,0 +1,115 @@
+//! What a table turns into when its source changes, and what is said of one that does not fit.
+
+use std::sync::Arc;
+
+use tailwater::disposition::Disposition;
+use tailwater::table::{Column, ColumnType, Table};
+
+use crate::feed::{column, hop, insert, key, table};
+use crate::rig::Rig;
+
+fn notes(more: Vec<Column>) -> Arc<Table> {
+    let mut columns = vec![key("id", ColumnType::Int4), column("body", ColumnType::Text)];
+    columns.extend(more);
+    table("public", "notes", columns)
+}
+
+#[test]
+fn a_new_column_appears_and_old_rows_show_its_default() {
+    let rig = Rig::new("");
+    let first = hop(&notes(vec![]), &[insert(1, &["1", "one"])]);
+    let plan = Column { default: Some("free".into()), ..column("plan", ColumnType::Text) };
+    let wider = notes(vec![plan]);
+    let second = hop(&wider, &[insert(2, &["2", "two", "pro"])]);
+    rig.deliver([first, second]).expect("the sink stores");
+    let all = "SELECT * FROM {db}.notes ORDER BY id";
+    assert_eq!(rig.lines(all), ["1\tone\tfree", "2\ttwo\tpro"]);
+    // A replay of the table as it was changes neither the table nor the view.
+    rig.deliver([hop(&notes(vec![]), &[insert(1, &["1", "one"])])]).expect("the sink stores");
+    assert_eq!(rig.lines(all), ["1\tone\tfree", "2\ttwo\tpro"]);
+}
+
+#[test]
+fn a_widened_column_takes_old_rows_and_new_ones() {
+    let rig = Rig::new("");
+    let narrow = notes(vec![column("n", ColumnType::Int4)]);
+    let wide = notes(vec![column("n", ColumnType::Int8)]);
+    let small = insert(1, &["1", "one", "7"]);
+    let large = insert(2, &["2", "two", "9223372036854775807"]);
+    rig.deliver([hop(&narrow, std::slice::from_ref(&small)), hop(&wide, &[large])])
+        .expect("the sink stores");
+    rig.deliver([hop(&narrow, &[small])]).expect("a replay is stored as well");
+    let all = "SELECT id, n FROM {db}.notes ORDER BY id";
+    assert_eq!(rig.lines(all), ["1\t7", "2\t9223372036854775807"]);
+}
+
+#[test]
+fn a_dropped_column_leaves_the_view_and_comes_back() {
+    let rig = Rig::new("");
+    let with = notes(vec![column("n", ColumnType::Int4)]);
+    rig.deliver([
+        hop(&with, &[insert(1, &["1", "one", "7"])]),
+        hop(&notes(vec![]), &[insert(2, &["2", "two"])]),
+    ])
+    .expect("the sink stores");
+    assert_eq!(rig.columns("notes"), ["id\tInt32", "body\tNullable(String)"]);
+    rig.deliver([hop(&with, &[insert(3, &["3", "three", "9"])])]).expect("the sink stores");
+    let all = "SELECT id, n FROM {db}.notes ORDER BY id";
+    assert_eq!(rig.lines(all), ["1\t7", "2\t\\N", "3\t9"]);
+}
+
+/// The sink refuses the table that `create` made before it, and says all of this.
+fn is_refused(create: &str, said: &[&str]) {
+    let rig = Rig::new("");
+    rig.connect().expect("a ClickHouse");
+    rig.lines(create);
+    let error = rig.deliver([hop(&notes(vec![]), &[insert(1, &["1", "one"])])]).unwrap_err();
+    assert_eq!(error.disposition(), Disposition::Halt, "{error}");
+    let text = error.to_string();
+    for part in said {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+}
+
+#[test]
+fn a_table_of_another_shape_is_refused_with_each_difference() {
+    is_refused(
+        "CREATE TABLE {db}.notes_versions (id Int64, body Array(Int32), _version UInt64) \
+         ENGINE = MergeTree ORDER BY body",
+        &[
+            "`notes_versions` in ClickHouse does not fit public.notes",
+            "its engine is MergeTree, not ReplacingMergeTree",
+            "it is sorted by (body), not (`id`)",
+            "`body` is Array(Int32), not Nullable(String)",
+            "`_version` is UInt64, not UInt128",
+            "`_deleted` is absent",
+            "clickhouse.tables.\"public.notes\".name",
+        ],
+    );
+}
+
+#[test]
+fn a_table_in_the_views_place_is_refused() {
+    is_refused(
+        "CREATE TABLE {db}.notes (id Int64) ENGINE = MergeTree ORDER BY id",
+        &["`notes` in ClickHouse does not fit public.notes", "it is a MergeTree, not a view"],
+    );
+}
+
+#[test]
+fn a_column_that_cannot_follow_its_source_is_refused() {
+    let rig = Rig::new("");
+    let number = notes(vec![column("n", ColumnType::Int4)]);
+    rig.deliver([hop(&number, &[insert(1, &["1", "one", "7"])])]).expect("the sink stores");
+    let date = notes(vec![column("n", ColumnType::Date)]);
+    let error = rig.deliver([hop(&date, &[insert(2, &["2", "two", "2024-01-01"])])]).unwrap_err();
+    assert!(error.to_string().contains("`n` is Nullable(Int32), not Nullable(Date32)"), "{error}");
+}
+
+#[test]
+fn a_column_with_a_name_of_the_sinks_own_is_refused() {
+    let rig = Rig::new("");
+    let taken = notes(vec![column("_version", ColumnType::Int4)]);
+    let error = rig.deliver([hop(&taken, &[insert(1, &["1", "one", "7"])])]).unwrap_err();
+    assert!(error.to_string().contains("public.notes has a column `_version`"), "{error}");
+}

@@ -1,0 +1,108 @@
+//! Updates that do not carry a long value: wherever the value is, it stays.
+
+use crate::feed::{Event, delete, event, hop, insert, moved, truncate, update, users};
+use crate::rig::Rig;
+
+const LONG: &str = "a long value";
+
+/// Each group is stored before the next one comes.
+fn stored(rig: &Rig<'_>, groups: &[&[Event]]) {
+    for group in groups {
+        rig.deliver([hop(&users(), group)]).expect("the sink stores");
+    }
+}
+
+#[test]
+fn a_value_that_is_stored_is_found() {
+    let rig = Rig::new("");
+    stored(
+        &rig,
+        &[&[insert(1, &["1", "ann", LONG, "1"])], &[update(2, &["1", "bob", "GAP", "2"])]],
+    );
+    assert_eq!(rig.users(), ["1\tbob\ta long value\t2"]);
+}
+
+#[test]
+fn a_value_in_the_same_batch_is_found() {
+    let rig = Rig::new("");
+    let events = [insert(1, &["1", "ann", LONG, "1"]), update(2, &["1", "bob", "GAP", "2"])];
+    stored(&rig, &[&events]);
+    assert_eq!(rig.users(), ["1\tbob\ta long value\t2"]);
+}
+
+#[test]
+fn a_value_survives_a_chain_of_updates_and_moves() {
+    let rig = Rig::new("");
+    let events = [
+        insert(1, &["1", "ann", LONG, "1"]),
+        update(2, &["1", "bob", "GAP", "2"]),
+        moved(3, &["1", "NULL", "NULL", "NULL"], &["2", "bob", "GAP", "3"]),
+        update(4, &["2", "cid", "GAP", "4"]),
+    ];
+    stored(&rig, &[&events[..2], &events[2..]]);
+    assert_eq!(rig.users(), ["2\tcid\ta long value\t4"]);
+    // All of it once more, in pieces that cut elsewhere.
+    stored(&rig, &[&events[1..3], &events[3..], &events]);
+    assert_eq!(rig.users(), ["2\tcid\ta long value\t4"]);
+    assert_eq!(rig.dead_letters(), [""; 0]);
+}
+
+#[test]
+fn a_replayed_update_does_not_take_the_value_of_a_later_row() {
+    let rig = Rig::new("");
+    let events = [
+        insert(1, &["1", "ann", LONG, "1"]),
+        update(2, &["1", "bob", "GAP", "2"]),
+        delete(3, &["1", "NULL", "NULL", "NULL"]),
+        insert(4, &["1", "dan", "another", "4"]),
+    ];
+    stored(&rig, &[&events, &events[1..2], &events[1..]]);
+    assert_eq!(rig.users(), ["1\tdan\tanother\t4"]);
+    assert_eq!(rig.dead_letters(), [""; 0]);
+}
+
+#[test]
+fn a_value_that_was_never_stored_makes_a_dead_letter_and_blocks_nothing() {
+    let rig = Rig::new("");
+    let events = [update(2, &["1", "bob", "GAP", "2"]), insert(3, &["2", "eve", "x", "3"])];
+    stored(&rig, &[&events]);
+    assert_eq!(rig.users(), ["2\teve\tx\t3"]);
+    let reason = "a value was not sent and no stored version of the row has it";
+    assert_eq!(rig.dead_letters(), [reason]);
+}
+
+#[test]
+fn an_update_of_a_row_that_a_truncate_took_is_no_dead_letter() {
+    let rig = Rig::new("");
+    let events = [
+        insert(1, &["1", "ann", LONG, "1"]),
+        update(2, &["1", "bob", "GAP", "2"]),
+        truncate(3),
+        insert(4, &["2", "eve", "x", "3"]),
+    ];
+    stored(&rig, &[&events, &events[1..2], &events[1..]]);
+    assert_eq!(rig.users(), ["2\teve\tx\t3"]);
+    assert_eq!(rig.dead_letters(), [""; 0]);
+}
+
+#[test]
+fn more_rows_than_one_lookup_takes_are_filled() {
+    let rig = Rig::new("");
+    let count = 1300;
+    let id = |n: u64| n.to_string();
+    let inserted: Vec<_> = (1..=count).map(|n| insert(n, &[&id(n), "a", LONG, "1"])).collect();
+    let updated = (1..=count).map(|n| update(count + n, &[&id(n), "b", "GAP", "2"]));
+    stored(&rig, &[&inserted, &updated.collect::<Vec<_>>()]);
+    let summary = "SELECT count(), countIf(name = 'b' AND bio = 'a long value') FROM {db}.users";
+    assert_eq!(rig.lines(summary), ["1300\t1300"]);
+}
+
+#[test]
+fn the_whole_old_row_fills_a_gap_without_a_lookup() {
+    use crate::feed::{Before, row};
+    let rig = Rig::new("");
+    let before = Before::Full(row(&["1", "ann", LONG, "1"]));
+    let after = Some(row(&["1", "bob", "GAP", "2"]));
+    stored(&rig, &[&[event(2, tailwater::change::Op::Update, before, after)]]);
+    assert_eq!(rig.users(), ["1\tbob\ta long value\t2"]);
+}

@@ -1,0 +1,150 @@
+//! As a service: it says which leg stands still, stops when told, and is soon back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use tailwater_test_support::workload::Runner;
+use tailwater_test_support::{
+    ClickHouse, Database, Postgres, PostgresOptions, PostgresVersion, Tailwater, TailwaterProcess,
+    unique_name, wait_for,
+};
+use tailwater_tests::{Emails, wait_equal};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Within which a leg that stands still has to be told, and within which a stop is done.
+const PROMISED: Duration = Duration::from_secs(5);
+
+fn notes(source: &Database<'_>) -> Result<()> {
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY)")
+}
+
+fn serves(tailwater: &Tailwater, deadline: Duration, lines: usize) -> Result<()> {
+    wait_for(deadline, "the rows", || {
+        let answer = tailwater.get("/v0/pipes/notes_snapshot.ndjson")?;
+        ensure!(answer.text().lines().count() == lines, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+}
+
+/// `/readyz` turns to 503 in time and names the leg.
+fn tells(tailwater: &Tailwater, leg: &str) -> Result<()> {
+    wait_for(PROMISED, "the leg in /readyz", || {
+        let answer = tailwater.get("/readyz")?;
+        let named = answer.status == 503 && answer.text().contains(&format!("\"name\":\"{leg}\""));
+        ensure!(named, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+}
+
+fn with_server(source: &Database<'_>, clickhouse: &ClickHouse) -> Result<Tailwater> {
+    Tailwater::with_config(&format!(
+        "[source]\nurl = \"{}\"\n\n[clickhouse]\nurl = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\n\
+         database = \"{}\"\n\n[http]\nlisten = \"{{listen}}\"\n",
+        source.url(),
+        clickhouse.url(),
+        clickhouse.user(),
+        clickhouse.password(),
+        unique_name("service"),
+    ))
+}
+
+#[test]
+fn a_leg_that_stands_still_is_named_in_time_even_without_traffic() -> Result<()> {
+    let postgres = Postgres::start(PostgresVersion::V15, PostgresOptions::default())?;
+    let source = postgres.create_database()?;
+    notes(&source)?;
+    let clickhouse = ClickHouse::start()?;
+    let tailwater = with_server(&source, &clickhouse)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    clickhouse.crash()?;
+    tells(&tailwater, "sink")?;
+    clickhouse.restart()?;
+    process.wait_ready(PROMISED)?;
+    postgres.crash()?;
+    tells(&tailwater, "capture")?;
+    postgres.restart()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO notes VALUES (1)")?;
+    serves(&tailwater, DEADLINE, 1)
+}
+
+#[test]
+fn a_stop_under_load_is_done_in_time_and_loses_nothing() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    let workload = Runner::start(&source.url(), 11, 1_000)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    workload.stop()?;
+    wait_equal(&source, &tailwater.http_url(), Emails::Plain, DEADLINE)?;
+    Ok(())
+}
+
+/// From the start of the process to the row that was written meanwhile.
+fn time_to_row<'a>(
+    tailwater: &'a Tailwater,
+    rows: usize,
+) -> Result<(TailwaterProcess<'a>, Duration)> {
+    let start = Instant::now();
+    let process = tailwater.start()?;
+    serves(tailwater, DEADLINE, rows)?;
+    Ok((process, start.elapsed()))
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the measured times are worth a look")]
+fn a_restart_resumes_in_time() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    notes(&source)?;
+    source.execute("INSERT INTO notes VALUES (1)")?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let (process, first) = time_to_row(&tailwater, 1)?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    source.execute("INSERT INTO notes VALUES (2)")?;
+    let (process, resumed) = time_to_row(&tailwater, 2)?;
+    process.kill9()?;
+    source.execute("INSERT INTO notes VALUES (3)")?;
+    let (_process, after_a_kill) = time_to_row(&tailwater, 3)?;
+    println!("first event {first:?}, resumed {resumed:?}, after a kill {after_a_kill:?}");
+    for resumed in [resumed, after_a_kill] {
+        ensure!(resumed < Duration::from_secs(2), "it took {resumed:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_repeated_failure_is_logged_once_and_says_when_it_is_over() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    notes(&source)?;
+    let clickhouse = ClickHouse::start()?;
+    let tailwater = with_server(&source, &clickhouse)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    clickhouse.crash()?;
+    source.execute("INSERT INTO notes VALUES (1)")?;
+    tells(&tailwater, "sink")?;
+    // The pauses between attempts begin at 50 ms: by then there were many.
+    let reconnects = || -> Result<f64> {
+        let metrics = tailwater.get("/metrics")?.text();
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("tailwater_reconnects_total") && line.contains("stored"));
+        Ok(line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default())
+    };
+    wait_for(DEADLINE, "several attempts", || {
+        ensure!(reconnects()? >= 4.0, "{} attempts", reconnects()?);
+        Ok(())
+    })?;
+    clickhouse.restart()?;
+    serves(&tailwater, DEADLINE, 1)?;
+    let log = tailwater.log();
+    let count = |text: &str| log.matches(text).count();
+    ensure!(count("ClickHouse has trouble; trying until it works") == 1, "{log}");
+    ensure!(count("ClickHouse works again") == 1, "{log}");
+    ensure!(process.is_running()?, "it ended");
+    Ok(())
+}

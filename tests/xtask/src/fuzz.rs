@@ -1,0 +1,126 @@
+//! `cargo xtask fuzz`: libFuzzer over everything that strangers write.
+//!
+//! Coverage wants its own compiler flags, for our crates only: this program is the wrapper that cargo
+//! calls in place of the compiler, so that dependencies are not built once more.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use tailwater_test_support::workspace_root;
+
+use crate::steps;
+
+/// Set while cargo calls this program in place of the compiler.
+const WRAPPING: &str = "TAILWATER_FUZZ_BUILD";
+
+const FLAGS: [&str; 9] = [
+    "--cfg=fuzzing",
+    "-Copt-level=2",
+    "-Cdebug-assertions=on",
+    "-Coverflow-checks=on",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+];
+
+/// Names of the targets, as in `tests/fuzz`.
+const TARGETS: [&str; 8] =
+    ["config", "copy", "envelope", "guard", "pgoutput", "query-string", "statement", "token"];
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How long each target runs
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// These targets only; all of them run at the same time
+    targets: Vec<String>,
+}
+
+/// In place of the compiler: calls it with more flags. Returns if this is not what is asked.
+pub(crate) fn compile_if_asked() -> Result<()> {
+    if std::env::var_os(WRAPPING).is_none() {
+        return Ok(());
+    }
+    let mut arguments = std::env::args_os().skip(1);
+    let compiler = arguments.next().context("the compiler's name is missing")?;
+    let mut command = Command::new(compiler);
+    command.args(arguments).args(FLAGS);
+    Err(command.exec()).context("start the compiler")
+}
+
+/// Sets up, builds and fuzzes.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    steps::setup()?;
+    for target in &options.targets {
+        let known = TARGETS.join(", ");
+        ensure!(TARGETS.contains(&target.as_str()), "there is no target `{target}`: {known}");
+    }
+    let chosen = |target: &&str| {
+        options.targets.is_empty() || options.targets.iter().any(|chosen| chosen == target)
+    };
+    let targets: Vec<&str> = TARGETS.into_iter().filter(chosen).collect();
+    fuzz(&targets, options.seconds)
+}
+
+/// A few seconds of each target, for the test command.
+pub(crate) fn briefly() -> Result<()> {
+    fuzz(&TARGETS, 3)
+}
+
+fn fuzz(targets: &[&str], seconds: u32) -> Result<()> {
+    let binary = steps::step("building the fuzzer", build)?;
+    steps::step(&format!("fuzzing for {seconds} s"), || {
+        let start = |target: &&str| start(&binary, target, seconds);
+        let mut running = targets.iter().map(start).collect::<Result<Vec<_>>>()?;
+        let mut found = Vec::new();
+        for (target, (fuzzer, log)) in targets.iter().zip(&mut running) {
+            let status = fuzzer.wait()?;
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            println!("{target}: {}", text.lines().last().unwrap_or_default());
+            if !status.success() {
+                found.push(format!("{target} ({})", log.display()));
+            }
+        }
+        ensure!(found.is_empty(), "the fuzzer found something: {}", found.join(", "));
+        Ok(())
+    })
+}
+
+fn build() -> Result<PathBuf> {
+    let directory = steps::target_directory().join("fuzz");
+    let mut cargo = steps::cargo();
+    cargo.args(["build", "--quiet", "--package", "tailwater-fuzz"]);
+    cargo.env(WRAPPING, "1").env("RUSTC_WORKSPACE_WRAPPER", std::env::current_exe()?);
+    steps::run(&mut cargo)?;
+    fs::create_dir_all(&directory)?;
+    // Another build would put the empty program in its place.
+    let kept = directory.join("tailwater-fuzz");
+    fs::copy(steps::target_directory().join("debug/tailwater-fuzz"), &kept)?;
+    Ok(kept)
+}
+
+fn start(binary: &PathBuf, target: &str, seconds: u32) -> Result<(std::process::Child, PathBuf)> {
+    let directory = steps::target_directory().join("fuzz").join(target);
+    let grown = directory.join("corpus");
+    fs::create_dir_all(&grown)?;
+    let log = directory.join("log");
+    let output = fs::File::create(&log)?;
+    let mut artifacts = OsString::from("-artifact_prefix=");
+    artifacts.push(directory.join(""));
+    let mut command = Command::new(binary);
+    command.env("TAILWATER_FUZZ_TARGET", target);
+    command.arg(format!("-max_total_time={seconds}"));
+    command.args(["-max_len=4096", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=0"]);
+    command.arg(artifacts).arg(grown);
+    // What is in the repository is read and never written.
+    command.arg(workspace_root().join("tests/fuzz/corpus").join(target));
+    command.stdout(output.try_clone()?).stderr(output);
+    Ok((command.spawn().with_context(|| format!("start {}", binary.display()))?, log))
+}
