@@ -228,7 +228,10 @@ impl Rewriter<'_> {
 impl Answer {
     fn new(rows: usize, derived: usize) -> Answer {
         let column = || Derived { values: vec![None; rows], unchanged: Vec::new() };
-        Answer { derived: std::iter::repeat_with(column).take(derived).collect(), ..Answer::default() }
+        Answer {
+            derived: std::iter::repeat_with(column).take(derived).collect(),
+            ..Answer::default()
+        }
     }
 
     fn finish(self, patch: Patch) -> Rewriting {

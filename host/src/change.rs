@@ -207,6 +207,26 @@ impl Changes {
         }
     }
 
+    /// The cell of a row's column, to be shared with another row.
+    #[must_use]
+    pub fn cell(&self, row: Row, column: usize) -> Cell {
+        self.cells[row.0 as usize + column]
+    }
+
+    /// Lets go of table versions that no change belongs to any more.
+    pub fn forget_unused_tables(&mut self) {
+        let mut places = vec![None; self.tables.len()];
+        let mut kept = Vec::new();
+        for change in &mut self.list {
+            let place = places[change.table as usize].get_or_insert_with(|| {
+                kept.push(Arc::clone(&self.tables[change.table as usize]));
+                u32::try_from(kept.len() - 1).expect("fewer table versions than rows")
+            });
+            change.table = *place;
+        }
+        self.tables = kept;
+    }
+
     /// Interns a table version and gives its index; cheap when it is the one used last.
     pub fn intern_table(&mut self, table: &Arc<Table>) -> u32 {
         let found = self.tables.iter().rposition(|known| Arc::ptr_eq(known, table));

@@ -94,7 +94,7 @@ fn item(options: &plugin::Options) -> String {
 
 fn role_name(role: plugin::Role) -> &'static str {
     match role {
-        plugin::Role::Transform => "transform",
+        plugin::Role::Transform | plugin::Role::Reshape => "transform",
         plugin::Role::Dedup => "dedup",
     }
 }

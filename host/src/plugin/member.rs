@@ -12,8 +12,8 @@ use rustc_hash::FxHashMap;
 
 use crate::change::{Changes, Op};
 use crate::dead_letter::{DeadLetter, Stage};
-use crate::plugin::adopt::{self, Verdicts};
-use crate::plugin::bindings::types::Fault;
+use crate::plugin::adopt::{self, Beside, Verdicts};
+use crate::plugin::bindings::types::{Fault, Interest};
 use crate::plugin::convert::{Plan, Scratch, Unreadable, number, with_table};
 use crate::plugin::dedup::Window;
 use crate::plugin::error::Error;
@@ -21,6 +21,8 @@ use crate::plugin::fates::Fates;
 use crate::plugin::instance::{Instance, Outcome, Role};
 use crate::plugin::loader::{Loaded, Loader, Version};
 use crate::plugin::options::{OnError, Options};
+use crate::plugin::rewrite;
+use crate::plugin::shape::Shape;
 use crate::position::Position;
 use crate::table::Table;
 use crate::telemetry::metrics::{PluginKindLabels, PluginLabels};
@@ -132,13 +134,21 @@ impl Member {
     }
 
     fn run_tables(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
-        for (table, rows) in by_table(changes).into_iter().enumerate() {
-            let table = Arc::clone(&changes.tables[table]);
-            if rows.is_empty() || !self.options().covers(&table.schema, &table.name) {
+        for (index, Rows { shown: rows, truncates }) in by_table(changes).into_iter().enumerate() {
+            let table = Arc::clone(&changes.tables[index]);
+            let none = rows.is_empty() && (truncates.is_empty() || self.role() != Role::Reshape);
+            if none || !self.options().covers(&table.schema, &table.name) {
                 continue;
             }
-            if matches!(self.subscription(&table)?, Subscription::Ignored) {
-                continue;
+            match self.subscription(&table)? {
+                Subscription::Ignored => continue,
+                Subscription::Wanted(plan) => {
+                    let shape = plan.shape.iter();
+                    let emptied =
+                        shape.flat_map(|shape| truncates.iter().map(move |at| (shape, at)));
+                    emptied.for_each(|(shape, at)| rewrite::truncate(shape, changes, *at, fates));
+                }
+                Subscription::Refused(_) => {}
             }
             let size = self.options().batch_rows.max(1) as usize;
             for part in rows.chunks(size) {
@@ -162,6 +172,12 @@ impl Member {
             match self.show(table, changes, &task)? {
                 Shown::Ignored => {}
                 Shown::Answered(verdicts) => {
+                    if let Some(Subscription::Wanted(plan)) =
+                        self.subscriptions.get(&table.fingerprint)
+                        && let Some(shape) = &plan.shape
+                    {
+                        rewrite::carry_out(shape, changes, &task.rows, &verdicts, fates);
+                    }
                     let again = self.settle(changes, &task, verdicts, fates)?;
                     tasks.extend(again);
                 }
@@ -225,6 +241,7 @@ impl Member {
         self.usage.rows += task.rows.len() as u64;
         Ok(match self.version.role {
             Role::Transform => self.transform(&plan, changes, &task.rows),
+            Role::Reshape => self.reshape(&plan, changes, &task.rows),
             Role::Dedup => self.deduplicate(&plan, changes, task),
         })
     }
@@ -235,9 +252,26 @@ impl Member {
         match answer {
             Err(Unreadable(row)) => Shown::Unreadable(row),
             Ok(Err(outcome)) => Shown::Failed(outcome),
-            Ok(Ok(patch)) => adopt::adopt(plan, changes, rows, patch)
+            Ok(Ok(patch)) => adopt::adopt(plan, changes, rows, patch, Beside::default())
                 .map_or_else(|why| Shown::Failed(Outcome::Malformed(why)), Shown::Answered),
         }
+    }
+
+    fn reshape(&mut self, plan: &Plan, changes: &mut Changes, rows: &[u32]) -> Shown {
+        let Member { scratch, instance, .. } = self;
+        let answer = scratch.with_batch(plan, changes, rows, |batch| instance.rewrite(batch));
+        let adopted = match answer {
+            Err(Unreadable(row)) => return Shown::Unreadable(row),
+            Ok(Err(outcome)) => return Shown::Failed(outcome),
+            Ok(Ok(answer)) => {
+                rewrite::check(plan.shape(), changes, rows, answer).and_then(|checked| {
+                    let (patch, rewritten, beside) = checked;
+                    let verdicts = adopt::adopt(plan, changes, rows, patch, beside)?;
+                    Ok(Verdicts { rewritten, ..verdicts })
+                })
+            }
+        };
+        adopted.map_or_else(|why| Shown::Failed(Outcome::Malformed(why)), Shown::Answered)
     }
 
     fn deduplicate(&mut self, plan: &Plan, changes: &Changes, task: &Task) -> Shown {
@@ -258,7 +292,8 @@ impl Member {
         match checked {
             Err(why) => Shown::Failed(Outcome::Malformed(why)),
             Ok(()) => {
-                Shown::Answered(Verdicts { discard: Vec::new(), duplicates, faults: keys.faults })
+                let faults = keys.faults;
+                Shown::Answered(Verdicts { duplicates, faults, ..Verdicts::default() })
             }
         }
     }
@@ -283,7 +318,9 @@ impl Member {
         }
         let failed =
             |row: u32| verdicts.faults.binary_search_by_key(&row, |fault| fault.row).is_ok();
-        for row in verdicts.discard.into_iter().filter(|row| !failed(*row)) {
+        // Of those that reshape, it was said where discarded rows are no more.
+        let discard = verdicts.discard.into_iter().filter(|_| self.role() != Role::Reshape);
+        for row in discard.filter(|row| !failed(*row)) {
             fates.discard(changes, task.rows[row as usize]);
         }
         for row in verdicts.duplicates {
@@ -336,7 +373,7 @@ impl Member {
         let subscription = match answer {
             Ok(None) => Ok(Subscription::Ignored),
             Ok(Some(interest)) => {
-                Plan::new(id, table, &interest).map(|plan| Subscription::Wanted(Arc::new(plan)))
+                self.plan(id, table, &interest).map(|plan| Subscription::Wanted(Arc::new(plan)))
             }
             Err(outcome) => Err(outcome),
         };
@@ -356,11 +393,24 @@ impl Member {
         Ok(subscription)
     }
 
+    fn plan(&mut self, id: u32, table: &Arc<Table>, interest: &Interest) -> Result<Plan, Outcome> {
+        let mut plan = Plan::new(id, table, interest)?;
+        if self.role() == Role::Reshape {
+            let shape = with_table(id, table, |shown| self.instance.reshape(shown))?;
+            plan.shape = Some(Shape::new(table, &shape).map_err(Outcome::Malformed)?);
+        }
+        Ok(plan)
+    }
+
     /// Replaces a dead instance; the new one was told of no table yet.
     fn restart(&mut self) -> Result<(), Error> {
         self.instance = self.loader.start(&self.version)?;
         self.subscriptions.retain(|_, known| matches!(known, Subscription::Refused(_)));
         Ok(())
+    }
+
+    fn role(&self) -> Role {
+        self.version.role
     }
 
     fn options(&self) -> &Options {
@@ -408,13 +458,21 @@ impl Task {
     }
 }
 
-/// Indices into `changes.list` per table version, in order; truncates have no row to show.
-fn by_table(changes: &Changes) -> Vec<Vec<u32>> {
-    let mut tables = vec![Vec::new(); changes.tables.len()];
+/// Indices into `changes.list`, in order.
+#[derive(Clone, Default)]
+struct Rows {
+    shown: Vec<u32>,
+    /// They have no row to show.
+    truncates: Vec<u32>,
+}
+
+/// The changes per table version.
+fn by_table(changes: &Changes) -> Vec<Rows> {
+    let mut tables = vec![Rows::default(); changes.tables.len()];
     for (index, change) in changes.list.iter().enumerate() {
-        if change.op != Op::Truncate {
-            tables[change.table as usize].push(number(index));
-        }
+        let rows = &mut tables[change.table as usize];
+        let rows = if change.op == Op::Truncate { &mut rows.truncates } else { &mut rows.shown };
+        rows.push(number(index));
     }
     tables
 }

@@ -4,7 +4,8 @@
 //!   file -> engine -> loader -> instance        (reload does it again for every new file)
 //!                                  |
 //!   Changes -> chain -> member -> convert -> the plugin -> adopt -> Changes
-//!                         '-> dedup: the memory of keys
+//!                         |-> rewrite: where rows go
+//!                              '-> dedup: the memory of keys
 //! ```
 //!
 //! The contract is `wit/`; `docs/PLUGINS.md` tells it to plugin authors. What a plugin does can
@@ -25,6 +26,9 @@ mod loader;
 mod member;
 mod options;
 mod reload;
+mod rewrite;
+mod shape;
+mod type_name;
 
 pub use chain::{Chain, PluginStatus, Versions};
 pub use engine::Runtime;

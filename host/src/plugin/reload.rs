@@ -106,7 +106,7 @@ impl Reloader {
 
     fn load(&self) -> Result<Loaded, Error> {
         let loaded = self.loader.load()?;
-        if loaded.version.role != self.role {
+        if (loaded.version.role == Role::Dedup) != (self.role == Role::Dedup) {
             return Err(Error::RoleChanged {
                 path: self.loader.options.path.clone(),
                 old: self.role.world(),

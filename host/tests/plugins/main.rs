@@ -10,3 +10,4 @@ mod hostile;
 mod identity;
 mod mask_email;
 mod reload;
+mod reshape;
