@@ -129,7 +129,7 @@ pub struct Transaction {
 }
 
 /// A batch of changes in commit order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Changes {
     /// The text of all cells.
     arena: Vec<u8>,

@@ -1,12 +1,14 @@
-//! The commands that look, print and end: `check`, `status`, `embedded fetch`, `token`.
+//! The commands that look, print and end: `check`, `status`, `plugin`, `embedded fetch`, `token`.
 
 use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use crate::check;
-use crate::config::{Config, Exit, Role, StatusArgs, TokenCommand};
+use crate::config::{Config, Exit, PluginCommand, Role, StatusArgs, TokenCommand};
 use crate::embedded;
-use crate::serve::{StatusError, fetch_status, hash_token, new_token};
+use crate::plugin;
+use crate::serve::{StatusError, fetch_status, hash_token, new_token, reload_plugin};
 use crate::telemetry::logging::chain;
 
 /// `check`: one line for each thing that the role needs.
@@ -80,6 +82,53 @@ pub async fn fetch(config: &Config) -> Exit {
             Exit::Failed
         }
     }
+}
+
+/// `plugin inspect` and `plugin reload`.
+pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
+    match command {
+        PluginCommand::Inspect { file } => match inspection(file) {
+            Ok(text) => {
+                print(&text);
+                Exit::Done
+            }
+            Err(error) => {
+                complain(&chain(&error));
+                Exit::Failed
+            }
+        },
+        PluginCommand::Reload { name, url, token } => {
+            let url = url.clone().unwrap_or_else(|| own_url(config.http.listen));
+            match reload_plugin(&url, name, token.as_ref()).await {
+                Ok(answer) => {
+                    print(&format!("{name}: {}", answer["result"].as_str().unwrap_or("?")));
+                    Exit::Done
+                }
+                Err(error) => {
+                    complain(&chain(&error));
+                    match error {
+                        StatusError::NoAnswer { .. } => Exit::NotReady,
+                        StatusError::Refused { .. } => Exit::Failed,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What `plugin inspect` prints.
+fn inspection(file: &Path) -> Result<String, plugin::Error> {
+    let runtime = plugin::Runtime::new(None)?;
+    let found = plugin::inspect(&runtime, file)?;
+    let needed = found.needed_grants();
+    let grants = if needed.is_empty() { "none".to_owned() } else { needed.join(", ") };
+    Ok(format!(
+        "role     {}\nsha256   {}\nbytes    {}\nimports  {}\ngrants   {grants}",
+        found.role.world(),
+        found.digest,
+        found.bytes,
+        found.imports.join(", "),
+    ))
 }
 
 /// `token new` and `token hash`.

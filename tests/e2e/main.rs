@@ -5,3 +5,4 @@ mod changes;
 mod kill;
 mod one_change;
 mod plugins;
+mod reshape;

@@ -10,7 +10,6 @@ wasmtime::component::bindgen!({
 
         world host {
             include tailwater:plugin/transform@0.1.0;
-            import tailwater:plugin/state@0.1.0;
             import tailwater:plugin/clock@0.1.0;
             use tailwater:plugin/types@0.1.0.{batch as key-batch, table as shaped, row-keys};
             use tailwater:plugin/shapes@0.1.0.{shape, rewriting};
@@ -22,4 +21,4 @@ wasmtime::component::bindgen!({
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-pub use self::tailwater::plugin::{clock, log, metrics, shapes, state, types};
+pub use self::tailwater::plugin::{clock, log, metrics, shapes, types};

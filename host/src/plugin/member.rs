@@ -5,50 +5,54 @@
 //! that cost (a deadline, a new instance): one per level, and levels are few.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::change::{Changes, Op};
+use crate::change::Changes;
 use crate::dead_letter::{DeadLetter, Stage};
 use crate::plugin::adopt::{self, Beside, Verdicts};
-use crate::plugin::bindings::types::{Fault, Interest};
+use crate::plugin::bindings::types::Interest;
 use crate::plugin::convert::{Plan, Scratch, Unreadable, number, with_table};
 use crate::plugin::dedup::Window;
 use crate::plugin::error::Error;
 use crate::plugin::fates::Fates;
+use crate::plugin::handover::Handover;
 use crate::plugin::instance::{Instance, Outcome, Role};
 use crate::plugin::loader::{Loaded, Loader, Version};
 use crate::plugin::options::{OnError, Options};
+use crate::plugin::probation::{Pace, Probation};
 use crate::plugin::rewrite;
 use crate::plugin::shape::Shape;
+use crate::plugin::task::{Rows, Shown, Task, by_table, shorten};
 use crate::position::Position;
 use crate::table::Table;
 use crate::telemetry::metrics::{PluginKindLabels, PluginLabels};
 
-/// Parts a failing call's rows are split into.
-const PARTS: usize = 16;
 /// Deadlines that looking for the rows at fault may cost per batch. A plugin that hangs on every
 /// row would else hold the stream for as many deadlines as there are rows.
 const SEARCH_DEADLINES: u32 = 16;
 
-/// A version that is ready to take over.
-pub(crate) type Incoming = Arc<Mutex<Option<Loaded>>>;
-
 pub(crate) struct Member {
-    loader: Loader,
-    version: Version,
-    instance: Instance,
-    subscriptions: FxHashMap<u64, Subscription>,
-    window: Window,
-    incoming: Incoming,
-    scratch: Scratch,
-    usage: Usage,
+    pub(super) loader: Loader,
+    pub(super) version: Version,
+    pub(super) instance: Instance,
+    pub(super) subscriptions: FxHashMap<u64, Subscription>,
+    pub(super) window: Window,
+    pub(super) handover: Arc<Handover>,
+    pub(super) probation: Option<Probation>,
+    pub(super) scratch: Scratch,
+    pub(super) usage: Usage,
+    /// Rows of the batch that it failed on for good.
+    pub(super) failed_rows: u64,
+    /// Time and rows of the version that runs.
+    pub(super) pace: Pace,
 }
 
 #[derive(Clone)]
-enum Subscription {
+pub(super) enum Subscription {
     Ignored,
     Wanted(Arc<Plan>),
     Refused(String),
@@ -56,22 +60,17 @@ enum Subscription {
 
 /// What a batch cost so far, for the metrics.
 #[derive(Default)]
-struct Usage {
+pub(super) struct Usage {
     calls: u64,
     rows: u64,
+    /// Rows of the batch, however often they were shown.
+    pub(super) batch_rows: u64,
     searching: Duration,
-}
-
-/// Rows to be shown together.
-struct Task {
-    rows: Vec<u32>,
-    retries: u32,
-    /// Rows after these were looked at before.
-    late: bool,
 }
 
 impl Member {
     pub(crate) fn new(loader: Loader, loaded: Loaded) -> Member {
+        let handover = Handover::of(loaded.version.identity(&loader.options));
         let window = Window::new(loader.options.window_keys, loader.options.window_seconds);
         Member {
             loader,
@@ -79,9 +78,12 @@ impl Member {
             instance: loaded.instance,
             subscriptions: FxHashMap::default(),
             window,
-            incoming: Incoming::default(),
+            handover: Arc::new(handover),
+            probation: None,
             scratch: Scratch::default(),
             usage: Usage::default(),
+            failed_rows: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -89,19 +91,8 @@ impl Member {
         &self.version
     }
 
-    pub(crate) fn incoming(&self) -> Incoming {
-        Arc::clone(&self.incoming)
-    }
-
-    /// Lets a version that is ready take over; the memory of keys stays.
-    pub(crate) fn take_over(&mut self) -> bool {
-        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(loaded) = incoming.take() else { return false };
-        drop(incoming);
-        self.version = loaded.version;
-        self.instance = loaded.instance;
-        self.subscriptions.clear();
-        true
+    pub(crate) fn handover(&self) -> &Arc<Handover> {
+        &self.handover
     }
 
     pub(crate) fn commit(&mut self) {
@@ -124,6 +115,8 @@ impl Member {
     pub(crate) fn run(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
         let started = Instant::now();
         fates.begin(changes);
+        self.failed_rows = 0;
+        self.usage.batch_rows = 0;
         if self.version.role == Role::Dedup {
             self.window.note_truncates(changes);
         }
@@ -151,6 +144,7 @@ impl Member {
                 Subscription::Refused(_) => {}
             }
             let size = self.options().batch_rows.max(1) as usize;
+            self.usage.batch_rows += rows.len() as u64;
             for part in rows.chunks(size) {
                 self.run_part(&table, changes, part.to_vec(), fates)?;
             }
@@ -204,7 +198,7 @@ impl Member {
 
     /// Sets rows of a failed call aside once they stand alone; else the parts to go on with.
     fn search(
-        &self,
+        &mut self,
         changes: &Changes,
         task: Task,
         outcome: &Outcome,
@@ -331,7 +325,7 @@ impl Member {
     }
 
     fn set_all_aside(
-        &self,
+        &mut self,
         changes: &Changes,
         task: &Task,
         reason: &str,
@@ -342,13 +336,14 @@ impl Member {
     }
 
     fn set_aside(
-        &self,
+        &mut self,
         changes: &Changes,
         row: u32,
         reason: String,
         fates: &mut Fates,
     ) -> Result<(), Error> {
         let change = &changes.list[row as usize];
+        self.failed_rows += 1;
         if self.options().on_error == OnError::Halt {
             return Err(Error::Fault {
                 plugin: self.options().name.clone(),
@@ -356,6 +351,11 @@ impl Member {
                 table: changes.table(change).full_name().to_string(),
                 reason,
             });
+        }
+        if self.options().on_error == OnError::Skip {
+            self.count_fault("skipped");
+            fates.drop_row(row);
+            return Ok(());
         }
         let plugin = Some(self.version.id.clone());
         let letter = DeadLetter::new(changes, change, Stage::Transform, plugin, reason);
@@ -413,7 +413,7 @@ impl Member {
         self.version.role
     }
 
-    fn options(&self) -> &Options {
+    pub(super) fn options(&self) -> &Options {
         &self.loader.options
     }
 
@@ -423,10 +423,13 @@ impl Member {
     }
 
     fn report(&mut self, elapsed: Duration) {
-        let usage = std::mem::take(&mut self.usage);
+        let batch_rows = self.usage.batch_rows;
+        let usage = mem::replace(&mut self.usage, Usage { batch_rows, ..Usage::default() });
         if usage.calls == 0 {
             return;
         }
+        self.pace.rows += usage.rows;
+        self.pace.time += elapsed;
         let labels = PluginLabels { plugin: self.options().name.clone() };
         let metrics = &self.loader.metrics;
         metrics.plugin_seconds.get_or_create(&labels).inc_by(elapsed.as_secs_f64());
@@ -435,49 +438,4 @@ impl Member {
         let memory = i64::try_from(self.instance.memory_bytes()).unwrap_or(i64::MAX);
         metrics.plugin_memory_bytes.get_or_create(&labels).set(memory);
     }
-}
-
-enum Shown {
-    Ignored,
-    Refused(String),
-    Answered(Verdicts),
-    Unreadable(usize),
-    Failed(Outcome),
-}
-
-impl Task {
-    /// The earliest part is last, so that a stack of tasks keeps the order of rows.
-    fn parts(&self) -> Vec<Task> {
-        let part = |rows: &[u32]| Task { rows: rows.to_vec(), ..*self };
-        self.rows.rchunks(self.rows.len().div_ceil(PARTS)).map(part).collect()
-    }
-
-    fn without(mut self, row: usize) -> Task {
-        self.rows.remove(row);
-        self
-    }
-}
-
-/// Indices into `changes.list`, in order.
-#[derive(Clone, Default)]
-struct Rows {
-    shown: Vec<u32>,
-    /// They have no row to show.
-    truncates: Vec<u32>,
-}
-
-/// The changes per table version.
-fn by_table(changes: &Changes) -> Vec<Rows> {
-    let mut tables = vec![Rows::default(); changes.tables.len()];
-    for (index, change) in changes.list.iter().enumerate() {
-        let rows = &mut tables[change.table as usize];
-        let rows = if change.op == Op::Truncate { &mut rows.truncates } else { &mut rows.shown };
-        rows.push(number(index));
-    }
-    tables
-}
-
-fn shorten(fault: &Fault) -> String {
-    let end = fault.message.floor_char_boundary(500);
-    fault.message[..end].to_owned()
 }
