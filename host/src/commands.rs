@@ -97,6 +97,25 @@ pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
                 Exit::Failed
             }
         },
+        PluginCommand::Test { file, golden } => {
+            let golden = golden.clone().unwrap_or_else(|| plugin::golden_beside(file));
+            match golden_report(file, &golden) {
+                Ok(report) => {
+                    report.differences.iter().for_each(|differs| print(&differs.to_string()));
+                    print(&format!(
+                        "{} events, {} differ; {:.0} ns per event",
+                        report.events,
+                        report.differences.len(),
+                        report.nanoseconds
+                    ));
+                    if report.differences.is_empty() { Exit::Done } else { Exit::Failed }
+                }
+                Err(error) => {
+                    complain(&chain(&error));
+                    Exit::Failed
+                }
+            }
+        }
         PluginCommand::Reload { name, url, token } => {
             let url = url.clone().unwrap_or_else(|| own_url(config.http.listen));
             match reload_plugin(&url, name, token.as_ref()).await {
@@ -114,6 +133,16 @@ pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
             }
         }
     }
+}
+
+/// What a component makes of golden events. It is given all that it may be granted: its author runs
+/// it.
+fn golden_report(file: &Path, golden: &Path) -> Result<plugin::GoldenReport, plugin::Error> {
+    let fail = |why| plugin::Error::Golden { path: golden.to_owned(), why };
+    let text = std::fs::read_to_string(golden).map_err(|error| fail(error.to_string()))?;
+    let golden = plugin::Golden::parse(&text).map_err(fail)?;
+    let runtime = plugin::Runtime::new(None)?;
+    golden.run(&runtime, &plugin::Options::of_component(file, plugin::Grant::ALL.to_vec()))
 }
 
 /// What `plugin inspect` prints.

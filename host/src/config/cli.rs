@@ -109,6 +109,14 @@ pub enum PluginCommand {
         /// The component
         file: PathBuf,
     },
+    /// Run a component over its golden events, offline, and show what differs
+    Test {
+        /// The component
+        file: PathBuf,
+        /// The events [default: the component's name with `.golden.jsonl`]
+        #[arg(long, value_name = "FILE")]
+        golden: Option<PathBuf>,
+    },
     /// Have a running instance read a plugin's settings and file again
     Reload {
         /// Its name in the configuration

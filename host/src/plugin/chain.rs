@@ -50,6 +50,16 @@ impl Chain {
         Ok(chain)
     }
 
+    /// A chain of one plugin whose file nobody watches.
+    pub(crate) fn offline(runtime: &Runtime, options: Options) -> Result<Chain, Error> {
+        options.check()?;
+        let (runtime, metrics) = (runtime.clone(), Arc::default());
+        let loader = Loader { runtime, options: Arc::new(options), metrics };
+        let loaded = loader.load()?;
+        let members = vec![Member::new(loader, loaded)];
+        Ok(Chain { members, versions: Versions::default(), _watches: Vec::new() })
+    }
+
     fn push(&mut self, loader: Loader) -> Result<(), Error> {
         let member = Member::new(loader.clone(), loader.load()?);
         let id = member.version().id.clone();

@@ -116,6 +116,14 @@ pub enum Error {
     /// Two plugins have one name.
     #[error("two plugins are named {0}; give each its own `name`")]
     NameTaken(String),
+    /// Its golden events do not come out, or cannot be read.
+    #[error("the golden events in {}: {why}", path.display())]
+    Golden {
+        /// The file with the events.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The file cannot be watched.
     #[error("{} cannot be watched for changes", path.display())]
     Watch {

@@ -1,6 +1,6 @@
 //! `[[plugin]]`: one plugin of the chain, in the order of the file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -154,6 +154,17 @@ fn default_window_seconds() -> u32 {
 }
 
 impl Options {
+    /// A component by itself, with every setting at its default but what it is given.
+    #[must_use]
+    pub fn of_component(path: &Path, grants: Vec<Grant>) -> Options {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut section = toml::Table::new();
+        section.insert("name".to_owned(), name.into());
+        section.insert("path".to_owned(), path.to_string_lossy().into_owned().into());
+        let options = Options::deserialize(section).expect("a name and a path are enough");
+        Options { grants, path: path.to_owned(), ..options }
+    }
+
     /// Whether the plugin is offered a table.
     #[must_use]
     pub fn covers(&self, schema: &str, table: &str) -> bool {

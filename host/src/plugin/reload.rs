@@ -2,7 +2,7 @@
 //!
 //! The directory is watched, because an atomic rename replaces the file itself. When it has been
 //! quiet for a moment the file's digest decides whether there is anything to do. Everything slow
-//! (reading, compiling, `init`) happens on the watching thread while the running version goes on;
+//! (reading, compiling, `init`, its golden events) happens on the watching thread while the running version goes on;
 //! the chain swaps at its next batch. A version that does not load changes nothing.
 
 use std::fs;
@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::plugin::engine::hex;
 use crate::plugin::error::Error;
+use crate::plugin::golden;
 use crate::plugin::handover::Handover;
 use crate::plugin::instance::Role;
 use crate::plugin::loader::{Loaded, Loader};
@@ -175,6 +176,7 @@ impl Reloader {
                 new: loaded.version.role.world(),
             });
         }
+        golden::self_test(&self.loader.runtime, &self.loader.options)?;
         Ok(loaded)
     }
 
