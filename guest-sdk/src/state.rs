@@ -1,5 +1,5 @@
-//! A memory of the plugin's own that the host keeps; needs `grants = ["state"]`. In a native test it
-//! is a map of the test's thread.
+//! A memory of the plugin's own that the host keeps. The host of 0.1.0 does not grant it yet, so that
+//! a plugin that uses it does not load there. In a native test it is a map of the test's thread.
 //!
 //! A call of the host costs more than a look into a map, so ask for many keys at once where the rows
 //! of a batch are known, and once per row where they are not.
