@@ -44,19 +44,29 @@ pub mod log;
 /// Counters on the host's metrics page.
 pub mod metrics;
 
+/// The time of day, if the plugin is granted it.
+pub mod clock;
+
+/// A memory of the plugin's own, if it is granted one.
+pub mod state;
+
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 
 mod plugin;
+mod reshape;
 mod row;
 mod shown;
 
+pub use bindings::reshape::tailwater::plugin::shapes;
 pub use bindings::transform::tailwater::plugin::types;
 pub use plugin::{Dedup, Interest, Table, Transform, Verdict};
+pub use reshape::{NewTable, Reshape, Rewriter, Shape};
 pub use row::Row;
 
 /// What the export macros need; no part of the interface.
 #[doc(hidden)]
 pub mod export {
     pub use crate::plugin::{Slot, keys, process};
+    pub use crate::reshape::{Reshaper, rewrite};
 }

@@ -184,7 +184,7 @@ pub fn keys<P: Dedup>(plugin: &mut P, batch: Batch) -> Result<RowKeys, String> {
     Ok(RowKeys { values: column.finish(shown.rows), faults: Vec::new() })
 }
 
-fn number(row: usize) -> u32 {
+pub(crate) fn number(row: usize) -> u32 {
     u32::try_from(row).expect("a batch has fewer than 2^32 rows")
 }
 

@@ -129,7 +129,7 @@ pub struct Transaction {
 }
 
 /// A batch of changes in commit order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Changes {
     /// The text of all cells.
     arena: Vec<u8>,
@@ -205,6 +205,26 @@ impl Changes {
                 Value::Text(&self.arena[start as usize..start as usize + len as usize])
             }
         }
+    }
+
+    /// The cell of a row's column, to be shared with another row.
+    #[must_use]
+    pub fn cell(&self, row: Row, column: usize) -> Cell {
+        self.cells[row.0 as usize + column]
+    }
+
+    /// Lets go of table versions that no change belongs to any more.
+    pub fn forget_unused_tables(&mut self) {
+        let mut places = vec![None; self.tables.len()];
+        let mut kept = Vec::new();
+        for change in &mut self.list {
+            let place = places[change.table as usize].get_or_insert_with(|| {
+                kept.push(Arc::clone(&self.tables[change.table as usize]));
+                u32::try_from(kept.len() - 1).expect("fewer table versions than rows")
+            });
+            change.table = *place;
+        }
+        self.tables = kept;
     }
 
     /// Interns a table version and gives its index; cheap when it is the one used last.

@@ -79,6 +79,14 @@ async fn plugins(config: &Config) -> Vec<Finding> {
         let look = |options: &plugin::Options| {
             let runtime = runtime.as_ref().map_err(|error| chain(error))?;
             let found = plugin::inspect(runtime, &options.path).map_err(|error| chain(&error))?;
+            let missing = found
+                .needed_grants()
+                .into_iter()
+                .find(|grant| !options.grants.iter().any(|given| given.name() == *grant));
+            if let Some(grant) = missing {
+                let path = options.path.clone();
+                return Err(chain(&plugin::Error::NotGranted { path, grant }));
+            }
             let digest = found.digest.get(..12).unwrap_or(&found.digest).to_owned();
             Ok(format!("{} plugin, sha256 {digest}…", role_name(found.role)))
         };
@@ -94,7 +102,7 @@ fn item(options: &plugin::Options) -> String {
 
 fn role_name(role: plugin::Role) -> &'static str {
     match role {
-        plugin::Role::Transform => "transform",
+        plugin::Role::Transform | plugin::Role::Reshape => "transform",
         plugin::Role::Dedup => "dedup",
     }
 }

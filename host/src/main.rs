@@ -2,11 +2,13 @@
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use tailwater::config::{Cli, Command, Config, EmbeddedCommand, Exit, RunArgs};
 use tailwater::pipeline::Pipeline;
+use tailwater::plugin::Reloads;
 use tailwater::serve::Server;
 use tailwater::shutdown::{Phase, Shutdown};
 use tailwater::telemetry::logging;
@@ -24,18 +26,20 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(Exit::Usage, &error.into()).into(),
     };
+    let cli = Arc::new(cli);
     logging::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime.context("cannot start the threads") {
         Ok(runtime) => runtime,
         Err(error) => return fail(Exit::Failed, &error).into(),
     };
-    runtime.block_on(dispatch(cli.command, config)).into()
+    runtime.block_on(dispatch(&cli, config)).into()
 }
 
-async fn dispatch(command: Command, config: Config) -> Exit {
-    match command {
-        Command::Run(arguments) => run(config, &arguments).await,
+async fn dispatch(cli: &Arc<Cli>, config: Config) -> Exit {
+    match cli.command.clone() {
+        Command::Run(arguments) => run(cli, config, &arguments).await,
+        Command::Plugin(command) => commands::plugin(&config, &command).await,
         Command::Check(arguments) => commands::check(&config, arguments.role).await,
         Command::Status(arguments) => commands::status(&config, &arguments).await,
         Command::Embedded(EmbeddedCommand::Fetch) => commands::fetch(&config).await,
@@ -45,7 +49,7 @@ async fn dispatch(command: Command, config: Config) -> Exit {
 }
 
 /// Runs the pipeline and the HTTP interface until a signal or an error ends them.
-async fn run(config: Config, arguments: &RunArgs) -> Exit {
+async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     if let Err(error) = config.require(arguments.role) {
         return fail(Exit::Usage, &error.into());
     }
@@ -55,6 +59,13 @@ async fn run(config: Config, arguments: &RunArgs) -> Exit {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(Exit::Failed, &error.into()),
     };
+    let plugins = pipeline.context().plugins;
+    let again = Arc::clone(cli);
+    plugins.read_settings_by(move || {
+        let read = Config::load(&again, &|name| std::env::var(name).ok());
+        read.map(|config| config.plugin).map_err(|error| logging::chain(&error))
+    });
+    tokio::spawn(reload_on_hangup(plugins));
     let server = match Server::bind(http, pipeline.context()).await {
         Ok(server) => server,
         Err(error) => return fail(Exit::Usage, &error.into()),
@@ -76,6 +87,22 @@ async fn run(config: Config, arguments: &RunArgs) -> Exit {
             Exit::Done
         }
         Err(error) => fail(Exit::Failed, &error.into()),
+    }
+}
+
+/// SIGHUP reads the plugins' settings and files again.
+async fn reload_on_hangup(plugins: Reloads) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        error!("cannot listen for SIGHUP; reload plugins over HTTP");
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        let asked = plugins.clone();
+        let reloading = tokio::task::spawn_blocking(move || asked.all());
+        match reloading.await.expect("reloading does not panic") {
+            Ok(done) => info!(plugins = done.len(), "looked at all plugins again"),
+            Err(why) => error!(error = %why, "the settings are wrong, nothing was reloaded"),
+        }
     }
 }
 

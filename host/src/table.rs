@@ -19,6 +19,9 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// What the log holds of a row's old version.
     pub identity: ReplicaIdentity,
+    /// Columns that make the key of Kafka's records, if those are not the row's key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub message_key: Vec<String>,
     /// Hash of everything above; see [`Table::new`].
     pub fingerprint: u64,
 }
@@ -129,11 +132,29 @@ impl Table {
         columns: Vec<Column>,
         identity: ReplicaIdentity,
     ) -> Table {
-        let mut table = Table { oid, schema, name, columns, identity, fingerprint: 0 };
-        let text = serde_json::to_vec(&table).expect("a table has only plain fields");
+        let message_key = Vec::new();
+        let table = Table { oid, schema, name, columns, identity, message_key, fingerprint: 0 };
+        table.with_fingerprint()
+    }
+
+    /// The table with these columns as the key of Kafka's records.
+    #[must_use]
+    pub fn with_message_key(self, message_key: Vec<String>) -> Table {
+        Table { message_key, fingerprint: 0, ..self }.with_fingerprint()
+    }
+
+    /// The table under another name, as no table of the source.
+    #[must_use]
+    pub fn renamed(&self, name: TableName) -> Table {
+        let TableName { schema, name } = name;
+        Table { oid: 0, schema, name, fingerprint: 0, ..self.clone() }.with_fingerprint()
+    }
+
+    fn with_fingerprint(mut self) -> Table {
+        let text = serde_json::to_vec(&self).expect("a table has only plain fields");
         let digest = Sha256::digest(&text);
-        table.fingerprint = u64::from_be_bytes(digest[..8].try_into().expect("32 bytes"));
-        table
+        self.fingerprint = u64::from_be_bytes(digest[..8].try_into().expect("32 bytes"));
+        self
     }
 
     /// Indices of the key columns, in table order.

@@ -15,5 +15,6 @@ mod one_change;
 mod other_cluster;
 mod outages;
 mod plugins;
+mod reshape;
 mod service;
 mod tls;

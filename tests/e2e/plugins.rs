@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tailwater_test_support::workload::Runner;
-use tailwater_test_support::{Database, Postgres, PostgresVersion, Tailwater, guests, wait_for};
+use tailwater_test_support::{
+    Database, Postgres, PostgresVersion, Tailwater, guests, http_request, wait_for,
+};
 use tailwater_tests::{Emails, wait_equal};
 
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -72,6 +74,50 @@ fn a_plugin_swapped_under_load_for_one_in_another_language_loses_and_doubles_not
     wait_generation(&tailwater, 3)?;
     workload.stop()?;
     wait_equal(&source, &tailwater.http_url(), Emails::Masked, DEADLINE)?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+/// What a POST to the plugin's reload path is answered.
+fn ask_to_reload(tailwater: &Tailwater, plugin: &str) -> Result<(u16, serde_json::Value)> {
+    let url = format!("{}/v0/plugins/{plugin}/reload", tailwater.http_url());
+    let answer = http_request("POST", &url, &[], b"")?;
+    Ok((answer.status, serde_json::from_str(&answer.text())?))
+}
+
+#[test]
+fn a_plugins_settings_are_read_again_over_http_and_by_a_signal() -> Result<()> {
+    let source = poisoned()?;
+    let settings =
+        |mail: &str| config(&source, &format!("[plugin.config]\ncolumns = [\"{mail}\"]\n"));
+    let tailwater = Tailwater::with_config(&settings("nowhere"))?;
+    install(&guests::plugin("mask-email")?, &tailwater)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let (status, answer) = ask_to_reload(&tailwater, "guest")?;
+    ensure!(status == 200 && answer["result"] == "unchanged", "{status} {answer}");
+    ensure!(ask_to_reload(&tailwater, "nobody")?.0 == 404, "there is no such plugin");
+    tailwater.set_config(&settings("name"))?;
+    let (status, answer) = ask_to_reload(&tailwater, "guest")?;
+    ensure!(status == 200 && answer["result"] == "accepted", "{status} {answer}");
+    source.execute("INSERT INTO people VALUES (4, 'a@x.org')")?;
+    wait_generation(&tailwater, 2)?;
+    tailwater.set_config("[source")?;
+    let (status, answer) = ask_to_reload(&tailwater, "guest")?;
+    ensure!(status == 409 && answer["error"].is_string(), "{status} {answer}");
+    tailwater.set_config(&settings("elsewhere"))?;
+    process.hang_up()?;
+    wait_metric(
+        &tailwater,
+        "tailwater_plugin_reloads_total{plugin=\"guest\",kind=\"accepted\"} 2",
+    )?;
+    source.execute("INSERT INTO people VALUES (5, 'b@x.org')")?;
+    serves(
+        &tailwater,
+        "{\"id\":1,\"name\":\"Ada\"}\n{\"id\":2,\"name\":\"poison\"}\n\
+         {\"id\":3,\"name\":\"Hiro\"}\n{\"id\":4,\"name\":\"a***@x.org\"}\n\
+         {\"id\":5,\"name\":\"b@x.org\"}\n",
+    )?;
     ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
     Ok(())
 }

@@ -33,7 +33,7 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Run the pipeline until told to stop
     Run(RunArgs),
@@ -41,6 +41,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Print what a running instance is doing
     Status(StatusArgs),
+    /// Plugins: look into them, reload them
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// The embedded ClickHouse engine
     #[command(subcommand)]
     Embedded(EmbeddedCommand),
@@ -96,6 +99,35 @@ pub struct StatusArgs {
     /// A token with the scope `admin`
     #[arg(long, env = "TAILWATER_TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
+}
+
+/// `plugin`
+#[derive(Debug, Clone, Subcommand)]
+pub enum PluginCommand {
+    /// Print a component's role, imports, digest and size
+    Inspect {
+        /// The component
+        file: PathBuf,
+    },
+    /// Run a component over its golden events, offline, and show what differs
+    Test {
+        /// The component
+        file: PathBuf,
+        /// The events [default: the component's name with `.golden.jsonl`]
+        #[arg(long, value_name = "FILE")]
+        golden: Option<PathBuf>,
+    },
+    /// Have a running instance read a plugin's settings and file again
+    Reload {
+        /// Its name in the configuration
+        name: String,
+        /// The running instance [default: the address in `[http] listen`]
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        /// A token with the scope `admin`
+        #[arg(long, env = "TAILWATER_TOKEN", hide_env_values = true)]
+        token: Option<Secret>,
+    },
 }
 
 /// `embedded`
@@ -155,6 +187,7 @@ impl Cli {
             }
             Command::Check(check) => &check.source,
             Command::Status(_)
+            | Command::Plugin(_)
             | Command::Embedded(_)
             | Command::Token(_)
             | Command::Clickhouse { .. } => &None,

@@ -18,7 +18,10 @@ use crate::telemetry::logging;
 use crate::transport::Setting;
 use crate::{capture, embedded, plugin, serve, sink, transport};
 
-pub use cli::{CheckArgs, Cli, Command, EmbeddedCommand, Role, RunArgs, StatusArgs, TokenCommand};
+pub use cli::{
+    CheckArgs, Cli, Command, EmbeddedCommand, PluginCommand, Role, RunArgs, StatusArgs,
+    TokenCommand,
+};
 pub use file::{Environment, parse};
 pub use secret::{REDACTED, Secret, redact_url};
 

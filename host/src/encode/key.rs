@@ -1,4 +1,4 @@
-//! A record's key: the row's key columns as a JSON object.
+//! A record's key: the row's key columns, or those a plugin chose, as a JSON object.
 
 use super::Error;
 use super::plan::Plan;
@@ -16,7 +16,7 @@ pub(super) fn write(
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let mut open = b'{';
-    for (index, field) in plan.fields.iter().enumerate().filter(|(_, field)| field.key) {
+    for (index, field) in plan.fields.iter().enumerate().filter(|(_, field)| field.message_key) {
         out.push(open);
         open = b',';
         out.extend_from_slice(&field.fragment);

@@ -17,8 +17,10 @@ pub(super) struct Field {
     pub(super) fill: Vec<u8>,
     /// What stands for a TOASTed value that was not sent.
     pub(super) unavailable: Vec<u8>,
-    /// Whether the column belongs to the key.
+    /// Whether the column belongs to the row's key.
     pub(super) key: bool,
+    /// Whether the column belongs to the record's key.
+    pub(super) message_key: bool,
 }
 
 impl Field {
@@ -28,7 +30,8 @@ impl Field {
         fragment.push(b':');
         let fill = fill(column, &wire);
         let unavailable = value::unavailable(&wire);
-        Field { fragment, wire, fill, unavailable, key: column.key }
+        let (key, message_key) = (column.key, column.key);
+        Field { fragment, wire, fill, unavailable, key, message_key }
     }
 
     /// The name as JSON has it, without quotes.
@@ -60,7 +63,7 @@ pub(super) struct Plan {
     pub(super) fields: Vec<Field>,
     /// The source block from `"schema":` up to the transaction's id.
     pub(super) source: Vec<u8>,
-    /// Whether it has key columns.
+    /// Whether its records have keys.
     pub(super) keyed: bool,
     /// The largest record that its topic takes, in bytes.
     pub(super) record_bytes: usize,
@@ -73,12 +76,17 @@ impl Plan {
         source.extend_from_slice(b",\"table\":");
         json::write_string(&mut source, table.name.as_bytes());
         source.extend_from_slice(b",\"txId\":");
-        let field = |column: &Column| Field::new(column, Wire::of(&column.kind));
+        let keys = &table.message_key;
+        let field = |column: &Column| {
+            let field = Field::new(column, Wire::of(&column.kind));
+            let message_key = if keys.is_empty() { field.key } else { keys.contains(&column.name) };
+            Field { message_key, ..field }
+        };
         Plan {
             topic: topic_name(prefix, table),
             fields: table.columns.iter().map(field).collect(),
             source,
-            keyed: table.has_key(),
+            keyed: table.has_key() || !keys.is_empty(),
             record_bytes,
             table: Arc::clone(table),
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::config::{Config, Role};
-use crate::plugin::{Stage, Versions};
+use crate::plugin::{Reloads, Stage, Versions};
 use crate::position::Lsn;
 use crate::serve::{Context, Endpoint, Leg, Mirrored, PluginStatus, Readiness, Status, StepStatus};
 use crate::shutdown::{Phase, Shutdown};
@@ -28,6 +28,7 @@ struct Shared {
     tables: watch::Sender<Vec<Mirrored>>,
     status: watch::Sender<Status>,
     plugins: Mutex<Vec<(Stage, Versions)>>,
+    reloads: Reloads,
     steps: &'static [&'static str],
     since: Instant,
 }
@@ -54,6 +55,7 @@ impl Report {
             tables: watch::Sender::default(),
             status: watch::Sender::new(status),
             plugins: Mutex::default(),
+            reloads: Reloads::default(),
             steps,
             since: Instant::now(),
         }))
@@ -78,6 +80,7 @@ impl Report {
     /// Shows the plugins of these stages from now on.
     pub(super) fn plugins(&self, stages: &[Stage], versions: Vec<Versions>) {
         let mut shown = self.0.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.reloads.watch(versions.iter().cloned());
         shown.extend(stages.iter().copied().zip(versions));
     }
 
@@ -88,6 +91,7 @@ impl Report {
             status: self.0.status.subscribe(),
             readiness: self.0.readiness.clone(),
             metrics: Arc::clone(&self.0.metrics),
+            plugins: self.0.reloads.clone(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use crate::change::{Cell, Changes, Row, Value};
 use crate::plugin::bindings::types::{Edit, Fault, Patch, RowKeys, ValuesResult};
 use crate::plugin::convert::{Kind, Plan, Want, fits, number};
+use crate::plugin::rewrite::Rewritten;
 
 /// What a patch says of its rows, once it is known to be sound.
 #[derive(Debug, Default)]
@@ -15,11 +16,22 @@ pub(crate) struct Verdicts {
     pub(crate) duplicates: Vec<u32>,
     /// Rows that failed, ascending, one fault each.
     pub(crate) faults: Vec<Fault>,
+    /// Where rows go and what they look like, if the plugin is one that says so.
+    pub(crate) rewritten: Rewritten,
+}
+
+/// What is known of an answer beside its patch.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// Further rows at fault.
+    pub(crate) faults: Vec<Fault>,
+    /// Text that will go into the batch.
+    pub(crate) bytes: usize,
 }
 
 /// One value of an answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Item<'a> {
+pub(crate) enum Item<'a> {
     Null,
     Text(&'a [u8]),
     Integer(i64),
@@ -34,11 +46,13 @@ pub(crate) fn adopt(
     changes: &mut Changes,
     rows: &[u32],
     patch: Patch,
+    beside: Beside,
 ) -> Result<Verdicts, String> {
     check_ascending("discard", patch.discard.iter().copied(), rows.len())?;
     check_ascending("faults", patch.faults.iter().map(|fault| fault.row), rows.len())?;
     let mut faults = patch.faults;
-    let mut bytes = changes.bytes();
+    faults.extend(beside.faults);
+    let mut bytes = changes.bytes().saturating_add(beside.bytes);
     for edit in &patch.edits {
         let want = wanted(plan, edit)?;
         check_edit(edit, rows.len())?;
@@ -53,7 +67,7 @@ pub(crate) fn adopt(
     for edit in &patch.edits {
         apply(wanted(plan, edit)?, changes, rows, edit, &faults);
     }
-    Ok(Verdicts { discard: patch.discard, duplicates: Vec::new(), faults })
+    Ok(Verdicts { discard: patch.discard, faults, ..Verdicts::default() })
 }
 
 /// Checks the answer of a dedup plugin and hands each row's key to `each`; rows at fault have none.
@@ -90,7 +104,7 @@ fn wanted<'a>(plan: &'a Plan, edit: &Edit) -> Result<&'a Want, String> {
         .ok_or_else(|| format!("an edit of column {} of {}", edit.column, plan.wants.len()))
 }
 
-fn check_ascending(
+pub(crate) fn check_ascending(
     what: &str,
     rows: impl Iterator<Item = u32>,
     count: usize,
@@ -113,7 +127,7 @@ fn check_edit(edit: &Edit, count: usize) -> Result<(), String> {
     check_values(&edit.values, rows.len())
 }
 
-fn check_values(values: &ValuesResult, count: usize) -> Result<(), String> {
+pub(crate) fn check_values(values: &ValuesResult, count: usize) -> Result<(), String> {
     let (len, nulls) = match values {
         ValuesResult::Strings(items) => (items.len(), None),
         ValuesResult::Packed(packed) => {
@@ -150,7 +164,7 @@ fn check_packed(ends: &[u32], data: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-fn text_bytes(values: &ValuesResult) -> usize {
+pub(crate) fn text_bytes(values: &ValuesResult) -> usize {
     match values {
         ValuesResult::Strings(items) => items.iter().flatten().map(String::len).sum(),
         ValuesResult::Packed(packed) => packed.data.len(),
@@ -161,7 +175,7 @@ fn text_bytes(values: &ValuesResult) -> usize {
     }
 }
 
-fn item(values: &ValuesResult, index: usize) -> Item<'_> {
+pub(crate) fn item(values: &ValuesResult, index: usize) -> Item<'_> {
     let null = |nulls: &Option<Vec<u8>>| {
         nulls.as_ref().is_some_and(|bits| bits[index >> 3] & (1 << (index & 7)) != 0)
     };
@@ -209,8 +223,14 @@ fn find_unfit(want: &Want, changes: &Changes, rows: &[u32], edit: &Edit, faults:
 }
 
 fn unfit(want: &Want, item: Item<'_>, before: Value<'_>) -> Option<&'static str> {
-    let why = match (item, want.kind) {
-        (Item::Null, _) if want.nullable || !matches!(before, Value::Text(_)) => return None,
+    let nullable = want.nullable || !matches!(before, Value::Text(_));
+    misfit(item, want.kind, nullable)
+}
+
+/// Why a column of that kind cannot hold a value.
+pub(crate) fn misfit(item: Item<'_>, kind: Kind, nullable: bool) -> Option<&'static str> {
+    let why = match (item, kind) {
+        (Item::Null, _) if nullable => return None,
         (Item::Null, _) => "NULL where none may be",
         (Item::Text(text), kind) if fits(kind, text) => return None,
         (Item::Integer(item), Kind::Integer { min, max }) if (min..=max).contains(&item) => {
@@ -251,6 +271,17 @@ fn apply(want: &Want, changes: &mut Changes, rows: &[u32], edit: &Edit, faults: 
             }
         };
         changes.set_cell(target, want.column, cell);
+    }
+}
+
+/// A cell of a value that its column can hold.
+pub(crate) fn push_item(changes: &mut Changes, item: Item<'_>, kind: Kind) -> Cell {
+    match item {
+        Item::Null => Cell::NULL,
+        Item::Text(text) => changes.push_text(text),
+        native => changes.write_text(|text| {
+            write_native(native, kind == Kind::Float { single: true }, text);
+        }),
     }
 }
 

@@ -1,10 +1,11 @@
-//! The four functions of the contract, type-checked once per instance.
+//! The functions of the contract, type-checked once per instance.
 
 #![expect(unsafe_code, reason = "a typed function whose arguments borrow cannot be stored")]
 
 use wasmtime::Store;
 use wasmtime::component::{Func, Instance, TypedFunc};
 
+use crate::plugin::bindings::shapes::{Rewriting, Shape};
 use crate::plugin::bindings::types::{Batch, Interest, Patch, RowKeys, Table};
 use crate::plugin::limits::Guest;
 
@@ -12,6 +13,8 @@ type Answer<T> = wasmtime::Result<Result<T, String>>;
 
 type Subscribe<'a> = TypedFunc<(Table<'a>,), (Result<Option<Interest>, String>,)>;
 type Process<'a> = TypedFunc<(Batch<'a>,), (Result<Patch, String>,)>;
+type Reshape<'a> = TypedFunc<(Table<'a>,), (Result<Shape, String>,)>;
+type Rewrite<'a> = TypedFunc<(Batch<'a>,), (Result<Rewriting, String>,)>;
 type Keys<'a> = TypedFunc<(Batch<'a>,), (Result<RowKeys, String>,)>;
 
 /// What a plugin does.
@@ -19,6 +22,8 @@ type Keys<'a> = TypedFunc<(Batch<'a>,), (Result<RowKeys, String>,)>;
 pub enum Role {
     /// It changes and drops rows.
     Transform,
+    /// It changes and drops rows, and decides what tables look like and where rows go.
+    Reshape,
     /// It gives every row a key, and the host drops duplicates.
     Dedup,
 }
@@ -29,6 +34,7 @@ impl Role {
     pub fn world(self) -> &'static str {
         match self {
             Role::Transform => "transform",
+            Role::Reshape => "reshape",
             Role::Dedup => "dedup",
         }
     }
@@ -37,6 +43,7 @@ impl Role {
     pub(crate) fn export(self) -> &'static str {
         match self {
             Role::Transform => "process",
+            Role::Reshape => "rewrite",
             Role::Dedup => "keys",
         }
     }
@@ -47,6 +54,8 @@ pub(crate) struct Calls {
     init: Func,
     subscribe: Func,
     batch: Func,
+    /// Of [`Role::Reshape`] only.
+    reshape: Option<Func>,
 }
 
 impl Calls {
@@ -63,6 +72,7 @@ impl Calls {
             init: find("init")?,
             subscribe: find("subscribe")?,
             batch: find(role.export())?,
+            reshape: (role == Role::Reshape).then(|| find("reshape")).transpose()?,
         };
         let differs = |name, error: wasmtime::Error| format!("`{name}` differs: {error:#}");
         calls
@@ -77,11 +87,19 @@ impl Calls {
             Role::Transform => {
                 calls.batch.typed::<(Batch<'_>,), (Result<Patch, String>,)>(&*store).map(drop)
             }
+            Role::Reshape => {
+                calls.batch.typed::<(Batch<'_>,), (Result<Rewriting, String>,)>(&*store).map(drop)
+            }
             Role::Dedup => {
                 calls.batch.typed::<(Batch<'_>,), (Result<RowKeys, String>,)>(&*store).map(drop)
             }
         };
         checked.map_err(|error| differs(role.export(), error))?;
+        if let Some(reshape) = &calls.reshape {
+            reshape
+                .typed::<(Table<'_>,), (Result<Shape, String>,)>(&*store)
+                .map_err(|error| differs("reshape", error))?;
+        }
         Ok(calls)
     }
 
@@ -106,6 +124,21 @@ impl Calls {
         // SAFETY: `find` checked the type.
         let process = unsafe { Process::new_unchecked(self.batch) };
         Ok(process.call(store, (batch,))?.0)
+    }
+
+    /// Asks a plugin that reshapes; `find` was told it is one.
+    pub(crate) fn reshape(&self, store: &mut Store<Guest>, table: Table<'_>) -> Answer<Shape> {
+        let reshape = self.reshape.expect("only plugins that reshape are asked");
+        // SAFETY: `find` checked the type.
+        let reshape = unsafe { Reshape::new_unchecked(reshape) };
+        Ok(reshape.call(store, (table,))?.0)
+    }
+
+    /// Calls a plugin that reshapes; `find` was told it is one.
+    pub(crate) fn rewrite(&self, store: &mut Store<Guest>, batch: Batch<'_>) -> Answer<Rewriting> {
+        // SAFETY: `find` checked the type.
+        let rewrite = unsafe { Rewrite::new_unchecked(self.batch) };
+        Ok(rewrite.call(store, (batch,))?.0)
     }
 
     /// Calls a dedup plugin; `find` was told it is one.

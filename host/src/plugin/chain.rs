@@ -1,7 +1,7 @@
 //! The plugins of one leg, in configured order.
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use crate::change::Changes;
 use crate::dead_letter::DeadLetter;
@@ -13,6 +13,7 @@ use crate::plugin::loader::Loader;
 use crate::plugin::member::Member;
 use crate::plugin::options::{Options, Stage};
 use crate::plugin::reload::{self, Watch};
+use crate::plugin::versions::{PluginStatus, Versions};
 use crate::position::Position;
 use crate::telemetry::metrics::Metrics;
 
@@ -21,50 +22,6 @@ pub struct Chain {
     members: Vec<Member>,
     versions: Versions,
     _watches: Vec<Watch>,
-}
-
-/// Which version of a plugin runs.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct PluginStatus {
-    /// Name in the configuration.
-    pub name: String,
-    /// SHA-256 of the component, hex.
-    pub digest: String,
-    /// 1 for the version the process started with, one more per reload.
-    pub generation: u64,
-    /// Why the newest file was not taken, until one is.
-    pub last_reload_error: Option<String>,
-}
-
-/// The versions that run, for other threads; cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Versions(Arc<RwLock<Vec<PluginStatus>>>);
-
-impl Versions {
-    /// All plugins of the chain, in order.
-    #[must_use]
-    pub fn list(&self) -> Vec<PluginStatus> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Grows with every swap.
-    #[must_use]
-    pub fn generations(&self) -> u64 {
-        let list = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        list.iter().map(|plugin| plugin.generation).sum()
-    }
-
-    /// Notes how the last attempt to reload a plugin ended.
-    pub(crate) fn reloaded(&self, index: usize, error: Option<String>) {
-        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        list[index].last_reload_error = error;
-    }
-
-    fn replace(&self, index: usize, digest: &str) {
-        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        digest.clone_into(&mut list[index].digest);
-        list[index].generation += 1;
-    }
 }
 
 impl Chain {
@@ -94,23 +51,27 @@ impl Chain {
         Ok(chain)
     }
 
+    /// A chain of one plugin whose file nobody watches.
+    pub(crate) fn offline(runtime: &Runtime, options: Options) -> Result<Chain, Error> {
+        options.check()?;
+        let (runtime, metrics) = (runtime.clone(), Arc::default());
+        let loader = Loader { runtime, options: Arc::new(options), metrics };
+        let loaded = loader.load()?;
+        let members = vec![Member::new(loader, loaded)];
+        Ok(Chain { members, versions: Versions::default(), _watches: Vec::new() })
+    }
+
     fn push(&mut self, loader: Loader) -> Result<(), Error> {
         let member = Member::new(loader.clone(), loader.load()?);
         let id = member.version().id.clone();
         let role = member.version().role;
         tracing::info!(plugin = %id.name, digest = %id.digest, role = role.world(), "plugin loaded");
-        let digest = id.digest.clone();
-        let status = PluginStatus {
-            name: id.name,
-            digest: id.digest,
-            generation: 1,
-            last_reload_error: None,
-        };
-        self.versions.0.write().unwrap_or_else(PoisonError::into_inner).push(status);
-        let (versions, index) = (self.versions.clone(), self.members.len());
-        let report = move |error| versions.reloaded(index, error);
-        let incoming = member.incoming();
-        self._watches.push(reload::watch(loader, role, digest, incoming, Box::new(report))?);
+        let handover = Arc::clone(member.handover());
+        let (watch, asking) = reload::watch(loader, role, Arc::clone(&handover))?;
+        self._watches.push(watch);
+        let (name, digest) = (id.name, id.digest);
+        let status = PluginStatus { name, digest, generation: 1, last_reload_error: None };
+        self.versions.push(status, handover, asking);
         self.members.push(member);
         Ok(())
     }
@@ -129,21 +90,60 @@ impl Chain {
     /// A change failed and its plugin's `on_error` is `halt`. The batch is then half done: drop it,
     /// and show it again from its source.
     pub fn transform(&mut self, changes: &mut Changes) -> Result<Vec<DeadLetter>, Error> {
-        self.take_over();
-        let mut fates = Fates::default();
-        let mut members = self.members.iter_mut();
-        let done = members.try_for_each(|member| member.run(changes, &mut fates));
+        self.take_over(changes);
+        let kept = self.members.iter().any(Member::on_probation).then(|| changes.clone());
+        let (mut done, mut fates) = self.run(changes);
+        if let Some(kept) = kept
+            && self.members.iter().any(Member::is_suspect)
+        {
+            *changes = kept;
+            (done, fates) = self.look_again(changes);
+        }
         for member in &mut self.members {
             match done {
                 Ok(()) => member.commit(),
                 Err(_) => member.roll_back(),
             }
         }
+        self.review();
         if !fates.dead_letters.is_empty() {
             let failed = fates.failed();
             self.members.iter_mut().for_each(|member| member.forget(&failed));
         }
         done.map(|()| fates.dead_letters)
+    }
+
+    fn run(&mut self, changes: &mut Changes) -> (Result<(), Error>, Fates) {
+        let mut fates = Fates::default();
+        let mut members = self.members.iter_mut();
+        let done = members.try_for_each(|member| member.run(changes, &mut fates));
+        (done, fates)
+    }
+
+    /// Shows a batch that new versions failed on to the versions before; what these make of it
+    /// counts, and the new ones are rolled back unless these fail on it just as much.
+    fn look_again(&mut self, changes: &mut Changes) -> (Result<(), Error>, Fates) {
+        let suspects: Vec<bool> = self.members.iter().map(Member::is_suspect).collect();
+        self.members.iter_mut().for_each(Member::roll_back);
+        for (member, _) in self.members.iter_mut().zip(&suspects).filter(|(_, suspect)| **suspect) {
+            member.step_aside();
+        }
+        let outcome = self.run(changes);
+        let members = self.members.iter_mut().zip(&suspects).enumerate();
+        for (index, (member, _)) in members.filter(|(_, (_, suspect))| **suspect) {
+            if member.judge() {
+                self.versions.replace(index, &member.version().id.digest);
+            }
+        }
+        outcome
+    }
+
+    fn review(&mut self) {
+        for (index, member) in self.members.iter_mut().enumerate() {
+            if member.review() {
+                self.versions.replace(index, &member.version().id.digest);
+            }
+        }
     }
 
     /// Says that the source starts over after `durable`, so that rows which come again are no
@@ -161,12 +161,17 @@ impl Chain {
         self.versions.clone()
     }
 
-    fn take_over(&mut self) {
+    fn take_over(&mut self, changes: &Changes) {
         for (index, member) in self.members.iter_mut().enumerate() {
+            let before = member.version().id.digest.clone();
             if member.take_over() {
                 failpoint::pass("during_swap");
                 let id = &member.version().id;
-                tracing::info!(plugin = %id.name, digest = %id.digest, "plugin swapped");
+                let position = changes.list.first().map(|change| changes.position(change));
+                let position = position.unwrap_or_default();
+                tracing::info!(
+                    plugin = %id.name, digest = %id.digest, %before, %position, "plugin swapped"
+                );
                 self.versions.replace(index, &id.digest);
             }
         }

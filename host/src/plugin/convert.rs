@@ -4,12 +4,13 @@
 //! because rows of a refused patch are shown again, as they were.
 
 use crate::change::{Change, Changes, Op, Row, Value};
-use crate::plugin::bindings::types::{self, Batch, ColumnValues, Form, ValuesParam};
+use crate::plugin::bindings::types::{self, Batch, ColumnValuesParam, Form, ValuesParam};
 use crate::plugin::instance::Outcome;
+use crate::plugin::shape::Shape;
 use crate::table::{ColumnType, Table};
 
 /// What a plugin wants of one table version, with names resolved.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Plan {
     /// The id the plugin knows the table version by.
     pub(crate) id: u32,
@@ -17,6 +18,8 @@ pub(crate) struct Plan {
     ops: bool,
     positions: bool,
     times: bool,
+    /// What becomes of the table, if the plugin is one that says so.
+    pub(crate) shape: Option<Shape>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +42,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn of(column: &ColumnType) -> Kind {
+    pub(crate) fn of(column: &ColumnType) -> Kind {
         let integer = |min, max| Kind::Integer { min, max };
         match column {
             ColumnType::Bool => Kind::Boolean,
@@ -89,7 +92,15 @@ impl Plan {
             ops: interest.ops,
             positions: interest.positions,
             times: interest.times,
+            shape: None,
         })
+    }
+}
+
+impl Plan {
+    /// What becomes of the table.
+    pub(crate) fn shape(&self) -> &Shape {
+        self.shape.as_ref().expect("the plugin was asked for it")
     }
 }
 
@@ -278,7 +289,7 @@ impl Scratch {
             }
         }
         let mut strings = strings.iter();
-        let columns: Vec<ColumnValues<'_>> = plan
+        let columns: Vec<ColumnValuesParam<'_>> = plan
             .wants
             .iter()
             .zip(&self.columns)
@@ -329,7 +340,7 @@ fn column<'a>(
     want: &Want,
     buffers: &'a Buffers,
     strings: &mut std::slice::Iter<'a, Vec<Option<&'a str>>>,
-) -> ColumnValues<'a> {
+) -> ColumnValuesParam<'a> {
     let nulls = buffers.nulls();
     let values = if want.packed {
         let packed = types::PackedParam { nulls, ends: &buffers.ends, data: &buffers.data };
@@ -349,7 +360,7 @@ fn column<'a>(
             }
         }
     };
-    ColumnValues { values, unchanged: buffers.unchanged() }
+    ColumnValuesParam { values, unchanged: buffers.unchanged() }
 }
 
 fn op(op: Op) -> types::Op {

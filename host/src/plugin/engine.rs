@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine};
 
-use crate::plugin::bindings::{log, metrics};
+use crate::plugin::bindings::{clock, log, metrics};
 use crate::plugin::error::Error;
 use crate::plugin::limits::Guest;
 
@@ -36,6 +36,8 @@ pub(crate) struct Code {
     pub(crate) component: Component,
     /// SHA-256 of the file, hex.
     pub(crate) digest: String,
+    /// Size of the file.
+    pub(crate) bytes: u64,
 }
 
 impl Runtime {
@@ -50,6 +52,7 @@ impl Runtime {
         let mut linker = Linker::new(&engine);
         log::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
         metrics::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
+        clock::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
         start_ticker(&engine);
         Ok(Runtime { engine, linker: Arc::new(linker), cache })
     }
@@ -59,16 +62,17 @@ impl Runtime {
         let read = |source| Error::Read { path: path.to_owned(), source };
         let wasm = fs::read(path).map_err(read)?;
         let digest = hex(&Sha256::digest(&wasm));
+        let bytes = wasm.len() as u64;
         let cached = self.cache_file(&digest);
         if let Some(component) = cached.as_deref().and_then(|file| self.load_cached(file)) {
-            return Ok(Code { component, digest });
+            return Ok(Code { component, digest, bytes });
         }
         let component = Component::from_binary(&self.engine, &wasm)
             .map_err(|source| Error::NotAComponent { path: path.to_owned(), source })?;
         if let Some(file) = cached {
             keep(&component, &file);
         }
-        Ok(Code { component, digest })
+        Ok(Code { component, digest, bytes })
     }
 
     fn cache_file(&self, digest: &str) -> Option<PathBuf> {

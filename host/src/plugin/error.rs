@@ -46,8 +46,30 @@ pub enum Error {
         /// What it imports beyond the contract.
         imports: Vec<String>,
     },
+    /// The component asks for what its section does not grant.
+    #[error(
+        "{} imports `{grant}`, which it is not granted; add grants = [\"{grant}\"] to its section \
+         if it may have it",
+        path.display()
+    )]
+    NotGranted {
+        /// The file.
+        path: PathBuf,
+        /// The grant's name.
+        grant: &'static str,
+    },
+    /// The file is not the one that the section pins.
+    #[error("{} has the digest {actual}, but its section pins {pinned}", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// What the section says.
+        pinned: String,
+        /// What the file has.
+        actual: String,
+    },
     /// The component implements neither role.
-    #[error("{} implements neither world of tailwater:plugin@0.1.0: {difference}", path.display())]
+    #[error("{} implements no world of tailwater:plugin@0.1.0: {difference}", path.display())]
     World {
         /// The file.
         path: PathBuf,
@@ -94,6 +116,14 @@ pub enum Error {
     /// Two plugins have one name.
     #[error("two plugins are named {0}; give each its own `name`")]
     NameTaken(String),
+    /// Its golden events do not come out, or cannot be read.
+    #[error("the golden events in {}: {why}", path.display())]
+    Golden {
+        /// The file with the events.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The file cannot be watched.
     #[error("{} cannot be watched for changes", path.display())]
     Watch {

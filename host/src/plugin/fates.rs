@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 
-use crate::change::{Changes, Old, Op};
+use crate::change::{Change, Changes, Old, Op};
 use crate::dead_letter::DeadLetter;
 use crate::position::Position;
 
@@ -22,6 +22,9 @@ pub(crate) struct Fates {
     /// By index into `changes.list`.
     gone: Vec<bool>,
     any_gone: bool,
+    /// Changes to be put in after those of these indices.
+    added: Vec<(u32, Change)>,
+    new_tables: bool,
     pub(crate) dead_letters: Vec<DeadLetter>,
 }
 
@@ -31,6 +34,18 @@ impl Fates {
         self.gone.clear();
         self.gone.resize(changes.len(), false);
         self.any_gone = false;
+        self.added.clear();
+        self.new_tables = false;
+    }
+
+    /// Puts a change in behind one of the batch, and behind what was put in there before.
+    pub(crate) fn add_after(&mut self, index: u32, change: Change) {
+        self.added.push((index, change));
+    }
+
+    /// Changes belong to other tables than before.
+    pub(crate) fn note_new_tables(&mut self) {
+        self.new_tables = true;
     }
 
     /// The change goes no further.
@@ -61,12 +76,33 @@ impl Fates {
         self.drop_row(row);
     }
 
-    /// Removes what goes no further.
+    /// Removes what goes no further, and puts in what was added.
     pub(crate) fn sweep(&mut self, changes: &mut Changes) {
-        if self.any_gone {
+        if !self.added.is_empty() {
+            self.put_in(changes);
+        } else if self.any_gone {
             let mut gone = self.gone.iter();
             changes.list.retain(|_| !gone.next().expect("one per change"));
         }
+        if self.new_tables {
+            changes.forget_unused_tables();
+        }
+    }
+
+    fn put_in(&mut self, changes: &mut Changes) {
+        self.added.sort_by_key(|(index, _)| *index);
+        let mut added = self.added.drain(..).peekable();
+        let mut list = Vec::with_capacity(changes.list.len() + added.len());
+        for (index, (change, gone)) in (0..).zip(changes.list.iter().zip(&self.gone)) {
+            if !gone {
+                list.push(*change);
+            }
+            while let Some((_, change)) = added.next_if(|(after, _)| *after == index) {
+                list.push(change);
+            }
+        }
+        drop(added);
+        changes.list = list;
     }
 
     /// Where the changes that were set aside stand.
@@ -80,7 +116,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::change::{Change, Row, Value};
+    use crate::change::{Row, Value};
     use crate::position::Lsn;
     use crate::table::{Column, ColumnType, ReplicaIdentity, Table};
 

@@ -7,6 +7,7 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{Store, Trap};
 
+use crate::plugin::bindings::shapes::{Rewriting, Shape};
 use crate::plugin::bindings::types::{Batch, Interest, Patch, RowKeys, Table};
 use crate::plugin::calls::Calls;
 pub use crate::plugin::calls::Role;
@@ -14,8 +15,12 @@ use crate::plugin::engine::TICK;
 use crate::plugin::limits::Guest;
 
 /// What a component may import: the contract's interfaces of any compatible version.
-const GRANTED: [&str; 3] =
-    ["tailwater:plugin/types@0.1.", "tailwater:plugin/log@0.1.", "tailwater:plugin/metrics@0.1."];
+const GRANTED: [&str; 4] = [
+    "tailwater:plugin/types@0.1.",
+    "tailwater:plugin/shapes@0.1.",
+    "tailwater:plugin/log@0.1.",
+    "tailwater:plugin/metrics@0.1.",
+];
 
 /// How a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,12 +88,20 @@ pub(crate) fn role(component: &Component) -> Result<Role, String> {
     };
     let missing: Vec<&str> =
         ["init", "subscribe"].into_iter().filter(|name| !exports(name)).collect();
-    match (exports("process"), exports("keys")) {
-        _ if !missing.is_empty() => Err(format!("it does not export `{}`", missing.join("`, `"))),
-        (true, true) => Err("it exports both `process` and `keys`".to_owned()),
-        (true, false) => Ok(Role::Transform),
-        (false, true) => Ok(Role::Dedup),
-        (false, false) => Err("it exports neither `process` nor `keys`".to_owned()),
+    if !missing.is_empty() {
+        return Err(format!("it does not export `{}`", missing.join("`, `")));
+    }
+    let roles = [Role::Transform, Role::Reshape, Role::Dedup];
+    let found: Vec<Role> = roles.into_iter().filter(|role| exports(role.export())).collect();
+    match found[..] {
+        [Role::Reshape] if !exports("reshape") => {
+            Err("it exports `rewrite` without `reshape`".to_owned())
+        }
+        [role] => Ok(role),
+        [] => Err("it exports none of `process`, `rewrite` and `keys`".to_owned()),
+        [first, second, ..] => {
+            Err(format!("it exports both `{}` and `{}`", first.export(), second.export()))
+        }
     }
 }
 
@@ -137,6 +150,14 @@ impl Instance {
 
     pub(crate) fn process(&mut self, batch: Batch<'_>) -> Result<Patch, Outcome> {
         self.call(|calls, store| calls.process(store, batch))
+    }
+
+    pub(crate) fn reshape(&mut self, table: Table<'_>) -> Result<Shape, Outcome> {
+        self.call(|calls, store| calls.reshape(store, table))
+    }
+
+    pub(crate) fn rewrite(&mut self, batch: Batch<'_>) -> Result<Rewriting, Outcome> {
+        self.call(|calls, store| calls.rewrite(store, batch))
     }
 
     pub(crate) fn keys(&mut self, batch: Batch<'_>) -> Result<RowKeys, Outcome> {

@@ -1,12 +1,13 @@
 //! What a plugin may use, and what it imports: the host's side of one instance.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxHashMap;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::HasData;
 
-use crate::plugin::bindings::{log, metrics, types};
+use crate::plugin::bindings::{clock, log, metrics, types};
 use crate::telemetry::metrics::{Metrics, PluginCounterLabels};
 
 /// Lines one call may log.
@@ -126,6 +127,13 @@ impl ResourceLimiter for Memory {
 }
 
 impl types::Host for Guest {}
+
+impl clock::Host for Guest {
+    fn now(&mut self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    }
+}
 
 impl log::Host for Guest {
     fn write(&mut self, level: log::Level, mut message: String) {

@@ -10,7 +10,8 @@ use crate::plugin::engine::{Code, Runtime};
 use crate::plugin::error::Error;
 use crate::plugin::instance::{self, Allowance, Instance, Outcome, Role};
 use crate::plugin::limits::Guest;
-use crate::plugin::options::Options;
+use crate::plugin::options::{Grant, Options};
+use crate::plugin::reload;
 use crate::telemetry::metrics::Metrics;
 
 /// Loads one plugin of the configuration, again and again.
@@ -43,6 +44,17 @@ pub struct Inspection {
     pub digest: String,
     /// What it imports.
     pub imports: Vec<String>,
+    /// Size of the file.
+    pub bytes: u64,
+}
+
+impl Inspection {
+    /// The `grants` that its section must have.
+    #[must_use]
+    pub fn needed_grants(&self) -> Vec<&'static str> {
+        let needed = Grant::ALL.into_iter().filter(|grant| grant.is_imported(&self.imports));
+        needed.map(Grant::name).collect()
+    }
 }
 
 /// Looks at a component without running it.
@@ -51,15 +63,29 @@ pub struct Inspection {
 /// The file cannot be read, is no component, or is no plugin.
 pub fn inspect(runtime: &Runtime, path: &Path) -> Result<Inspection, Error> {
     let code = runtime.code(path)?;
-    let role = check(path, &code)?;
+    let role = check(path, &code, &Grant::ALL)?;
     let shape = code.component.component_type();
     let imports = shape.imports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
-    Ok(Inspection { role, digest: code.digest, imports })
+    Ok(Inspection { role, digest: code.digest, imports, bytes: code.bytes })
 }
 
-fn check(path: &Path, code: &Code) -> Result<Role, Error> {
+impl Version {
+    /// What makes it another version than others.
+    pub(crate) fn identity(&self, options: &Options) -> String {
+        reload::identity(&self.id.digest, options)
+    }
+}
+
+fn check(path: &Path, code: &Code, grants: &[Grant]) -> Result<Role, Error> {
     let path = path.to_owned();
     let imports = instance::foreign_imports(&code.component);
+    let wanted = Grant::ALL.into_iter().filter(|grant| grant.is_imported(&imports));
+    let missing: Vec<Grant> = wanted.filter(|grant| !grants.contains(grant)).collect();
+    if let Some(grant) = missing.first() {
+        return Err(Error::NotGranted { path, grant: grant.name() });
+    }
+    let imports: Vec<String> =
+        imports.into_iter().filter(|import| !Grant::ALL.iter().any(|g| g.covers(import))).collect();
     if !imports.is_empty() {
         return Err(Error::Imports { path, imports });
     }
@@ -69,9 +95,13 @@ fn check(path: &Path, code: &Code) -> Result<Role, Error> {
 impl Loader {
     /// Reads, compiles, checks, instantiates and initialises.
     pub(crate) fn load(&self) -> Result<Loaded, Error> {
-        let path = &self.options.path;
+        let (options, path) = (&self.options, &self.options.path);
         let code = self.runtime.code(path)?;
-        let role = check(path, &code)?;
+        if let Some(pinned) = options.digest.as_ref().filter(|pinned| **pinned != code.digest) {
+            let (pinned, actual) = (pinned.clone(), code.digest);
+            return Err(Error::Digest { path: path.clone(), pinned, actual });
+        }
+        let role = check(path, &code, &options.grants)?;
         let linked = self.runtime.linker.instantiate_pre(&code.component);
         let linked = linked.map_err(|error| Error::World {
             path: path.clone(),

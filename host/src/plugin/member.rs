@@ -5,48 +5,54 @@
 //! that cost (a deadline, a new instance): one per level, and levels are few.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::change::{Changes, Op};
+use crate::change::Changes;
 use crate::dead_letter::{DeadLetter, Stage};
-use crate::plugin::adopt::{self, Verdicts};
-use crate::plugin::bindings::types::Fault;
+use crate::plugin::adopt::{self, Beside, Verdicts};
+use crate::plugin::bindings::types::Interest;
 use crate::plugin::convert::{Plan, Scratch, Unreadable, number, with_table};
 use crate::plugin::dedup::Window;
 use crate::plugin::error::Error;
 use crate::plugin::fates::Fates;
+use crate::plugin::handover::Handover;
 use crate::plugin::instance::{Instance, Outcome, Role};
 use crate::plugin::loader::{Loaded, Loader, Version};
 use crate::plugin::options::{OnError, Options};
+use crate::plugin::probation::{Pace, Probation};
+use crate::plugin::rewrite;
+use crate::plugin::shape::Shape;
+use crate::plugin::task::{Rows, Shown, Task, by_table, shorten};
 use crate::position::Position;
 use crate::table::Table;
 use crate::telemetry::metrics::{PluginKindLabels, PluginLabels};
 
-/// Parts a failing call's rows are split into.
-const PARTS: usize = 16;
 /// Deadlines that looking for the rows at fault may cost per batch. A plugin that hangs on every
 /// row would else hold the stream for as many deadlines as there are rows.
 const SEARCH_DEADLINES: u32 = 16;
 
-/// A version that is ready to take over.
-pub(crate) type Incoming = Arc<Mutex<Option<Loaded>>>;
-
 pub(crate) struct Member {
-    loader: Loader,
-    version: Version,
-    instance: Instance,
-    subscriptions: FxHashMap<u64, Subscription>,
-    window: Window,
-    incoming: Incoming,
-    scratch: Scratch,
-    usage: Usage,
+    pub(super) loader: Loader,
+    pub(super) version: Version,
+    pub(super) instance: Instance,
+    pub(super) subscriptions: FxHashMap<u64, Subscription>,
+    pub(super) window: Window,
+    pub(super) handover: Arc<Handover>,
+    pub(super) probation: Option<Probation>,
+    pub(super) scratch: Scratch,
+    pub(super) usage: Usage,
+    /// Rows of the batch that it failed on for good.
+    pub(super) failed_rows: u64,
+    /// Time and rows of the version that runs.
+    pub(super) pace: Pace,
 }
 
 #[derive(Clone)]
-enum Subscription {
+pub(super) enum Subscription {
     Ignored,
     Wanted(Arc<Plan>),
     Refused(String),
@@ -54,22 +60,17 @@ enum Subscription {
 
 /// What a batch cost so far, for the metrics.
 #[derive(Default)]
-struct Usage {
+pub(super) struct Usage {
     calls: u64,
     rows: u64,
+    /// Rows of the batch, however often they were shown.
+    pub(super) batch_rows: u64,
     searching: Duration,
-}
-
-/// Rows to be shown together.
-struct Task {
-    rows: Vec<u32>,
-    retries: u32,
-    /// Rows after these were looked at before.
-    late: bool,
 }
 
 impl Member {
     pub(crate) fn new(loader: Loader, loaded: Loaded) -> Member {
+        let handover = Handover::of(loaded.version.identity(&loader.options));
         let window = Window::new(loader.options.window_keys, loader.options.window_seconds);
         Member {
             loader,
@@ -77,9 +78,12 @@ impl Member {
             instance: loaded.instance,
             subscriptions: FxHashMap::default(),
             window,
-            incoming: Incoming::default(),
+            handover: Arc::new(handover),
+            probation: None,
             scratch: Scratch::default(),
             usage: Usage::default(),
+            failed_rows: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -87,19 +91,8 @@ impl Member {
         &self.version
     }
 
-    pub(crate) fn incoming(&self) -> Incoming {
-        Arc::clone(&self.incoming)
-    }
-
-    /// Lets a version that is ready take over; the memory of keys stays.
-    pub(crate) fn take_over(&mut self) -> bool {
-        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(loaded) = incoming.take() else { return false };
-        drop(incoming);
-        self.version = loaded.version;
-        self.instance = loaded.instance;
-        self.subscriptions.clear();
-        true
+    pub(crate) fn handover(&self) -> &Arc<Handover> {
+        &self.handover
     }
 
     pub(crate) fn commit(&mut self) {
@@ -122,6 +115,8 @@ impl Member {
     pub(crate) fn run(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
         let started = Instant::now();
         fates.begin(changes);
+        self.failed_rows = 0;
+        self.usage.batch_rows = 0;
         if self.version.role == Role::Dedup {
             self.window.note_truncates(changes);
         }
@@ -132,15 +127,24 @@ impl Member {
     }
 
     fn run_tables(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
-        for (table, rows) in by_table(changes).into_iter().enumerate() {
-            let table = Arc::clone(&changes.tables[table]);
-            if rows.is_empty() || !self.options().covers(&table.schema, &table.name) {
+        for (index, Rows { shown: rows, truncates }) in by_table(changes).into_iter().enumerate() {
+            let table = Arc::clone(&changes.tables[index]);
+            let none = rows.is_empty() && (truncates.is_empty() || self.role() != Role::Reshape);
+            if none || !self.options().covers(&table.schema, &table.name) {
                 continue;
             }
-            if matches!(self.subscription(&table)?, Subscription::Ignored) {
-                continue;
+            match self.subscription(&table)? {
+                Subscription::Ignored => continue,
+                Subscription::Wanted(plan) => {
+                    let shape = plan.shape.iter();
+                    let emptied =
+                        shape.flat_map(|shape| truncates.iter().map(move |at| (shape, at)));
+                    emptied.for_each(|(shape, at)| rewrite::truncate(shape, changes, *at, fates));
+                }
+                Subscription::Refused(_) => {}
             }
             let size = self.options().batch_rows.max(1) as usize;
+            self.usage.batch_rows += rows.len() as u64;
             for part in rows.chunks(size) {
                 self.run_part(&table, changes, part.to_vec(), fates)?;
             }
@@ -162,6 +166,12 @@ impl Member {
             match self.show(table, changes, &task)? {
                 Shown::Ignored => {}
                 Shown::Answered(verdicts) => {
+                    if let Some(Subscription::Wanted(plan)) =
+                        self.subscriptions.get(&table.fingerprint)
+                        && let Some(shape) = &plan.shape
+                    {
+                        rewrite::carry_out(shape, changes, &task.rows, &verdicts, fates);
+                    }
                     let again = self.settle(changes, &task, verdicts, fates)?;
                     tasks.extend(again);
                 }
@@ -188,7 +198,7 @@ impl Member {
 
     /// Sets rows of a failed call aside once they stand alone; else the parts to go on with.
     fn search(
-        &self,
+        &mut self,
         changes: &Changes,
         task: Task,
         outcome: &Outcome,
@@ -225,6 +235,7 @@ impl Member {
         self.usage.rows += task.rows.len() as u64;
         Ok(match self.version.role {
             Role::Transform => self.transform(&plan, changes, &task.rows),
+            Role::Reshape => self.reshape(&plan, changes, &task.rows),
             Role::Dedup => self.deduplicate(&plan, changes, task),
         })
     }
@@ -235,9 +246,26 @@ impl Member {
         match answer {
             Err(Unreadable(row)) => Shown::Unreadable(row),
             Ok(Err(outcome)) => Shown::Failed(outcome),
-            Ok(Ok(patch)) => adopt::adopt(plan, changes, rows, patch)
+            Ok(Ok(patch)) => adopt::adopt(plan, changes, rows, patch, Beside::default())
                 .map_or_else(|why| Shown::Failed(Outcome::Malformed(why)), Shown::Answered),
         }
+    }
+
+    fn reshape(&mut self, plan: &Plan, changes: &mut Changes, rows: &[u32]) -> Shown {
+        let Member { scratch, instance, .. } = self;
+        let answer = scratch.with_batch(plan, changes, rows, |batch| instance.rewrite(batch));
+        let adopted = match answer {
+            Err(Unreadable(row)) => return Shown::Unreadable(row),
+            Ok(Err(outcome)) => return Shown::Failed(outcome),
+            Ok(Ok(answer)) => {
+                rewrite::check(plan.shape(), changes, rows, answer).and_then(|checked| {
+                    let (patch, rewritten, beside) = checked;
+                    let verdicts = adopt::adopt(plan, changes, rows, patch, beside)?;
+                    Ok(Verdicts { rewritten, ..verdicts })
+                })
+            }
+        };
+        adopted.map_or_else(|why| Shown::Failed(Outcome::Malformed(why)), Shown::Answered)
     }
 
     fn deduplicate(&mut self, plan: &Plan, changes: &Changes, task: &Task) -> Shown {
@@ -258,7 +286,8 @@ impl Member {
         match checked {
             Err(why) => Shown::Failed(Outcome::Malformed(why)),
             Ok(()) => {
-                Shown::Answered(Verdicts { discard: Vec::new(), duplicates, faults: keys.faults })
+                let faults = keys.faults;
+                Shown::Answered(Verdicts { duplicates, faults, ..Verdicts::default() })
             }
         }
     }
@@ -283,7 +312,9 @@ impl Member {
         }
         let failed =
             |row: u32| verdicts.faults.binary_search_by_key(&row, |fault| fault.row).is_ok();
-        for row in verdicts.discard.into_iter().filter(|row| !failed(*row)) {
+        // Of those that reshape, it was said where discarded rows are no more.
+        let discard = verdicts.discard.into_iter().filter(|_| self.role() != Role::Reshape);
+        for row in discard.filter(|row| !failed(*row)) {
             fates.discard(changes, task.rows[row as usize]);
         }
         for row in verdicts.duplicates {
@@ -294,7 +325,7 @@ impl Member {
     }
 
     fn set_all_aside(
-        &self,
+        &mut self,
         changes: &Changes,
         task: &Task,
         reason: &str,
@@ -305,13 +336,14 @@ impl Member {
     }
 
     fn set_aside(
-        &self,
+        &mut self,
         changes: &Changes,
         row: u32,
         reason: String,
         fates: &mut Fates,
     ) -> Result<(), Error> {
         let change = &changes.list[row as usize];
+        self.failed_rows += 1;
         if self.options().on_error == OnError::Halt {
             return Err(Error::Fault {
                 plugin: self.options().name.clone(),
@@ -319,6 +351,11 @@ impl Member {
                 table: changes.table(change).full_name().to_string(),
                 reason,
             });
+        }
+        if self.options().on_error == OnError::Skip {
+            self.count_fault("skipped");
+            fates.drop_row(row);
+            return Ok(());
         }
         let plugin = Some(self.version.id.clone());
         let letter = DeadLetter::new(changes, change, Stage::Transform, plugin, reason);
@@ -336,7 +373,7 @@ impl Member {
         let subscription = match answer {
             Ok(None) => Ok(Subscription::Ignored),
             Ok(Some(interest)) => {
-                Plan::new(id, table, &interest).map(|plan| Subscription::Wanted(Arc::new(plan)))
+                self.plan(id, table, &interest).map(|plan| Subscription::Wanted(Arc::new(plan)))
             }
             Err(outcome) => Err(outcome),
         };
@@ -356,6 +393,15 @@ impl Member {
         Ok(subscription)
     }
 
+    fn plan(&mut self, id: u32, table: &Arc<Table>, interest: &Interest) -> Result<Plan, Outcome> {
+        let mut plan = Plan::new(id, table, interest)?;
+        if self.role() == Role::Reshape {
+            let shape = with_table(id, table, |shown| self.instance.reshape(shown))?;
+            plan.shape = Some(Shape::new(table, &shape).map_err(Outcome::Malformed)?);
+        }
+        Ok(plan)
+    }
+
     /// Replaces a dead instance; the new one was told of no table yet.
     fn restart(&mut self) -> Result<(), Error> {
         self.instance = self.loader.start(&self.version)?;
@@ -363,7 +409,11 @@ impl Member {
         Ok(())
     }
 
-    fn options(&self) -> &Options {
+    fn role(&self) -> Role {
+        self.version.role
+    }
+
+    pub(super) fn options(&self) -> &Options {
         &self.loader.options
     }
 
@@ -373,10 +423,13 @@ impl Member {
     }
 
     fn report(&mut self, elapsed: Duration) {
-        let usage = std::mem::take(&mut self.usage);
+        let batch_rows = self.usage.batch_rows;
+        let usage = mem::replace(&mut self.usage, Usage { batch_rows, ..Usage::default() });
         if usage.calls == 0 {
             return;
         }
+        self.pace.rows += usage.rows;
+        self.pace.time += elapsed;
         let labels = PluginLabels { plugin: self.options().name.clone() };
         let metrics = &self.loader.metrics;
         metrics.plugin_seconds.get_or_create(&labels).inc_by(elapsed.as_secs_f64());
@@ -385,41 +438,4 @@ impl Member {
         let memory = i64::try_from(self.instance.memory_bytes()).unwrap_or(i64::MAX);
         metrics.plugin_memory_bytes.get_or_create(&labels).set(memory);
     }
-}
-
-enum Shown {
-    Ignored,
-    Refused(String),
-    Answered(Verdicts),
-    Unreadable(usize),
-    Failed(Outcome),
-}
-
-impl Task {
-    /// The earliest part is last, so that a stack of tasks keeps the order of rows.
-    fn parts(&self) -> Vec<Task> {
-        let part = |rows: &[u32]| Task { rows: rows.to_vec(), ..*self };
-        self.rows.rchunks(self.rows.len().div_ceil(PARTS)).map(part).collect()
-    }
-
-    fn without(mut self, row: usize) -> Task {
-        self.rows.remove(row);
-        self
-    }
-}
-
-/// Indices into `changes.list` per table version, in order; truncates have no row to show.
-fn by_table(changes: &Changes) -> Vec<Vec<u32>> {
-    let mut tables = vec![Vec::new(); changes.tables.len()];
-    for (index, change) in changes.list.iter().enumerate() {
-        if change.op != Op::Truncate {
-            tables[change.table as usize].push(number(index));
-        }
-    }
-    tables
-}
-
-fn shorten(fault: &Fault) -> String {
-    let end = fault.message.floor_char_boundary(500);
-    fault.message[..end].to_owned()
 }

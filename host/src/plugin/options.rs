@@ -1,6 +1,6 @@
 //! `[[plugin]]`: one plugin of the chain, in the order of the file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -47,6 +47,19 @@ pub struct Options {
     /// Dedup only: a row is forgotten when a commit is this many seconds younger. Default 3600.
     #[serde(default = "default_window_seconds")]
     pub window_seconds: u32,
+    /// Rows that a new version must see before the version before is let go; until then it is rolled
+    /// back if it fails on more than the other. 0: no probation. Default 10000.
+    #[serde(default = "default_probation_rows")]
+    pub probation_rows: u64,
+    /// Percent of a batch's rows that a version on probation may fail on without a second look.
+    /// Default 0.
+    #[serde(default)]
+    pub probation_fault_percent: u32,
+    /// What it is given beyond logs and counters. Default: nothing.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
+    /// SHA-256 that the file must have, hex. Default: any.
+    pub digest: Option<String>,
     /// Handed to the plugin's `init` as JSON. Default: empty.
     #[serde(default)]
     pub config: toml::Table,
@@ -63,6 +76,38 @@ pub enum Stage {
     Sink,
 }
 
+/// What a plugin may be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grant {
+    /// The time of day.
+    Clock,
+}
+
+impl Grant {
+    /// All there are.
+    pub const ALL: [Grant; 1] = [Grant::Clock];
+
+    /// As in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Grant::Clock => "clock",
+        }
+    }
+
+    /// Whether an import is what it gives, in any compatible version.
+    pub(crate) fn covers(self, import: &str) -> bool {
+        let interface = import.strip_prefix("tailwater:plugin/");
+        let name = interface.and_then(|interface| interface.split_once("@0.1."));
+        name.is_some_and(|(name, _)| name == self.name())
+    }
+
+    pub(crate) fn is_imported(self, imports: &[String]) -> bool {
+        imports.iter().any(|import| self.covers(import))
+    }
+}
+
 /// What becomes of a row that a plugin fails on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -70,6 +115,8 @@ pub enum OnError {
     /// It is set aside, and the rest goes on.
     #[default]
     DeadLetter,
+    /// It goes no further, and is counted: `tailwater_plugin_faults_total{kind="skipped"}`.
+    Skip,
     /// The pipeline stops with an error; nothing is lost.
     Halt,
 }
@@ -94,6 +141,10 @@ fn default_retries() -> u32 {
     3
 }
 
+fn default_probation_rows() -> u64 {
+    10_000
+}
+
 fn default_window_keys() -> usize {
     100_000
 }
@@ -103,6 +154,17 @@ fn default_window_seconds() -> u32 {
 }
 
 impl Options {
+    /// A component by itself, with every setting at its default but what it is given.
+    #[must_use]
+    pub fn of_component(path: &Path, grants: Vec<Grant>) -> Options {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut section = toml::Table::new();
+        section.insert("name".to_owned(), name.into());
+        section.insert("path".to_owned(), path.to_string_lossy().into_owned().into());
+        let options = Options::deserialize(section).expect("a name and a path are enough");
+        Options { grants, path: path.to_owned(), ..options }
+    }
+
     /// Whether the plugin is offered a table.
     #[must_use]
     pub fn covers(&self, schema: &str, table: &str) -> bool {

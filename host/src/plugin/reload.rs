@@ -2,13 +2,13 @@
 //!
 //! The directory is watched, because an atomic rename replaces the file itself. When it has been
 //! quiet for a moment the file's digest decides whether there is anything to do. Everything slow
-//! (reading, compiling, `init`) happens on the watching thread while the running version goes on;
+//! (reading, compiling, `init`, its golden events) happens on the watching thread while the running version goes on;
 //! the chain swaps at its next batch. A version that does not load changes nothing.
 
 use std::fs;
 use std::path::Path;
-use std::sync::PoisonError;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -18,9 +18,11 @@ use sha2::{Digest, Sha256};
 
 use crate::plugin::engine::hex;
 use crate::plugin::error::Error;
+use crate::plugin::golden;
+use crate::plugin::handover::Handover;
 use crate::plugin::instance::Role;
 use crate::plugin::loader::{Loaded, Loader};
-use crate::plugin::member::Incoming;
+use crate::plugin::options::Options;
 use crate::telemetry::logging::chain;
 use crate::telemetry::metrics::PluginKindLabels;
 
@@ -32,48 +34,65 @@ pub(crate) struct Watch {
     _watcher: RecommendedWatcher,
 }
 
-/// Told how each attempt ended: nothing, or why the new version is not taken.
-pub(crate) type Report = Box<dyn Fn(Option<String>) + Send>;
-
 struct Reloader {
-    report: Report,
     loader: Loader,
-    incoming: Incoming,
+    handover: Arc<Handover>,
     role: Role,
-    /// Digest of the version that runs or is about to.
-    accepted: String,
-    /// Digest of the file when it was looked at last.
+    /// What was looked at last: the file's digest with its settings.
     looked_at: String,
 }
 
-/// Begins to watch a plugin's file.
+/// What the thread is asked for.
+pub(crate) enum Ask {
+    /// The file may have changed.
+    Look,
+    /// Somebody wants to know what becomes of it.
+    Reload {
+        /// Other settings.
+        options: Option<Box<Options>>,
+        answer: Sender<Result<Reloaded, String>>,
+    },
+}
+
+/// What a reload came to.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase", tag = "result")]
+pub enum Reloaded {
+    /// The version runs already, or is about to.
+    Unchanged,
+    /// It takes over at the next batch.
+    Accepted {
+        /// SHA-256 of the component, hex.
+        digest: String,
+    },
+}
+
+/// Begins to watch a plugin's file; it can be asked, too.
 pub(crate) fn watch(
     loader: Loader,
     role: Role,
-    digest: String,
-    incoming: Incoming,
-    report: Report,
-) -> Result<Watch, Error> {
+    handover: Arc<Handover>,
+) -> Result<(Watch, Sender<Ask>), Error> {
     let directory = match loader.options.path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => Path::new(".").to_owned(),
     };
     let fail = |source| Error::Watch { path: directory.clone(), source };
-    let (sender, events) = mpsc::channel();
+    let (sender, asked) = mpsc::channel();
+    let looking = sender.clone();
     let forward = move |event: notify::Result<notify::Event>| {
         if event.map_or(true, |event| may_change(event.kind)) {
             // The thread ends before the watcher only when the process does.
-            sender.send(()).ok();
+            looking.send(Ask::Look).ok();
         }
     };
     let mut watcher = notify::recommended_watcher(forward).map_err(fail)?;
     watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(fail)?;
-    let (accepted, looked_at) = (digest.clone(), digest);
-    let reloader = Reloader { report, loader, incoming, role, accepted, looked_at };
+    let reloader = Reloader { loader, handover, role, looked_at: String::new() };
     let name = format!("reload-{}", reloader.loader.options.name);
     let builder = thread::Builder::new().name(name);
-    builder.spawn(move || reloader.follow(&events)).expect("a service can start a thread");
-    Ok(Watch { _watcher: watcher })
+    builder.spawn(move || reloader.follow(&asked)).expect("a service can start a thread");
+    Ok((Watch { _watcher: watcher }, sender))
 }
 
 /// Reading the file makes events too; only those after a write count.
@@ -85,70 +104,108 @@ fn may_change(kind: EventKind) -> bool {
 }
 
 impl Reloader {
-    fn follow(mut self, events: &Receiver<()>) {
+    fn follow(mut self, asked: &Receiver<Ask>) {
         // It may have been replaced between its being loaded and being watched.
         self.look();
-        while events.recv().is_ok() {
-            while events.recv_timeout(QUIET).is_ok() {}
-            self.look();
+        let mut next = asked.recv().ok();
+        while let Some(ask) = next.take() {
+            match ask {
+                Ask::Reload { options, answer } => {
+                    if let Some(options) = options {
+                        self.loader.options = Arc::from(options);
+                    }
+                    // Who asked may have gone.
+                    answer.send(self.reload()).ok();
+                }
+                Ask::Look => {
+                    // Until it has been quiet for a moment, or somebody asks.
+                    loop {
+                        match asked.recv_timeout(QUIET) {
+                            Ok(Ask::Look) => {}
+                            Ok(ask) => break next = Some(ask),
+                            Err(_) => break,
+                        }
+                    }
+                    self.look();
+                }
+            }
+            next = next.or_else(|| asked.recv().ok());
         }
     }
 
+    /// Looks at the file unless it did already.
     fn look(&mut self) {
         // The file is missing for a moment while it is replaced.
-        let Ok(wasm) = fs::read(&self.loader.options.path) else { return };
-        let digest = hex(&Sha256::digest(&wasm));
-        if digest == self.looked_at {
-            return;
+        let Ok(identity) = self.identity() else { return };
+        if identity != self.looked_at {
+            // What it came to is in the log and in the status.
+            self.reload().ok();
         }
-        self.looked_at.clone_from(&digest);
-        if digest == self.accepted {
-            (self.report)(None);
-            return;
+    }
+
+    fn identity(&self) -> std::io::Result<String> {
+        let wasm = fs::read(&self.loader.options.path)?;
+        Ok(identity(&hex(&Sha256::digest(&wasm)), &self.loader.options))
+    }
+
+    fn reload(&mut self) -> Result<Reloaded, String> {
+        if let Ok(identity) = self.identity() {
+            self.looked_at.clone_from(&identity);
+            if self.handover.is_accepted(&identity) {
+                self.handover.settle();
+                return Ok(Reloaded::Unchanged);
+            }
+            if self.handover.is_quarantined(&identity) {
+                return Err(
+                    self.reject("it failed its probation and is quarantined until a restart")
+                );
+            }
         }
         match self.load() {
-            Ok(loaded) => self.hand_over(loaded),
-            Err(error) => self.reject(&error, &digest),
+            Ok(loaded) => Ok(self.hand_over(loaded)),
+            Err(error) => Err(self.reject(&chain(&error))),
         }
     }
 
     fn load(&self) -> Result<Loaded, Error> {
+        self.loader.options.check()?;
         let loaded = self.loader.load()?;
-        if loaded.version.role != self.role {
+        if (loaded.version.role == Role::Dedup) != (self.role == Role::Dedup) {
             return Err(Error::RoleChanged {
                 path: self.loader.options.path.clone(),
                 old: self.role.world(),
                 new: loaded.version.role.world(),
             });
         }
+        golden::self_test(&self.loader.runtime, &self.loader.options)?;
         Ok(loaded)
     }
 
-    fn hand_over(&mut self, loaded: Loaded) {
+    fn hand_over(&self, loaded: Loaded) -> Reloaded {
         let plugin = &self.loader.options.name;
-        let digest = &loaded.version.id.digest;
+        let digest = loaded.version.id.digest.clone();
         tracing::info!(%plugin, %digest, "new plugin version takes over at the next batch");
-        self.accepted.clone_from(digest);
-        *self.incoming.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
-        (self.report)(None);
+        let identity = loaded.version.identity(&self.loader.options);
+        self.handover.offer(identity, self.loader.clone(), loaded);
         self.count("accepted");
+        Reloaded::Accepted { digest }
     }
 
-    fn reject(&self, error: &Error, digest: &str) {
+    fn reject(&self, why: &str) -> String {
         let plugin = &self.loader.options.name;
-        let running = &self.accepted;
-        let cause = std::error::Error::source(error).map(|source| source.to_string());
-        let cause = cause.unwrap_or_default();
-        tracing::error!(
-            %plugin, %error, cause, %digest, %running,
-            "new plugin version is rejected, the running one goes on"
-        );
-        (self.report)(Some(chain(error)));
+        tracing::error!(%plugin, why, "new plugin version is rejected, the running one goes on");
         self.count("rejected");
+        self.handover.fail(why.to_owned());
+        why.to_owned()
     }
 
     fn count(&self, kind: &'static str) {
         let labels = PluginKindLabels { plugin: self.loader.options.name.clone(), kind };
         self.loader.metrics.plugin_reloads.get_or_create(&labels).inc();
     }
+}
+
+/// What makes a version another one: its code, and the settings it runs with.
+pub(crate) fn identity(digest: &str, options: &Options) -> String {
+    format!("{digest} {options:?}")
 }

@@ -240,13 +240,14 @@ pub async fn clickhouse_version(
     Ok(String::from_utf8_lossy(&version).trim().to_owned())
 }
 
-/// A small GET of another instance's interface: status and at most 8 MiB of body.
-pub(super) async fn http_get(
+/// A small request of another instance's interface: status and at most 8 MiB of body.
+pub(super) async fn http_ask(
+    method: Method,
     url: &str,
     token: Option<&Secret>,
     limit: Duration,
 ) -> Result<(u16, Bytes), Box<dyn Error + Send + Sync>> {
-    let mut request = Request::builder().uri(url);
+    let mut request = Request::builder().method(method).uri(url);
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
     }

@@ -34,11 +34,12 @@ use tokio::sync::watch;
 pub use clickhouse::{Endpoint, clickhouse_version};
 pub use options::{Int64, Options};
 pub use readiness::{Leg, LegState, Readiness};
-pub use status::{PluginStatus, Status, StatusError, StepStatus, fetch_status};
+pub use status::{PluginStatus, Status, StatusError, StepStatus, fetch_status, reload_plugin};
 pub use tables::{Mirrored, MirroredColumn};
 pub use token::{Scope, Token, hash_token, new_token};
 
 use crate::disposition::Disposition;
+use crate::plugin::Reloads;
 use crate::telemetry::metrics::Metrics;
 
 /// How long open answers may go on after the shutdown began.
@@ -57,6 +58,8 @@ pub struct Context {
     pub readiness: Readiness,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// What `/v0/plugins/<name>/reload` asks.
+    pub plugins: Reloads,
 }
 
 /// Why the interface does not serve.

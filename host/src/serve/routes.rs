@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, Extension, Path, RawQuery, Request, State}
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 
@@ -47,9 +47,13 @@ pub(super) fn router(options: Options, context: Context) -> Router {
         .route("/v0/status", get(status))
         .route("/v0/pipes/{file}", get(pipe))
         .route("/v0/sql", get(sql_get).post(sql_post))
+        .route("/v0/plugins/{name}/reload", post(reload))
         .fallback(|| async { Refusal::absent(PATHS) })
         .method_not_allowed_fallback(|| async {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes GET (or POST, for sql)")
+            Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path takes GET (or POST, for sql and reload)",
+            )
         })
         .layer(DefaultBodyLimit::max(STATEMENT_BYTES))
         .layer(from_fn_with_state(app.clone(), identify))
@@ -102,6 +106,22 @@ async fn status(
     status.readiness = app.context.readiness.legs();
     status.tables.clone_from(&app.context.tables.borrow());
     Ok(Json(status).into_response())
+}
+
+async fn reload(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Response, Refusal> {
+    caller.require(&Scope::Admin)?;
+    let (plugins, asked) = (app.context.plugins.clone(), name.clone());
+    let reloading = tokio::task::spawn_blocking(move || plugins.one(&asked));
+    let reloaded = reloading.await.expect("reloading does not panic");
+    match reloaded {
+        None => Err(Refusal::absent(format!("there is no plugin `{name}`; /v0/status lists them"))),
+        Some(Ok(reloaded)) => Ok(Json(reloaded).into_response()),
+        Some(Err(why)) => Err(Refusal::new(StatusCode::CONFLICT, why)),
+    }
 }
 
 async fn pipe(

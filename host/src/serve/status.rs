@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::clickhouse::http_get;
+use hyper::Method;
+
+use super::clickhouse::http_ask;
 use super::readiness::LegState;
 use super::tables::Mirrored;
 use crate::config::Secret;
@@ -127,14 +129,38 @@ pub enum StatusError {
 /// [`StatusError`].
 pub async fn fetch_status(base: &str, token: Option<&Secret>) -> Result<Status, StatusError> {
     let url = format!("{}/v0/status", base.trim_end_matches('/'));
-    let (status, body) = http_get(&url, token, Duration::from_secs(10))
+    ask(Method::GET, &url, token, Duration::from_secs(10)).await
+}
+
+/// Has a running instance reload a plugin; gives what came of it.
+///
+/// # Errors
+/// [`StatusError`]; a refusal says why the new version is not taken.
+pub async fn reload_plugin(
+    base: &str,
+    name: &str,
+    token: Option<&Secret>,
+) -> Result<serde_json::Value, StatusError> {
+    let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+    let url = format!("{}/v0/plugins/{name}/reload", base.trim_end_matches('/'));
+    // It compiles before it answers.
+    ask(Method::POST, &url, token, Duration::from_secs(120)).await
+}
+
+async fn ask<T: serde::de::DeserializeOwned>(
+    method: Method,
+    url: &str,
+    token: Option<&Secret>,
+    limit: Duration,
+) -> Result<T, StatusError> {
+    let (status, body) = http_ask(method, url, token, limit)
         .await
-        .map_err(|source| StatusError::NoAnswer { url: url.clone(), source })?;
+        .map_err(|source| StatusError::NoAnswer { url: url.to_owned(), source })?;
     let text = String::from_utf8_lossy(&body);
-    let refused = |sentence: String| StatusError::Refused { url: url.clone(), status, sentence };
+    let refused = |sentence: String| StatusError::Refused { url: url.to_owned(), status, sentence };
     if status != 200 {
         let answer: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         return Err(refused(answer["error"].as_str().unwrap_or("not tailwater").to_owned()));
     }
-    serde_json::from_str(&text).map_err(|_| refused("not tailwater's status".to_owned()))
+    serde_json::from_str(&text).map_err(|_| refused("not tailwater's answer".to_owned()))
 }

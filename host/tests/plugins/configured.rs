@@ -79,15 +79,26 @@ fn imports_that_are_not_granted_are_named() {
 }
 
 #[test]
+fn what_its_section_does_not_grant_is_named_with_the_line_that_does() {
+    let sentence = of_world(
+        "package tailwater:plugin@0.1.0; interface clock { now: func() -> s64; } \
+         world it { import clock; }",
+    );
+    let expected = "it.wasm imports `clock`, which it is not granted; add grants = [\"clock\"] to its \
+                    section if it may have it";
+    assert_eq!(sentence, expected);
+}
+
+#[test]
 fn a_component_of_another_world_is_told_what_differs() {
-    let begin = "it.wasm implements neither world of tailwater:plugin@0.1.0: ";
+    let begin = "it.wasm implements no world of tailwater:plugin@0.1.0: ";
     let said = |functions: &str| {
         let sentence = of_contract(functions);
         assert!(sentence.starts_with(begin), "{sentence}");
         sentence[begin.len()..].to_owned()
     };
     assert_eq!(said("export go: func();"), "it does not export `init`, `subscribe`");
-    assert_eq!(said(PLUGIN), "it exports neither `process` nor `keys`");
+    assert_eq!(said(PLUGIN), "it exports none of `process`, `rewrite` and `keys`");
     let both = "export process: func(); export keys: func();";
     assert_eq!(said(&format!("{PLUGIN}{both}")), "it exports both `process` and `keys`");
     let differs = said(&format!("{PLUGIN} export process: func(rows: u32) -> u32;"));

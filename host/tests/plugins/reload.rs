@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailwater::plugin::PluginStatus;
+use tailwater::plugin::{PluginStatus, Reloaded};
 use tailwater::telemetry::metrics::PluginKindLabels;
 use tailwater_test_support::{Scratch, guests, wait_until};
 
@@ -191,4 +191,115 @@ fn swapping_all_the_time_loses_and_doubles_nothing() {
         assert_eq!(chain.status().generation, generation);
     }
     assert_eq!(Arc::strong_count(&users), 1);
+}
+
+/// The hostile guest, which does nothing until it is told a deed.
+fn harmless(scratch: &Scratch, settings: &str) -> Loaded {
+    let settings = format!("deadline_ms = 200\n{settings}\nconfig = {{ deed = 'nothing' }}");
+    watched(scratch, &test_guest_file("hostile"), &settings)
+}
+
+impl Loaded {
+    /// Reloads with other settings, and waits for what comes of it.
+    fn reload(&self, scratch: &Scratch, settings: &str) -> Result<Reloaded, String> {
+        let options = options(&scratch.join("it.wasm"), settings);
+        self.chain.versions().reload("it", Some(&options)).expect("there is one")
+    }
+
+    /// How many of three people go on, and how many are set aside.
+    fn people(&mut self, poison: &str) -> (usize, usize) {
+        let users = users();
+        let batch = Batch::at(9)
+            .insert(&users, &["1", "ann", "a"])
+            .insert(&users, &["2", poison, "b"])
+            .insert(&users, &["3", "cy", "c"]);
+        let mut changes = batch.done();
+        let letters = self.run(&mut changes);
+        (changes.len(), letters.len())
+    }
+}
+
+const PANICS: &str = "deadline_ms = 200\nconfig = { deed = 'panic-on-poison' }";
+
+#[test]
+fn other_settings_take_over_as_another_file_does() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = harmless(&scratch, "");
+    assert_eq!(chain.people("poison"), (3, 0));
+    let unchanged = "deadline_ms = 200\n\nconfig = { deed = 'nothing' }";
+    assert_eq!(chain.reload(&scratch, unchanged), Ok(Reloaded::Unchanged));
+    let refused = chain.reload(&scratch, "config = { deed = 'refuse-init' }").expect_err("refused");
+    assert!(refused.contains("it does not like the weather"), "{refused}");
+    assert_eq!(chain.status().last_reload_error, Some(refused));
+    let digest = chain.status().digest;
+    let settings = format!("probation_rows = 0\n{PANICS}");
+    assert_eq!(chain.reload(&scratch, &settings), Ok(Reloaded::Accepted { digest }));
+    assert_eq!(chain.people("poison"), (2, 1), "it panics now");
+    assert_eq!((chain.status().generation, chain.status().last_reload_error), (2, None));
+}
+
+#[test]
+fn a_version_that_fails_on_what_the_one_before_takes_is_rolled_back_and_costs_no_row() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = harmless(&scratch, "");
+    chain.reload(&scratch, PANICS).expect("it loads");
+    assert_eq!(chain.people("ben"), (3, 0));
+    assert_eq!(chain.status().generation, 2);
+    assert_eq!(chain.people("poison"), (3, 0), "the version before takes the row");
+    assert_eq!((chain.status().generation, chain.reloads("rolled-back")), (3, 1));
+    let error = chain.status().last_reload_error.expect("it is told");
+    assert!(error.contains("rolled back"), "{error}");
+    let again = chain.reload(&scratch, PANICS).expect_err("it is quarantined");
+    assert!(again.contains("quarantined"), "{again}");
+    assert_eq!(chain.people("poison"), (3, 0));
+}
+
+#[test]
+fn a_row_that_both_versions_fail_on_is_no_fault_of_the_new_one() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = watched(&scratch, &test_guest_file("hostile"), PANICS);
+    chain.reload(&scratch, &format!("retries = 1\n{PANICS}")).expect("it loads");
+    assert_eq!(chain.people("poison"), (2, 1));
+    assert_eq!((chain.status().generation, chain.reloads("rolled-back")), (2, 0));
+}
+
+#[test]
+fn after_its_probation_a_version_stands_on_its_own() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = harmless(&scratch, "");
+    chain.reload(&scratch, &format!("probation_rows = 3\n{PANICS}")).expect("it loads");
+    assert_eq!(chain.people("ben"), (3, 0));
+    assert_eq!(chain.people("poison"), (2, 1));
+    assert_eq!((chain.status().generation, chain.reloads("rolled-back")), (2, 0));
+}
+
+#[test]
+fn a_halting_version_on_probation_does_not_halt_what_the_one_before_takes() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = harmless(&scratch, "on_error = 'halt'");
+    chain.reload(&scratch, &format!("on_error = 'halt'\n{PANICS}")).expect("it loads");
+    assert_eq!(chain.people("poison"), (3, 0));
+    assert_eq!(chain.reloads("rolled-back"), 1);
+}
+
+#[test]
+fn rows_are_skipped_and_counted_when_asked_to() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let settings = format!("on_error = 'skip'\n{PANICS}");
+    let mut chain = watched(&scratch, &test_guest_file("hostile"), &settings);
+    assert_eq!(chain.people("poison"), (2, 0));
+    let labels = PluginKindLabels { plugin: "it".to_owned(), kind: "skipped" };
+    assert_eq!(chain.metrics.plugin_faults.get_or_create(&labels).get(), 1);
+}
+
+#[test]
+fn a_pinned_digest_admits_no_other_file() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let digest = "0".repeat(64);
+    let file = scratch.join("it.wasm");
+    fs::copy(plugin_file("mask-email"), &file).expect("a copy");
+    let Err(error) = load(vec![options(&file, &format!("digest = '{digest}'"))]) else {
+        panic!("it was loaded")
+    };
+    assert!(error.to_string().contains(&format!("pins {digest}")), "{error}");
 }

@@ -59,6 +59,7 @@ impl Interface {
             status: status_seen,
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),
+            plugins: tailwater::plugin::Reloads::default(),
         };
         let runtime = Runtime::new().expect("a runtime");
         let server = runtime.block_on(Server::bind(options(text), context.clone())).expect("bind");

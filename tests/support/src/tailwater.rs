@@ -189,6 +189,11 @@ impl TailwaterProcess<'_> {
         self.guarded.signal(Signal::TERM)
     }
 
+    /// SIGHUP: read the plugins' settings and files again.
+    pub fn hang_up(&mut self) -> Result<()> {
+        self.guarded.signal(Signal::HUP)
+    }
+
     /// Waits for it to end by itself.
     pub fn wait_exit(mut self, deadline: Duration) -> Result<ExitStatus> {
         let ended = self.guarded.wait(deadline, "tailwater to end");

@@ -1,0 +1,85 @@
+//! Reloading on request: over HTTP, by a signal, from the command line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::plugin::options::Options;
+use crate::plugin::reload::Reloaded;
+use crate::plugin::versions::Versions;
+
+type Reread = Box<dyn Fn() -> Result<Vec<Options>, String> + Send + Sync>;
+
+/// All plugins of the process; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Reloads(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    chains: Mutex<Vec<Versions>>,
+    reread: OnceLock<Reread>,
+}
+
+impl fmt::Debug for Reloads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloads").finish_non_exhaustive()
+    }
+}
+
+impl Reloads {
+    /// Takes in chains whose plugins may be reloaded from now on.
+    pub fn watch(&self, chains: impl IntoIterator<Item = Versions>) {
+        self.0.chains.lock().unwrap_or_else(PoisonError::into_inner).extend(chains);
+    }
+
+    /// Says how to read the plugins' settings again. The first one counts.
+    pub fn read_settings_by(
+        &self,
+        reread: impl Fn() -> Result<Vec<Options>, String> + Send + Sync + 'static,
+    ) {
+        self.0.reread.get_or_init(|| Box::new(reread));
+    }
+
+    /// Reads the settings again and reloads one plugin. Blocks while it compiles; none if there is no
+    /// such plugin.
+    ///
+    /// # Errors
+    /// The settings are wrong, or why the new version is not taken.
+    #[must_use]
+    pub fn one(&self, name: &str) -> Option<Result<Reloaded, String>> {
+        let settings = match self.settings() {
+            Ok(settings) => settings,
+            Err(why) => return Some(Err(why)),
+        };
+        let options = settings.iter().find(|options| options.name == name);
+        let chains = self.chains();
+        chains.iter().find_map(|chain| chain.reload(name, options))
+    }
+
+    /// Reads the settings again and reloads all plugins; what became of each. Plugins that were added
+    /// to the settings or removed from them need a restart.
+    ///
+    /// # Errors
+    /// The settings are wrong; nothing was reloaded.
+    pub fn all(&self) -> Result<BTreeMap<String, Result<Reloaded, String>>, String> {
+        let settings = self.settings()?;
+        let mut done = BTreeMap::new();
+        for chain in self.chains() {
+            for plugin in chain.list() {
+                let options = settings.iter().find(|options| options.name == plugin.name);
+                if let Some(result) = chain.reload(&plugin.name, options) {
+                    done.insert(plugin.name, result);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn settings(&self) -> Result<Vec<Options>, String> {
+        self.0.reread.get().map_or(Ok(Vec::new()), |reread| reread())
+    }
+
+    fn chains(&self) -> Vec<Versions> {
+        self.0.chains.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

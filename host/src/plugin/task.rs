@@ -1,0 +1,64 @@
+//! Rows to be shown to a plugin, and in which parts.
+
+use crate::change::{Changes, Op};
+use crate::plugin::adopt::Verdicts;
+use crate::plugin::bindings::types::Fault;
+use crate::plugin::convert::number;
+use crate::plugin::instance::Outcome;
+
+/// Parts a failing call's rows are split into.
+const PARTS: usize = 16;
+/// Rows to be shown together.
+pub(super) struct Task {
+    pub(super) rows: Vec<u32>,
+    pub(super) retries: u32,
+    /// Rows after these were looked at before.
+    pub(super) late: bool,
+}
+
+/// How showing rows ended.
+pub(super) enum Shown {
+    Ignored,
+    Refused(String),
+    Answered(Verdicts),
+    Unreadable(usize),
+    Failed(Outcome),
+}
+
+impl Task {
+    /// The earliest part is last, so that a stack of tasks keeps the order of rows.
+    pub(super) fn parts(&self) -> Vec<Task> {
+        let part = |rows: &[u32]| Task { rows: rows.to_vec(), ..*self };
+        self.rows.rchunks(self.rows.len().div_ceil(PARTS)).map(part).collect()
+    }
+
+    pub(super) fn without(mut self, row: usize) -> Task {
+        self.rows.remove(row);
+        self
+    }
+}
+
+/// Indices into `changes.list`, in order.
+#[derive(Clone, Default)]
+pub(super) struct Rows {
+    pub(super) shown: Vec<u32>,
+    /// They have no row to show.
+    pub(super) truncates: Vec<u32>,
+}
+
+/// The changes per table version.
+pub(super) fn by_table(changes: &Changes) -> Vec<Rows> {
+    let mut tables = vec![Rows::default(); changes.tables.len()];
+    for (index, change) in changes.list.iter().enumerate() {
+        let rows = &mut tables[change.table as usize];
+        let rows = if change.op == Op::Truncate { &mut rows.truncates } else { &mut rows.shown };
+        rows.push(number(index));
+    }
+    tables
+}
+
+/// Guests choose how long their messages are; operators read them.
+pub(super) fn shorten(fault: &Fault) -> String {
+    let end = fault.message.floor_char_boundary(500);
+    fault.message[..end].to_owned()
+}

@@ -1,0 +1,92 @@
+//! Which versions of plugins run, for other threads, and asking for others.
+
+use std::fmt;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::plugin::handover::Handover;
+use crate::plugin::options::Options;
+use crate::plugin::reload::{Ask, Reloaded};
+
+/// Which version of a plugin runs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PluginStatus {
+    /// Name in the configuration.
+    pub name: String,
+    /// SHA-256 of the component, hex.
+    pub digest: String,
+    /// 1 for the version the process started with, one more per swap.
+    pub generation: u64,
+    /// Why the last reload failed, if it did.
+    pub last_reload_error: Option<String>,
+}
+
+/// The versions that run; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Versions(Arc<RwLock<Vec<Entry>>>);
+
+struct Entry {
+    status: PluginStatus,
+    handover: Arc<Handover>,
+    asking: Sender<Ask>,
+}
+
+impl fmt::Debug for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+impl Versions {
+    /// All plugins of the chain, in order.
+    #[must_use]
+    pub fn list(&self) -> Vec<PluginStatus> {
+        let status = |entry: &Entry| PluginStatus {
+            last_reload_error: entry.handover.error(),
+            ..entry.status.clone()
+        };
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().map(status).collect()
+    }
+
+    /// Grows with every swap.
+    #[must_use]
+    pub fn generations(&self) -> u64 {
+        let list = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        list.iter().map(|entry| entry.status.generation).sum()
+    }
+
+    /// Looks at a plugin's file, with other settings if there are any, and lets it take over at the
+    /// next batch if it is another version. Blocks while it compiles; none if the chain has no
+    /// plugin of that name.
+    ///
+    /// # Errors
+    /// Why the version is not taken, in a sentence.
+    #[must_use]
+    pub fn reload(
+        &self,
+        name: &str,
+        options: Option<&Options>,
+    ) -> Option<Result<Reloaded, String>> {
+        let list = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let asking = list.iter().find(|entry| entry.status.name == name)?.asking.clone();
+        drop(list);
+        let (answer, answered) = mpsc::channel();
+        let options = options.cloned().map(Box::new);
+        let gone = "the plugin's leg has ended".to_owned();
+        if asking.send(Ask::Reload { options, answer }).is_err() {
+            return Some(Err(gone));
+        }
+        Some(answered.recv().unwrap_or(Err(gone)))
+    }
+
+    pub(crate) fn push(&self, status: PluginStatus, handover: Arc<Handover>, asking: Sender<Ask>) {
+        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        list.push(Entry { status, handover, asking });
+    }
+
+    pub(crate) fn replace(&self, index: usize, digest: &str) {
+        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        digest.clone_into(&mut list[index].status.digest);
+        list[index].status.generation += 1;
+    }
+}

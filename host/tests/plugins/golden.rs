@@ -1,0 +1,97 @@
+//! Golden events: of every plugin in `plugins/`, and what keeps a bad build out.
+
+use std::fs;
+
+use serde_json::json;
+use tailwater::plugin::{Golden, GoldenReport, Grant, Options, golden_beside};
+use tailwater_test_support::{Scratch, workspace_root};
+
+use crate::chains::{RUNTIME, load, options, plugin_file, test_guest_file};
+
+const USERS: &str =
+    r#"{"table": "public.users", "columns": [["id", "bigint"], ["email", "text"]], "key": ["id"]}"#;
+const MASKED: &str = r#"{"table": "public.users", "op": "c", "after": {"id": "1", "email": "ann@x.org"}, "expect": [{"table": "public.users", "op": "c", "after": {"id": "1", "email": "a***@x.org"}}]}"#;
+
+fn report(plugin: &str, golden: &str) -> GoldenReport {
+    let golden = Golden::parse(golden).expect("golden events");
+    let options = Options::of_component(&plugin_file(plugin), Grant::ALL.to_vec());
+    golden.run(&RUNTIME, &options).expect("the plugin loads")
+}
+
+#[test]
+fn every_plugin_makes_of_its_golden_events_what_they_say() {
+    let mut tested = 0;
+    for entry in fs::read_dir(workspace_root().join("plugins")).expect("the plugins") {
+        let directory = entry.expect("an entry").path();
+        let Ok(text) = fs::read_to_string(directory.join("golden.jsonl")) else { continue };
+        let name = directory.file_name().expect("a name").to_string_lossy().into_owned();
+        let report = report(&name, &text);
+        assert!(report.events > 2, "{name}");
+        assert_eq!(report.differences, [], "{name}");
+        tested += 1;
+    }
+    assert!(tested >= 6, "only {tested} plugins have golden events");
+}
+
+#[test]
+fn what_differs_is_shown_line_by_line() {
+    let golden = format!("{{\"config\": {{}}}}\n{USERS}\n{}", MASKED.replace("a***", "ann"));
+    let report = report("mask-email", &golden);
+    let [difference] = &report.differences[..] else { panic!("{report:?}") };
+    let change = |mail| {
+        let after = json!({ "id": "1", "email": mail });
+        json!({ "table": "public.users", "op": "c", "after": after })
+    };
+    let (expected, actual) = (change("ann@x.org"), change("a***@x.org"));
+    assert_eq!(difference.to_string(), format!("event 1\n  - {expected}\n  + {actual}\n"));
+    assert!(report.nanoseconds > 0.0);
+}
+
+#[test]
+fn a_line_that_is_no_event_is_told_by_its_number() {
+    let cases = [
+        ("{", "line 1: EOF"),
+        (r#"{"op": "c"}"#, "line 1: it has neither"),
+        (
+            r#"{"table": "public.t", "op": "c", "after": {}}"#,
+            "no line before says what public.t is",
+        ),
+        (r#"{"table": "public.t", "columns": [["id", "number"]]}"#, "`number` is none of"),
+        (r#"{"table": "t", "columns": []}"#, "a table's name is like"),
+        (r#"{"wrong": 1}"#, "unknown field `wrong`"),
+    ];
+    for (text, expected) in cases {
+        let error = Golden::parse(text).expect_err(text);
+        assert!(error.contains(expected), "{error}");
+    }
+    let rows = [
+        (r#""op": "x""#, "none of r, c, u, d and t"),
+        (r#""op": "c""#, "have an `after`"),
+        (r#""op": "c", "after": {"nowhere": "1"}"#, "has no column nowhere"),
+    ];
+    for (rest, expected) in rows {
+        let text = format!("{USERS}\n{{\"table\": \"public.users\", {rest}}}");
+        let error = Golden::parse(&text).expect_err(rest);
+        assert!(error.starts_with("line 2: ") && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_version_whose_golden_events_do_not_come_out_does_not_take_over() {
+    let scratch = Scratch::new("golden").expect("a directory");
+    let file = scratch.join("it.wasm");
+    fs::copy(test_guest_file("identity"), &file).expect("a copy");
+    let mask = || options(&file, "config = { columns = ['email'] }");
+    let loaded = load(vec![mask()]).expect("the plugin loads");
+    let wrong = format!("{USERS}\n{}", MASKED.replace("a***", "b***"));
+    fs::write(golden_beside(&file), wrong).expect("a file");
+    let fresh = scratch.join("fresh");
+    fs::copy(plugin_file("mask-email"), &fresh).expect("a copy");
+    fs::rename(&fresh, &file).expect("the same directory");
+    let versions = loaded.chain.versions();
+    let refused = versions.reload("it", Some(&mask())).expect("there is one").expect_err("refused");
+    assert!(refused.contains("1 of 1 events became something else"), "{refused}");
+    assert!(refused.contains("b***@x.org"), "it shows the difference: {refused}");
+    fs::write(golden_beside(&file), format!("{USERS}\n{MASKED}")).expect("a file");
+    versions.reload("it", Some(&mask())).expect("there is one").expect("it takes over");
+}

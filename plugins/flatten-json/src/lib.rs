@@ -1,0 +1,81 @@
+//! Members of a JSON document become columns of their own, of declared types; what is no JSON, or has
+//! no such member, gives NULL. The document itself can be dropped.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tailwater_guest::{Interest, Reshape, Rewriter, Row, Shape, Table, Verdict, export_reshape};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// The column with the document.
+    column: String,
+    /// New columns: the member's path, `address.city`, and its type.
+    members: BTreeMap<String, Member>,
+    /// Whether the document goes no further.
+    #[serde(default)]
+    drop: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    path: String,
+    #[serde(rename = "type", default = "text")]
+    type_name: String,
+}
+
+fn text() -> String {
+    "text".to_owned()
+}
+
+struct FlattenJson(Config);
+
+impl Reshape for FlattenJson {
+    type Config = Config;
+
+    fn new(config: Config) -> Result<Self, String> {
+        Ok(FlattenJson(config))
+    }
+
+    fn subscribe(&mut self, table: &Table) -> Result<Option<Interest>, String> {
+        Ok(table.has(&self.0.column).then(|| Interest::of([&self.0.column])))
+    }
+
+    fn reshape(&mut self, _: &Table) -> Result<Shape, String> {
+        let members = self.0.members.iter();
+        let shape = members
+            .fold(Shape::default(), |shape, (name, member)| shape.derive(name, &member.type_name));
+        Ok(if self.0.drop { shape.drop(&self.0.column) } else { shape })
+    }
+
+    fn rewrite(&mut self, row: &mut Row<'_>, out: &mut Rewriter<'_>) -> Verdict {
+        if row.is_unchanged(0) {
+            (0..self.0.members.len()).for_each(|column| out.derive_unchanged(column));
+            return Verdict::Keep;
+        }
+        let document = row.text(0).and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let Some(document) = document else { return Verdict::Keep };
+        for (column, member) in self.0.members.values().enumerate() {
+            let found = member.path.split('.').try_fold(&document, |value, name| value.get(name));
+            if let Some(text) = found.and_then(plain) {
+                out.derive(column, text);
+            }
+        }
+        Verdict::Keep
+    }
+}
+
+/// As PostgreSQL's `->>` gives it.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(truth) => Some(if *truth { "t" } else { "f" }.to_owned()),
+        other => Some(other.to_string()),
+    }
+}
+
+export_reshape!(FlattenJson);

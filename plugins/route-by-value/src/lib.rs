@@ -1,0 +1,69 @@
+//! Rows go to tables by what one of their columns holds: `public.users` with `region = eu` to
+//! `eu.users`. A row whose value changes moves; one whose value is not listed stays where it was.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use tailwater_guest::types::Op;
+use tailwater_guest::{Interest, Reshape, Rewriter, Row, Shape, Table, Verdict, export_reshape};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// The column.
+    column: String,
+    /// The schema of each value.
+    schemas: BTreeMap<String, String>,
+}
+
+struct RouteByValue {
+    config: Config,
+    /// By id, for rows to be named after.
+    tables: BTreeMap<u32, (String, String)>,
+}
+
+impl Reshape for RouteByValue {
+    type Config = Config;
+
+    fn new(config: Config) -> Result<Self, String> {
+        if config.schemas.is_empty() {
+            return Err("schemas names no value".to_owned());
+        }
+        Ok(RouteByValue { config, tables: BTreeMap::new() })
+    }
+
+    fn subscribe(&mut self, table: &Table) -> Result<Option<Interest>, String> {
+        self.tables.insert(table.id, (table.schema.clone(), table.name.clone()));
+        Ok(table.has(&self.config.column).then(|| Interest::of([&self.config.column]).ops()))
+    }
+
+    fn reshape(&mut self, table: &Table) -> Result<Shape, String> {
+        let shape = |shape: Shape, schema: &String| shape.home(schema, &table.name);
+        let mut schemas: Vec<&String> = self.config.schemas.values().collect();
+        schemas.sort();
+        schemas.dedup();
+        Ok(schemas.into_iter().fold(Shape::default(), shape))
+    }
+
+    fn rewrite(&mut self, row: &mut Row<'_>, out: &mut Rewriter<'_>) -> Verdict {
+        // Without a route, a delete goes to every home: often nothing but its key is known.
+        if row.op() == Op::Delete {
+            return Verdict::Keep;
+        }
+        let (own, name) = &self.tables[&row.table()];
+        if row.is_unchanged(0) {
+            return Verdict::Fault("the value that tells where it belongs was not sent".to_owned());
+        }
+        let home = row.text(0).and_then(|value| self.config.schemas.get(value)).unwrap_or(own);
+        // The row may have been anywhere before: the old value is known under FULL only.
+        for schema in self.config.schemas.values().chain([own]) {
+            if schema != home {
+                out.not_in(schema, name);
+            }
+        }
+        out.route(home, name);
+        Verdict::Keep
+    }
+}
+
+export_reshape!(RouteByValue);
