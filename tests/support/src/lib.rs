@@ -22,6 +22,7 @@ mod progress;
 mod scratch;
 pub mod setup;
 mod tailwater;
+pub mod toolchains;
 mod wait;
 pub mod workload;
 

@@ -1,6 +1,7 @@
 //! The project's own commands, as `cargo xtask <command>`.
 #![expect(clippy::print_stdout, reason = "a command-line tool talks on stdout")]
 
+mod bench_plugins;
 mod demo;
 mod guests;
 mod interrupt;
@@ -29,6 +30,8 @@ enum Task {
     Test(test::Options),
     /// Build the plugins into target/plugins.
     Guests,
+    /// Measure what the plugins cost per event, in every language.
+    BenchPlugins(bench_plugins::Options),
     /// Start PostgreSQL 15 and 18 and Kafka, print their addresses, stop them at Ctrl-C.
     Services,
     /// Run a shop's database through Tailwater and show it on the terminal.
@@ -40,6 +43,7 @@ fn main() -> Result<ExitCode> {
         Task::Setup => steps::setup(),
         Task::Test(options) => test::run(&options),
         Task::Guests => steps::setup().and_then(|()| steps::guests()),
+        Task::BenchPlugins(options) => bench_plugins::run(&options),
         Task::Services => services::run(),
         Task::Demo(options) => return demo::run(&options),
     };
