@@ -55,7 +55,11 @@ const SUBJECTS: [Subject; 8] = [
     Subject { title: "mask, C", file: || guests::plugin("mask-email-c"), settings: "" },
     Subject { title: "mask, Go", file: || guests::plugin("mask-email-go"), settings: "" },
     Subject { title: "mask, Python", file: || guests::plugin("mask-email-py"), settings: SCRIPT },
-    Subject { title: "mask, JavaScript", file: || guests::plugin("mask-email-js"), settings: SCRIPT },
+    Subject {
+        title: "mask, JavaScript",
+        file: || guests::plugin("mask-email-js"),
+        settings: SCRIPT,
+    },
 ];
 
 fn main() -> anyhow::Result<()> {
@@ -111,7 +115,8 @@ fn per_event(chain: &mut Chain, rows: usize) -> anyhow::Result<String> {
     let mut least = f64::INFINITY;
     let (mut spent, mut rounds, mut commit) = (Duration::ZERO, 0, 0);
     while spent < MEASURE || rounds < ROUNDS_MIN {
-        let mut batches: Vec<Changes> = (0..count).map(|_| updates(&table, rows, &mut commit)).collect();
+        let mut batches: Vec<Changes> =
+            (0..count).map(|_| updates(&table, rows, &mut commit)).collect();
         let (done, took) =
             timed(|| batches.iter_mut().try_for_each(|batch| chain.transform(batch).map(drop)));
         done?;
@@ -172,7 +177,15 @@ fn updates(table: &Arc<Table>, rows: usize, commit: &mut u64) -> Changes {
         let lsn = Lsn(*commit);
         let (table, transaction, ordinal) = (index, 0, row + 1);
         let op = Op::Update;
-        changes.list.push(Change { op, table, transaction, ordinal, lsn, old: Old::None, new: Some(new) });
+        changes.list.push(Change {
+            op,
+            table,
+            transaction,
+            ordinal,
+            lsn,
+            old: Old::None,
+            new: Some(new),
+        });
     }
     changes
 }

@@ -6,6 +6,7 @@ mod compiled_code;
 mod configured;
 mod drop_duplicates;
 mod filter_rows;
+mod golden;
 mod hostile;
 mod identity;
 mod mask_email;

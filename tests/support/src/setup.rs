@@ -75,8 +75,11 @@ pub fn everything() -> Result<()> {
 
 /// Installs the missing ones of the Debian packages, without starting a PostgreSQL of Debian's.
 pub fn debian_packages() -> Result<()> {
-    let missing: Vec<&str> =
-        PACKAGES.into_iter().chain(toolchains::C_PACKAGES).filter(|package| !is_installed(package)).collect();
+    let missing: Vec<&str> = PACKAGES
+        .into_iter()
+        .chain(toolchains::C_PACKAGES)
+        .filter(|package| !is_installed(package))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }

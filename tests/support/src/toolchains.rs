@@ -16,8 +16,7 @@ pub(crate) const VERSIONS: [&str; 4] =
     [COMPONENTIZE_PY, GO, GO_SUM, include_str!("../javascript/package-lock.json")];
 
 /// What C plugins are compiled with; Debian's releases keep their versions.
-pub(crate) const C_PACKAGES: [&str; 4] =
-    ["clang", "libclang-rt-14-dev-wasm32", "lld", "wasi-libc"];
+pub(crate) const C_PACKAGES: [&str; 4] = ["clang", "libclang-rt-14-dev-wasm32", "lld", "wasi-libc"];
 
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 const COMPONENTIZE_PY_SHA256: &str =
