@@ -7,6 +7,7 @@ mod configured;
 mod drop_duplicates;
 mod filter_rows;
 mod golden;
+mod golden_envelopes;
 mod hostile;
 mod identity;
 mod mask_email;

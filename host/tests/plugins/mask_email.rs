@@ -1,4 +1,4 @@
-//! `plugins/mask-email`, and the same in Python.
+//! `plugins/mask-email`, and the same in C, Go, JavaScript and Python.
 
 use std::sync::{LazyLock, Mutex};
 
@@ -7,6 +7,7 @@ use tailwater::table::ColumnType;
 
 use crate::batch::{Batch, NULL, UNCHANGED, table, users};
 use crate::chains::{Loaded, load, options, plugin, plugin_file};
+use crate::golden_envelopes;
 
 #[test]
 fn addresses_are_masked_in_new_and_old_rows() {
@@ -49,8 +50,23 @@ fn the_columns_are_configurable_and_other_tables_left_alone() {
     );
 }
 
-/// Python compiles for seconds and starts for milliseconds.
-const PYTHON: &str = "deadline_ms = 20000\nmemory_mb = 256\n";
+/// What is the same plugin as `mask-email`, in other languages.
+const OTHERS: [&str; 4] = ["mask-email-c", "mask-email-go", "mask-email-js", "mask-email-py"];
+
+/// Compiling takes the engines of scripts seconds; their heaps are larger than the default.
+const SCRIPT: &str = "deadline_ms = 20000\nmemory_mb = 256\n";
+
+/// One chain per language, started once.
+static LOADED: LazyLock<Vec<Mutex<Loaded>>> =
+    LazyLock::new(|| OTHERS.iter().map(|name| Mutex::new(plugin(name, SCRIPT))).collect());
+
+#[test]
+fn every_language_makes_the_same_of_the_golden_events() {
+    golden_envelopes::check("mask-email", &mut plugin("mask-email", ""));
+    for loaded in LOADED.iter() {
+        golden_envelopes::check("mask-email", &mut loaded.lock().expect("no test panicked"));
+    }
+}
 
 fn address() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -67,9 +83,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn rust_and_python_give_the_same_cells(rows in prop::collection::vec((address(), address()), 1..30)) {
-        static PYTHON_CHAIN: LazyLock<Mutex<Loaded>> =
-            LazyLock::new(|| Mutex::new(plugin("mask-email-py", PYTHON)));
+    fn every_language_gives_the_same_cells(rows in prop::collection::vec((address(), address()), 1..30)) {
         let users = users();
         let batch = || {
             let one = |batch: Batch, (old, new): &(String, String)| {
@@ -79,18 +93,35 @@ proptest! {
             rows.iter().fold(Batch::at(7), one).delete(&users, &["1", NULL, NULL]).done()
         };
         let expected = plugin("mask-email", "").lines(batch());
-        let python = PYTHON_CHAIN.lock().expect("no test panicked").lines(batch());
-        prop_assert_eq!(python, expected);
+        for (name, loaded) in OTHERS.iter().zip(LOADED.iter()) {
+            let lines = loaded.lock().expect("no test panicked").lines(batch());
+            prop_assert_eq!(&lines, &expected, "{}", name);
+        }
     }
 }
 
 #[test]
-fn both_refuse_what_they_do_not_know() {
-    for name in ["mask-email", "mask-email-py"] {
-        let settings = format!("{PYTHON}config = {{ colums = ['email'] }}");
-        let options = options(&plugin_file(name), &settings);
-        let Err(error) = load(vec![options]) else { panic!("{name} was loaded") };
+fn the_columns_are_configurable_in_every_language() {
+    let batch = || Batch::at(7).insert(&users(), &["1", "ann@x.org", "ann@example.com"]).done();
+    for name in OTHERS {
+        // The escape and the white space are for readers of JSON that are written by hand.
+        let settings = format!("{SCRIPT}config = {{ columns = ['naïve\\\"\t', 'name'] }}");
+        assert_eq!(
+            plugin(name, &settings).lines(batch()),
+            ["c 7:1 users -> (1,a***@x.org,ann@example.com)"],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_language_refuses_what_it_does_not_know() {
+    for name in ["mask-email"].into_iter().chain(OTHERS) {
+        let settings = format!("{SCRIPT}config = {{ colums = ['email'] }}");
+        let Err(error) = load(vec![options(&plugin_file(name), &settings)]) else {
+            panic!("{name} was loaded")
+        };
         let sentence = error.to_string();
-        assert!(sentence.contains("unknown field `colums`, expected `columns`"), "{sentence}");
+        assert!(sentence.contains("unknown field") && sentence.contains("colums"), "{sentence}");
     }
 }

@@ -23,6 +23,7 @@ mod proxy;
 mod scratch;
 pub mod setup;
 mod tailwater;
+pub mod toolchains;
 mod wait;
 pub mod workload;
 

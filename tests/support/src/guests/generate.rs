@@ -1,0 +1,55 @@
+//! What wit-bindgen makes of `wit/`, for the languages that compile it as source.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use wit_bindgen_core::{Files, WorldGenerator};
+use wit_component::{ComponentEncoder, StringEncoding};
+use wit_parser::{Resolve, WorldId};
+
+use crate::workspace_root;
+
+/// Answers the WASI functions that the runtimes of C and Go link, without WASI.
+const NO_WASI: &str = include_str!("../../../../guest-sdk/no-wasi.wat");
+
+/// Writes a language's bindings of a world into `directory`.
+pub(super) fn bindings(
+    world: &str,
+    mut generator: Box<dyn WorldGenerator>,
+    directory: &Path,
+) -> Result<()> {
+    let (mut resolve, world) = contract(world)?;
+    let mut files = Files::default();
+    generator.generate(&mut resolve, world, &mut files)?;
+    for (name, content) in files.iter() {
+        let file = directory.join(name);
+        fs::create_dir_all(file.parent().context("a file lies in a directory")?)?;
+        fs::write(&file, content).with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Writes into a module which world it is of.
+pub(super) fn with_world(world: &str, mut module: Vec<u8>) -> Result<Vec<u8>> {
+    let (resolve, world) = contract(world)?;
+    wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    Ok(module)
+}
+
+/// Makes a component of a module that was linked against WASI.
+pub(super) fn component(module: &[u8]) -> Result<Vec<u8>> {
+    ComponentEncoder::default()
+        .validate(true)
+        .module(module)?
+        .adapter("wasi_snapshot_preview1", &wat::parse_str(NO_WASI)?)?
+        .encode()
+        .context("make a component of the module")
+}
+
+fn contract(world: &str) -> Result<(Resolve, WorldId)> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_path(workspace_root().join("wit"))?;
+    let world = resolve.select_world(&[package], Some(world))?;
+    Ok((resolve, world))
+}

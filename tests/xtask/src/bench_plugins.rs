@@ -1,0 +1,23 @@
+//! `cargo xtask bench-plugins`: what a plugin costs, per language.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::steps;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Words of the plugins to measure instead of all, for example `Rust` or `mask`
+    plugins: Vec<OsString>,
+}
+
+/// Builds the plugins and the bench, optimised, and prints its table.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    steps::setup()?;
+    steps::guests()?;
+    let mut cargo = steps::cargo();
+    cargo.args(["bench", "--package", "tailwater", "--bench", "plugins", "--"]);
+    steps::run(cargo.args(&options.plugins))
+}
