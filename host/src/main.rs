@@ -83,7 +83,9 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     }
     match ended {
         Ok(()) => {
-            info!("stopped; everything that was read is stored and acknowledged");
+            info!(
+                "stopped; what was acknowledged is stored, and the next start goes on from there"
+            );
             Exit::Done
         }
         Err(error) => fail(Exit::Failed, &error.into()),
