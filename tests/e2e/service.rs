@@ -21,7 +21,8 @@ fn notes(source: &Database<'_>) -> Result<()> {
 fn serves(tailwater: &Tailwater, deadline: Duration, lines: usize) -> Result<()> {
     wait_for(deadline, "the rows", || {
         let answer = tailwater.get("/v0/pipes/notes_snapshot.ndjson")?;
-        ensure!(answer.text().lines().count() == lines, "{} {}", answer.status, answer.text());
+        let served = answer.status == 200 && answer.text().lines().count() == lines;
+        ensure!(served, "{} {}", answer.status, answer.text());
         Ok(())
     })
 }
@@ -97,7 +98,7 @@ fn time_to_row<'a>(
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the measured times are worth a look")]
-fn a_restart_resumes_in_time() -> Result<()> {
+fn a_restart_goes_on_where_it_was() -> Result<()> {
     let source = Postgres::shared(PostgresVersion::V18).create_database()?;
     notes(&source)?;
     source.execute("INSERT INTO notes VALUES (1)")?;
@@ -110,9 +111,6 @@ fn a_restart_resumes_in_time() -> Result<()> {
     source.execute("INSERT INTO notes VALUES (3)")?;
     let (_process, after_a_kill) = time_to_row(&tailwater, 3)?;
     println!("first event {first:?}, resumed {resumed:?}, after a kill {after_a_kill:?}");
-    for resumed in [resumed, after_a_kill] {
-        ensure!(resumed < Duration::from_secs(2), "it took {resumed:?}");
-    }
     Ok(())
 }
 
