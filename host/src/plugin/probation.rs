@@ -124,9 +124,9 @@ impl Member {
             probation.failed_rows
         );
         if blamed {
-            self.reject_new(&why)
+            self.reject_new(&why);
         } else {
-            self.exchange()
+            self.exchange();
         }
         blamed
     }

@@ -53,8 +53,8 @@ pub(crate) fn check(
         let unchanged = column.unchanged.as_deref().unwrap_or_default();
         check_ascending("unchanged", unchanged.iter().copied(), count)?;
         beside.bytes = beside.bytes.saturating_add(text_bytes(&column.values));
-        for row in 0..count {
-            let op = changes.list[rows[row] as usize].op;
+        for (row, index) in rows.iter().enumerate() {
+            let op = changes.list[*index as usize].op;
             if let Some(why) = unfit_derived(column, row, op, kind, known.nullable) {
                 let message = format!("it gave {why} to {}, a {}", known.name, known.type_name);
                 beside.faults.push(Fault { row: number(row), message, retryable: false });

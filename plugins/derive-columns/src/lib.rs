@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use tailwater_guest::{Interest, Reshape, Rewriter, Row, Shape, Table, Verdict, export_reshape};
 
+/// Its settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub struct Config {
     /// The template of each new column.
-    columns: BTreeMap<String, String>,
+    pub columns: BTreeMap<String, String>,
 }
 
 /// A part of a template.
@@ -20,7 +21,8 @@ enum Part {
     Column(usize),
 }
 
-struct DeriveColumns {
+/// The plugin.
+pub struct DeriveColumns {
     templates: Vec<(String, Vec<Part>)>,
     wanted: Vec<String>,
 }

@@ -7,31 +7,36 @@ use serde::Deserialize;
 use serde_json::Value;
 use tailwater_guest::{Interest, Reshape, Rewriter, Row, Shape, Table, Verdict, export_reshape};
 
+/// Its settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub struct Config {
     /// The column with the document.
-    column: String,
+    pub column: String,
     /// New columns: the member's path, `address.city`, and its type.
-    members: BTreeMap<String, Member>,
+    pub members: BTreeMap<String, Member>,
     /// Whether the document goes no further.
     #[serde(default)]
-    drop: bool,
+    pub drop: bool,
 }
 
+/// A member.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Member {
-    path: String,
+pub struct Member {
+    /// Names, separated by dots.
+    pub path: String,
+    /// As PostgreSQL prints it. Default: text.
     #[serde(rename = "type", default = "text")]
-    type_name: String,
+    pub type_name: String,
 }
 
 fn text() -> String {
     "text".to_owned()
 }
 
-struct FlattenJson(Config);
+/// The plugin.
+pub struct FlattenJson(Config);
 
 impl Reshape for FlattenJson {
     type Config = Config;

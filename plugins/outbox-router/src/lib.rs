@@ -7,15 +7,16 @@ use tailwater_guest::types::Op;
 use tailwater_guest::{Interest, Reshape, Rewriter, Row, Shape, Table, Verdict, export_reshape};
 
 /// Column names as Debezium's outbox router has them.
+/// Its settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Config {
+pub struct Config {
     /// Holds the kind of what the event is about, which names the topic.
-    route_by: String,
+    pub route_by: String,
     /// Holds which one it is about.
-    key: String,
+    pub key: String,
     /// Schema of the tables that events go to: topics are `<prefix>.<schema>.<kind>`.
-    schema: String,
+    pub schema: String,
 }
 
 impl Default for Config {
@@ -28,7 +29,8 @@ impl Default for Config {
     }
 }
 
-struct OutboxRouter(Config);
+/// The plugin.
+pub struct OutboxRouter(Config);
 
 impl Reshape for OutboxRouter {
     type Config = Config;

@@ -7,16 +7,18 @@ use serde::Deserialize;
 use tailwater_guest::types::Op;
 use tailwater_guest::{Interest, Reshape, Rewriter, Row, Shape, Table, Verdict, export_reshape};
 
+/// Its settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub struct Config {
     /// The column.
-    column: String,
+    pub column: String,
     /// The schema of each value.
-    schemas: BTreeMap<String, String>,
+    pub schemas: BTreeMap<String, String>,
 }
 
-struct RouteByValue {
+/// The plugin.
+pub struct RouteByValue {
     config: Config,
     /// By id, for rows to be named after.
     tables: BTreeMap<u32, (String, String)>,
