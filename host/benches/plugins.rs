@@ -120,8 +120,8 @@ fn per_event(chain: &mut Chain, rows: usize) -> anyhow::Result<String> {
         let (done, took) =
             timed(|| batches.iter_mut().try_for_each(|batch| chain.transform(batch).map(drop)));
         done?;
-        #[expect(clippy::cast_precision_loss, reason = "a few thousand rows")]
-        let each = took.as_secs_f64() * 1e9 / (count * rows) as f64;
+        let events = f64::from(u32::try_from(count * rows)?);
+        let each = took.as_secs_f64() * 1e9 / events;
         least = least.min(each);
         spent += took;
         rounds += 1;

@@ -1,20 +1,18 @@
 // What every plugin needs: its configuration, and columns in the form `packed`, which cross several
 // times faster than `strings` do.
 
-// @ts-check
-
-const decoder = new TextDecoder();
+// A byte order mark is a character of the value like any other.
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 const encoder = new TextEncoder();
 
-/**
- * Reads the plugin's `config`; a field the defaults do not have is an error.
- *
- * @template {object} T
- * @param {string} config JSON text
- * @param {T} defaults
- * @returns {T}
- */
-export function configure(config, defaults) {
+/** Texts in one buffer, as wit/types.wit tells. */
+export type Packed = { nulls: Uint8Array | undefined; ends: Uint32Array; data: Uint8Array };
+
+/** One value per row, in the form the interest asked for. */
+export type Values = { tag: string; val: unknown };
+
+/** Reads the plugin's `config`, JSON text; a field the defaults do not have is an error. */
+export function configure<T extends object>(config: string, defaults: T): T {
   const settings = JSON.parse(config);
   const unknown = Object.keys(settings).find((name) => !(name in defaults));
   if (unknown !== undefined) {
@@ -24,20 +22,17 @@ export function configure(config, defaults) {
   return { ...defaults, ...settings };
 }
 
-/**
- * The values of a column that was asked for in the form `packed`, one per row.
- *
- * @param {{ values: { tag: string, val: any } }} column
- * @returns {(string | null)[]}
- */
-export function texts({ values: { tag, val: { ends, data, nulls } } }) {
+/** The values of a column that was asked for in the form `packed`, one per row. */
+export function texts(column: { values: Values }): (string | null)[] {
+  const { tag, val } = column.values;
   if (tag !== "packed") throw `a packed column was expected, not ${tag}`;
-  const found = new Array(ends.length);
+  const { ends, data, nulls } = val as Packed;
+  const found: (string | null)[] = new Array(ends.length);
   const all = decoder.decode(data);
   // Where all is ASCII, which is nearly everywhere, ends count characters as well as bytes.
   const slice = all.length === data.length
-    ? (start, end) => all.substring(start, end)
-    : (start, end) => decoder.decode(data.subarray(start, end));
+    ? (start: number, end: number) => all.substring(start, end)
+    : (start: number, end: number) => decoder.decode(data.subarray(start, end));
   let start = 0;
   for (let row = 0; row < ends.length; row++) {
     const end = ends[row];
@@ -47,20 +42,16 @@ export function texts({ values: { tag, val: { ends, data, nulls } } }) {
   return found;
 }
 
-/**
- * A column of an answer.
- *
- * @param {(string | null)[]} values
- */
-export function packed(values) {
+/** A column of an answer. */
+export function packed(values: (string | null)[]): { tag: "packed"; val: Packed } {
   const ends = new Uint32Array(values.length);
   const all = values.join("");
   const data = encoder.encode(all);
   const length = all.length === data.length
-    ? (value) => value.length
-    : (value) => encoder.encode(value).length;
+    ? (value: string) => value.length
+    : (value: string) => encoder.encode(value).length;
   let end = 0;
-  let nulls;
+  let nulls: Uint8Array | undefined;
   for (let row = 0; row < values.length; row++) {
     const value = values[row];
     if (value === null) {
