@@ -97,7 +97,6 @@ fn time_to_row<'a>(
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the measured times are worth a look")]
 fn a_restart_goes_on_where_it_was() -> Result<()> {
     let source = Postgres::shared(PostgresVersion::V18).create_database()?;
     notes(&source)?;
