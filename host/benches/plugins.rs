@@ -199,7 +199,7 @@ fn cells(number: u64) -> [String; 11] {
         format!("+49 30 {number:09}"),
         "t".to_owned(),
         "f".to_owned(),
-        if number % 2 == 0 { "en" } else { "de" }.to_owned(),
+        if number.is_multiple_of(2) { "en" } else { "de" }.to_owned(),
         "Some Town".to_owned(),
         "2026-11-24 02:31:07.123456+00".to_owned(),
         "2026-11-24 02:31:08.654321+00".to_owned(),
