@@ -9,7 +9,7 @@ use crate::requests::{database, post};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const ROUNDS: u64 = 6;
-const WRITERS: u64 = 3;
+const WRITERS: usize = 3;
 const BLOCK: u64 = 500;
 
 /// Inserts block after block until the server is gone or it is told to stop; how many were answered.
@@ -35,7 +35,7 @@ fn every_answered_insert_survives_kills() {
     let make = "(writer UInt64, block UInt64, n UInt64) ENGINE = ReplacingMergeTree \
                 ORDER BY (writer, block, n)";
     clickhouse.query(&format!("CREATE TABLE {table} {make}")).expect("a table");
-    let mut answered = [0; WRITERS as usize];
+    let mut answered = [0; WRITERS];
     for round in 1..=ROUNDS {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {

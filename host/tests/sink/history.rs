@@ -155,6 +155,7 @@ fn shuffles(rng: &mut StdRng, length: usize) -> Vec<Range<usize>> {
 
 type Deliveries = fn(&mut StdRng, usize) -> Vec<Range<usize>>;
 
+#[expect(clippy::print_stdout, reason = "the seed is what a failure is repeated with")]
 fn shows_the_source(settings: &str, gaps: bool, deliveries: Deliveries) {
     let first = seed();
     for seed in first..first + CASES {

@@ -63,7 +63,8 @@ fn is_refused(create: &str, said: &[&str]) {
     let rig = Rig::new("");
     rig.connect().expect("a ClickHouse");
     rig.lines(create);
-    let error = rig.deliver([hop(&notes(vec![]), &[insert(1, &["1", "one"])])]).unwrap_err();
+    let error =
+        rig.deliver([hop(&notes(vec![]), &[insert(1, &["1", "one"])])]).expect_err("a clash");
     assert_eq!(error.disposition(), Disposition::Halt, "{error}");
     let text = error.to_string();
     for part in said {
