@@ -166,7 +166,7 @@ fn each_plugin_is_looked_at_by_its_own() {
     let files = [
         ("text", file("text.wasm", b"not wasm"), "not a WebAssembly component"),
         ("module", file("module.wasm", b"\0asm\x01\0\0\0"), "wasm-tools component new"),
-        ("empty", file("empty.wasm", b"\0asm\x0d\0\x01\0"), "implements neither world"),
+        ("empty", file("empty.wasm", b"\0asm\x0d\0\x01\0"), "implements no world"),
         ("absent", scratch.join("absent.wasm"), "cannot be read"),
     ];
     let section = |(name, path, _): &(&str, PathBuf, &str)| {

@@ -7,6 +7,8 @@ use crate::position::Lsn;
 pub const BUFFER_BYTES: usize = 512 * 1024;
 /// With less room than this a read is not worth its system call.
 const MIN_READ: usize = 16 * 1024;
+/// A batch of no more than this is copied out: a fresh buffer of full size would cost more.
+const SMALL_BATCH: usize = 64 * 1024;
 /// Tag, length.
 const HEADER: usize = 5;
 /// `w`, start, end, time.
@@ -113,6 +115,11 @@ impl Frames {
     /// Gives the parsed bytes away and goes on in `fresh`, to which a frame that is not yet whole
     /// is carried over.
     pub fn take(&mut self, mut fresh: Vec<u8>) -> Vec<u8> {
+        if self.parsed <= SMALL_BATCH {
+            let taken = self.bytes[..self.parsed].to_vec();
+            self.forget_parsed();
+            return taken;
+        }
         let rest = &self.bytes[self.parsed..self.filled];
         let room = (rest.len() + MIN_READ).max(BUFFER_BYTES);
         if fresh.len() < room {

@@ -32,6 +32,8 @@ pub struct Encoder {
     plans: FxHashMap<u64, Arc<Plan>>,
     /// The largest record of a table version's topic, where it is known.
     limits: FxHashMap<u64, usize>,
+    /// The end of every envelope of the batch: `","ts_ms":…,"ts_us":…,"ts_ns":…}`
+    written_at: Vec<u8>,
     /// `{"before": …}` members of the exact header, and `{"after": …}`'s.
     exact: [Vec<u8>; 2],
 }
@@ -73,6 +75,7 @@ impl Encoder {
             source_db: db,
             plans: FxHashMap::default(),
             limits: FxHashMap::default(),
+            written_at: Vec::new(),
             exact: [Vec::new(), Vec::new()],
         }
     }
@@ -91,19 +94,13 @@ impl Encoder {
     pub fn encode(&mut self, changes: &Changes, now: i64, batch: &mut Batch) {
         let targets: Vec<(u32, Arc<Plan>)> =
             changes.tables.iter().map(|table| self.target(table, batch)).collect();
+        self.write_at(now);
         for (index, change) in changes.list.iter().enumerate() {
             let (target, plan) = &targets[change.table as usize];
             let (bytes, records) = (batch.bytes.len(), batch.records.len());
             let index = u32::try_from(index).expect("a batch has fewer than 2^32 changes");
-            let mut writing = Writing {
-                encoder: self,
-                plan,
-                changes,
-                change,
-                now,
-                record: (*target, index),
-                batch,
-            };
+            let mut writing =
+                Writing { encoder: self, plan, changes, change, record: (*target, index), batch };
             match writing.change().and_then(|()| writing.fits(records)) {
                 Ok(()) => batch.targets[*target as usize].count(change.op),
                 Err(error) => {
@@ -115,6 +112,19 @@ impl Encoder {
                 }
             }
         }
+    }
+
+    /// `now` in nanoseconds since the Unix epoch.
+    fn write_at(&mut self, now: i64) {
+        let out = &mut self.written_at;
+        out.clear();
+        out.extend_from_slice(b"\",\"ts_ms\":");
+        json::write_int(out, now.div_euclid(1_000_000));
+        out.extend_from_slice(b",\"ts_us\":");
+        json::write_int(out, now.div_euclid(1000));
+        out.extend_from_slice(b",\"ts_ns\":");
+        json::write_int(out, now);
+        out.push(b'}');
     }
 
     fn target(&mut self, table: &Arc<Table>, batch: &mut Batch) -> (u32, Arc<Plan>) {
@@ -143,7 +153,6 @@ struct Writing<'a> {
     plan: &'a Plan,
     changes: &'a Changes,
     change: &'a Change,
-    now: i64,
     /// Target and change of the records.
     record: (u32, u32),
     batch: &'a mut Batch,
@@ -249,10 +258,8 @@ impl Writing<'_> {
     }
 
     fn position(&mut self) -> Span {
-        use std::io::Write;
         let start = self.batch.bytes.len();
-        let position = self.changes.position(self.change);
-        write!(self.batch.bytes, "{position}").expect("writing to a Vec does not fail");
+        self.changes.position(self.change).write(&mut self.batch.bytes);
         self.batch.since(start)
     }
 
@@ -385,13 +392,7 @@ impl Writing<'_> {
         let out = &mut self.batch.bytes;
         out.extend_from_slice(b",\"transaction\":null,\"op\":\"");
         out.extend_from_slice(op.code().as_bytes());
-        out.extend_from_slice(b"\",\"ts_ms\":");
-        json::write_int(out, self.now.div_euclid(1_000_000));
-        out.extend_from_slice(b",\"ts_us\":");
-        json::write_int(out, self.now.div_euclid(1000));
-        out.extend_from_slice(b",\"ts_ns\":");
-        json::write_int(out, self.now);
-        out.push(b'}');
+        out.extend_from_slice(&self.encoder.written_at);
     }
 }
 

@@ -24,12 +24,32 @@ pub(super) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
 
 /// Writes a string's inside.
 pub(super) fn write_escaped(out: &mut Vec<u8>, mut text: &[u8]) {
-    while let Some(at) = text.iter().position(|byte| ESCAPED[usize::from(*byte)]) {
+    while let Some(at) = first_escaped(text) {
         out.extend_from_slice(&text[..at]);
         write_escape(out, text[at]);
         text = &text[at + 1..];
     }
     out.extend_from_slice(text);
+}
+
+/// Where the first byte is that has to be escaped. Eight bytes at a time, because there mostly is
+/// none.
+fn first_escaped(text: &[u8]) -> Option<usize> {
+    let escaped = |byte: &u8| ESCAPED[usize::from(*byte)];
+    let (words, _) = text.as_chunks::<8>();
+    let plain = words.iter().take_while(|word| !may_hold_escaped(u64::from_le_bytes(**word)));
+    let at = 8 * plain.count();
+    text[at..].iter().position(escaped).map(|found| at + found)
+}
+
+/// Whether one of the eight bytes is below 0x20, a quote or a backslash: of a byte less than `n` the
+/// top bit is set by subtracting `n` and was not set before.
+fn may_hold_escaped(word: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x8080_8080_8080_8080;
+    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (below(word, 0x20) | is(b'"') | is(b'\\')) & TOPS != 0
 }
 
 fn write_escape(out: &mut Vec<u8>, byte: u8) {

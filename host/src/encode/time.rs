@@ -296,6 +296,49 @@ pub(super) fn write_iso(out: &mut Vec<u8>, moment: Moment, digits: u8) {
     out.push(b'Z');
 }
 
+/// [`write_iso`] for the text that nearly every moment has, `2024-02-29 13:14:15.123456+00`, without
+/// taking it apart; false, and nothing written, for any other.
+pub(super) fn write_iso_of_utc(out: &mut Vec<u8>, text: &[u8], digits: u8) -> bool {
+    const FORM: &[u8; 19] = b"0000-00-00 00:00:00";
+    let parts = text.strip_suffix(b"+00").and_then(|text| text.split_first_chunk::<19>());
+    let Some((local, fraction)) = parts else { return false };
+    let formed = FORM.iter().zip(local).all(|(form, byte)| match form {
+        b'0' => byte.is_ascii_digit(),
+        _ => form == byte,
+    });
+    let fraction = match fraction {
+        [] => fraction,
+        [b'.', digits @ ..] if matches!(digits.len(), 1..=6) => digits,
+        _ => return false,
+    };
+    // Compared as text: whatever is out of these ranges is left to who takes it apart.
+    let within = |at: usize, least: &[u8], most: &[u8]| {
+        let part = &local[at..at + least.len()];
+        least <= part && part <= most
+    };
+    let ordinary = within(0, b"0001", b"9999")
+        && within(5, b"01", b"12")
+        && within(8, b"01", b"31")
+        && within(11, b"00", b"23")
+        && within(14, b"00", b"59")
+        && within(17, b"00", b"59");
+    if !(formed && ordinary && fraction.iter().all(u8::is_ascii_digit)) {
+        return false;
+    }
+    out.extend_from_slice(&local[..10]);
+    out.push(b'T');
+    out.extend_from_slice(&local[11..]);
+    let digits = usize::from(digits.min(6));
+    if digits > 0 {
+        let shown = fraction.len().min(digits);
+        out.push(b'.');
+        out.extend_from_slice(&fraction[..shown]);
+        out.extend_from_slice(&b"000000"[..digits - shown]);
+    }
+    out.push(b'Z');
+    true
+}
+
 /// PostgreSQL's text of an interval that is only a time.
 pub(super) fn write_interval(out: &mut Vec<u8>, micros: i64) {
     if micros < 0 {
@@ -337,6 +380,39 @@ mod tests {
     fn an_offset_moves_the_day() {
         let moment = parse_timestamp(b"2024-03-01 01:30:00.5+02:30").unwrap();
         assert_eq!(written(|out| write_iso(out, moment, 6)), "2024-02-29T23:00:00.500000Z");
+    }
+
+    #[test]
+    fn the_short_way_writes_what_the_long_one_does() {
+        let texts = [
+            "2024-02-29 13:14:15.123456+00",
+            "0001-01-01 00:00:00+00",
+            "9999-12-31 23:59:59.9+00",
+            "2024-02-29 24:00:00+00",
+            "2024-13-01 00:00:00+00",
+            "2024-00-10 00:00:00+00",
+            "2024-02-29 13:14:15.123456+02",
+            "0044-03-15 00:00:00+00 BC",
+            "10000-01-01 00:00:00+00",
+            "2024-02-29 13:14:15.+00",
+            "2024-02-29 13:14:15.1234567+00",
+            "2024-02-29T13:14:15.12+00",
+            "infinity",
+            "",
+        ];
+        let mut short_ways = 0;
+        for (text, digits) in texts.iter().flat_map(|text| [0, 3, 6].map(|digits| (text, digits))) {
+            let mut short = Vec::new();
+            if write_iso_of_utc(&mut short, text.as_bytes(), digits) {
+                let moment = parse_timestamp(text.as_bytes()).unwrap();
+                let long = written(|out| write_iso(out, moment, digits));
+                assert_eq!(String::from_utf8(short).unwrap(), long, "{text}");
+                short_ways += 1;
+            } else {
+                assert_eq!(short, b"", "{text}");
+            }
+        }
+        assert_eq!(short_ways, 9);
     }
 
     proptest! {

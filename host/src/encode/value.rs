@@ -178,7 +178,7 @@ fn write_timestamptz(digits: u8, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     out.push(b'"');
     if matches!(text, b"infinity" | b"-infinity") {
         out.extend_from_slice(text);
-    } else {
+    } else if !time::write_iso_of_utc(out, text, digits) {
         time::write_iso(out, time::parse_timestamp(text)?, digits);
     }
     out.push(b'"');
