@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use tailwater_test_support::{Tailwater, TailwaterProcess, wait_for};
+use tailwater_test_support::{Tailwater, TailwaterProcess, guests, wait_for};
 
 use super::source::{DEADLINE, PUBLICATION, Source};
 use super::usage::Usage;
 use crate::exposition::Exposition;
-use crate::steps;
+
+/// The plugin that looks at nothing and changes nothing; the tests have it, nobody else needs it.
+pub(super) const IDENTITY: &str = "identity";
 
 /// What a process is to do.
 #[derive(Debug, Default)]
@@ -48,7 +50,10 @@ impl Setup {
             write!(text, "\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n")?;
         }
         if let Some(plugin) = self.plugin {
-            let file = steps::plugins_directory().join(plugin).with_extension("wasm");
+            let file = match plugin {
+                IDENTITY => guests::test_guest(plugin)?,
+                _ => guests::plugin(plugin)?,
+            };
             write!(text, "\n[[plugin]]\nname = \"{plugin}\"\npath = \"{}\"\n", file.display())?;
         }
         Ok(text)

@@ -22,6 +22,7 @@ use anyhow::{Result, bail};
 use tailwater_test_support::{Kafka, Postgres, PostgresOptions, PostgresVersion, Warmth};
 
 use self::cases::{Capture, copy_to_nowhere};
+use self::leg::IDENTITY;
 use self::report::Report;
 use self::shape::Shape;
 use crate::steps::{self, Profile, step};
@@ -138,7 +139,7 @@ impl Bed {
         let case = |name, kafka, plugin| Capture { name, kafka, plugin };
         let captures = [
             case("capture-kafka", true, None),
-            case("capture-kafka-identity", true, Some("identity")),
+            case("capture-kafka-identity", true, Some(IDENTITY)),
             case("capture-kafka-mask", true, Some("mask-email")),
             case("direct", false, None),
             case("direct-mask", false, Some("mask-email")),
