@@ -23,6 +23,7 @@ mod transform;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -78,6 +79,16 @@ impl Error {
             Error::Transport(error) => error.disposition(),
             Error::Store(error) => error.disposition(),
             Error::Embedded(error) => error.disposition(),
+        }
+    }
+}
+
+impl Error {
+    /// How long to wait at least before another attempt.
+    fn least_pause(&self) -> Duration {
+        match self {
+            Error::Transport(error) => error.least_pause(),
+            _ => Duration::ZERO,
         }
     }
 }

@@ -54,11 +54,12 @@ impl Patience {
             self.pause = PAUSE.0;
         }
         let text = chain(&error);
-        warn!(error = %text, wait_ms = self.pause.as_millis(), "cannot {}; trying again", self.task);
+        let pause = self.pause.max(error.least_pause());
+        warn!(error = %text, wait_ms = pause.as_millis(), "cannot {}; trying again", self.task);
         leg.stalled(text);
         metrics.reconnects.get_or_create(&StepLabels { step: self.step }).inc();
         let drains = self.shutdown.reached(Phase::Draining);
-        let paused = tokio::time::timeout(self.pause, drains).await.is_err();
+        let paused = tokio::time::timeout(pause, drains).await.is_err();
         self.pause = (self.pause * 2).min(PAUSE.1).mul_f64(rand::rng().random_range(0.75..=1.0));
         self.begun = std::time::Instant::now();
         Ok(paused)

@@ -1,7 +1,10 @@
 //! What can go wrong with Kafka, and what to do about it.
 
+use std::time::Duration;
+
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::options::METADATA_REFRESH;
 use crate::disposition::Disposition;
 
 /// An error of the transport.
@@ -85,6 +88,17 @@ impl Error {
         }
     }
 
+    /// How long to wait at least before another attempt. A topic that was deleted is made again only
+    /// after its readers had the time to see that it is gone: one that did not would go on in the
+    /// new topic at its offset of the old one, and never read what is before that.
+    #[must_use]
+    pub fn least_pause(&self) -> Duration {
+        match self {
+            Error::Gone { .. } => METADATA_REFRESH * 3,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Sorts an error of librdkafka.
     pub(super) fn new(action: &'static str, source: KafkaError) -> Error {
         use RDKafkaErrorCode as Code;
@@ -108,6 +122,13 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deleted_topic_is_left_alone_until_its_readers_know() {
+        let gone = Error::Gone { action: "send", topic: "t".into() };
+        assert!(gone.least_pause() > METADATA_REFRESH);
+        assert_eq!(Error::Fenced.least_pause(), Duration::ZERO);
+    }
 
     #[test]
     fn only_passing_trouble_is_retried() {

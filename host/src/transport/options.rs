@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use serde::Deserialize;
+
+/// How soon a consumer sees that topics came or went.
+pub(super) const METADATA_REFRESH: Duration = Duration::from_secs(5);
 
 /// What a crash may do to the records in Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -203,6 +207,7 @@ impl Options {
 
     pub(super) fn consumer(&self, group: &str, ours: &[(&str, &str)]) -> ClientConfig {
         let fetch = self.fetch_bytes.to_string();
+        let refresh = METADATA_REFRESH.as_millis().to_string();
         let start = match self.start {
             Start::Earliest => "earliest",
             Start::Latest => "latest",
@@ -219,7 +224,7 @@ impl Options {
             ("queued.max.messages.kbytes", "8192"),
             ("queued.min.messages", "20000"),
             ("partition.assignment.strategy", "cooperative-sticky"),
-            ("topic.metadata.refresh.interval.ms", "5000"),
+            ("topic.metadata.refresh.interval.ms", &refresh),
             // The group waits this long for a member that was killed, also its own successor.
             ("session.timeout.ms", "10000"),
         ];

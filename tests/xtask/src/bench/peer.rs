@@ -52,7 +52,7 @@ impl Connect {
 
 /// How many records the tables' topics hold.
 pub(super) fn records(kafka: &Kafka, prefix: &str) -> Result<u64> {
-    let topics = format!("{prefix}\\..*");
+    let topics = format!("{prefix}\\.public\\..*");
     let brokers = kafka.bootstrap();
     let text = kafka.tool(OFFSETS, ["--bootstrap-server", &brokers, "--topic", &topics])?;
     let end = |line: &str| -> Result<u64> {
