@@ -27,7 +27,7 @@ use crate::change::Changes;
 use crate::dead_letter::DeadLetter;
 use crate::disposition::Disposition;
 use crate::encode::{EXACT, Incoming, POSITION, Reader, SCHEMA};
-use crate::hop::Hop;
+use crate::hop::{Hop, Point as _};
 use crate::table::Table;
 use crate::telemetry::metrics::Metrics;
 
@@ -46,6 +46,8 @@ pub struct Consumer {
     reader: Reader,
     schemas: Schemas,
     pending: Pending,
+    /// How far each partition is stored, for commits that have to be sent again.
+    stored: Offsets,
     options: Options,
     metrics: Arc<Metrics>,
     polled: Instant,
@@ -96,6 +98,7 @@ impl Consumer {
                 known: FxHashMap::default(),
             },
             pending: Pending::default(),
+            stored: Offsets::default(),
             options: options.clone(),
             metrics,
             polled: Instant::now(),
@@ -108,6 +111,7 @@ impl Consumer {
     /// # Errors
     /// What librdkafka does not mend by itself.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Hop<Offsets>>, Error> {
+        self.commit_again()?;
         let give_up = Instant::now() + timeout;
         let interval = Duration::from_millis(self.options.batch_interval_ms);
         loop {
@@ -140,7 +144,8 @@ impl Consumer {
     }
 
     /// Commits what is stored, of the partitions that are still the same member's. The broker's
-    /// answer is not waited for: a commit that fails shows at the next one.
+    /// answer is not waited for: what fails because the group is just being rebalanced is tried
+    /// again by [`next`](Self::next).
     ///
     /// # Errors
     /// What librdkafka does not mend by itself.
@@ -157,26 +162,48 @@ impl Consumer {
     }
 
     fn commit_as(&mut self, stored: Durable<Offsets>, mode: CommitMode) -> Result<(), Error> {
-        let context = self.kafka.context();
+        let point = stored.into_point();
+        let list = self.assigned_of(&point)?;
+        self.stored.merge(point);
+        self.send_commit(&list, mode)
+    }
+
+    /// Commits all that is stored once more if a commit in the background failed.
+    fn commit_again(&mut self) -> Result<(), Error> {
+        let failed = &self.kafka.context().commit_failed;
+        let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        if !is_outrun(&error) {
+            return Err(self.kafka.context().events.error("commit offsets", error));
+        }
+        let list = self.assigned_of(&self.stored)?;
+        self.send_commit(&list, CommitMode::Async)
+    }
+
+    /// What of the offsets is of partitions that this member has had since it read them.
+    fn assigned_of(&self, offsets: &Offsets) -> Result<TopicPartitionList, Error> {
         let mut list = TopicPartitionList::new();
-        let assigned = context.assigned();
-        for (topic, partition, next) in stored.into_point().into_nexts() {
-            let current = assigned.get(&topic).and_then(|partitions| partitions.get(&partition));
+        let assigned = self.kafka.context().assigned();
+        for (topic, partition, next) in offsets.nexts() {
+            let current = assigned.get(topic).and_then(|partitions| partitions.get(&partition));
             if current == Some(&next.assignment) {
-                let added =
-                    list.add_partition_offset(&topic, partition, Offset::Offset(next.offset));
+                let offset = Offset::Offset(next.offset);
+                let added = list.add_partition_offset(topic, partition, offset);
                 added.map_err(|error| Error::new("commit offsets", error))?;
             }
         }
-        drop(assigned);
-        let before = context.commit_failed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let committed = match (before, list.count()) {
-            (Some(error), _) => Err(error),
-            (None, 0) => Ok(()),
-            (None, _) => self.kafka.commit(&list, mode),
-        };
-        match committed {
-            Err(error) if !is_outrun(&error) => Err(context.events.error("commit offsets", error)),
+        Ok(list)
+    }
+
+    fn send_commit(&self, list: &TopicPartitionList, mode: CommitMode) -> Result<(), Error> {
+        if list.count() == 0 {
+            return Ok(());
+        }
+        match self.kafka.commit(list, mode) {
+            Err(error) if !is_outrun(&error) => {
+                Err(self.kafka.context().events.error("commit offsets", error))
+            }
             Ok(()) | Err(_) => Ok(()),
         }
     }

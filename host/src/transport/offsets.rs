@@ -26,16 +26,13 @@ impl Offsets {
 
     /// Topic, partition and next offset of each partition, in any order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, i32, i64)> {
-        self.0.iter().flat_map(|(topic, partitions)| {
-            partitions.iter().map(|(partition, next)| (topic.as_str(), *partition, next.offset))
-        })
+        self.nexts().map(|(topic, partition, next)| (topic, partition, next.offset))
     }
 
     /// Topic, partition and where it goes on, of each partition.
-    pub(super) fn into_nexts(self) -> impl Iterator<Item = (String, i32, Next)> {
-        self.0.into_iter().flat_map(|(topic, partitions)| {
-            let of = move |(partition, next)| (topic.clone(), partition, next);
-            partitions.into_iter().map(of)
+    pub(super) fn nexts(&self) -> impl Iterator<Item = (&str, i32, Next)> {
+        self.0.iter().flat_map(|(topic, partitions)| {
+            partitions.iter().map(|(partition, next)| (topic.as_str(), *partition, *next))
         })
     }
 
