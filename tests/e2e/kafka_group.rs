@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    ClickHouse, Kafka, Postgres, PostgresVersion, TailwaterProcess, wait_for, wait_until,
+    ClickHouse, Kafka, Postgres, PostgresVersion, Tailwater, TailwaterProcess, wait_for, wait_until,
 };
 use tailwater_tests::{Emails, committed_offsets, read_committed, wait_equal, wait_sent};
 
@@ -54,7 +54,10 @@ fn members_that_come_and_go_leave_an_exact_copy_and_the_offsets_at_the_end() -> 
     wait_sent(&capture, &source)?;
     wait_equal(&source, &homes[0].http_url(), Emails::Plain, DEADLINE)
         .with_context(|| format!("seed {seed}, {counts:?}; {}", homes[0].log_tail()))?;
-    offsets_reach_the_end(kafka, &link).with_context(|| format!("seed {seed}"))
+    offsets_reach_the_end(kafka, &link).with_context(|| {
+        let logs: Vec<_> = homes.iter().map(Tailwater::log_tail).collect();
+        format!("seed {seed}\n{}", logs.join("\n\n"))
+    })
 }
 
 /// The group goes on right after the last record of each partition.

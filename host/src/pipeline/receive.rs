@@ -84,10 +84,7 @@ impl Receiver {
         *out = None;
         loop {
             match acknowledged.recv_timeout(LOOK) {
-                Ok(stored) => {
-                    failpoint::pass("before_offset_commit");
-                    consumer.commit_last(stored.into())?;
-                }
+                Ok(stored) => commit(&mut consumer, stored)?,
                 Err(RecvTimeoutError::Timeout) => consumer.idle()?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
@@ -101,11 +98,13 @@ fn commit_stored(
 ) -> Result<(), transport::Error> {
     loop {
         match acknowledged.try_recv() {
-            Ok(stored) => {
-                failpoint::pass("before_offset_commit");
-                consumer.commit(stored.into())?;
-            }
+            Ok(stored) => commit(consumer, stored)?,
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(()),
         }
     }
+}
+
+fn commit(consumer: &mut Consumer, stored: Stored<Offsets>) -> Result<(), transport::Error> {
+    failpoint::pass("before_offset_commit");
+    consumer.commit(stored.into())
 }

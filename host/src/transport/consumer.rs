@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use rustc_hash::FxHashMap;
@@ -46,8 +46,10 @@ pub struct Consumer {
     reader: Reader,
     schemas: Schemas,
     pending: Pending,
-    /// How far each partition is stored, for commits that have to be sent again.
+    /// How far each partition is stored and not committed.
     stored: Offsets,
+    /// Whether a rebalance overtook the last commit.
+    outrun: bool,
     options: Options,
     metrics: Arc<Metrics>,
     polled: Instant,
@@ -79,11 +81,7 @@ impl Consumer {
         let literal = escaped(prefix);
         let own = format!(r"^{literal}\.tailwater\.");
         let config = options.consumer(&options.group(database), &[("topic.blacklist", &own)]);
-        let member = Member {
-            events: Events::default(),
-            assigned: Mutex::default(),
-            commit_failed: Mutex::default(),
-        };
+        let member = Member { events: Events::default(), assigned: Mutex::default() };
         let kafka: BaseConsumer<Member> =
             config.create_with_context(member).map_err(Error::Settings)?;
         let sorted = |error| kafka.context().events.error("reach kafka", error);
@@ -99,6 +97,7 @@ impl Consumer {
             },
             pending: Pending::default(),
             stored: Offsets::default(),
+            outrun: false,
             options: options.clone(),
             metrics,
             polled: Instant::now(),
@@ -111,7 +110,9 @@ impl Consumer {
     /// # Errors
     /// What librdkafka does not mend by itself.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Hop<Offsets>>, Error> {
-        self.commit_again()?;
+        if self.outrun {
+            self.commit_stored()?;
+        }
         let give_up = Instant::now() + timeout;
         let interval = Duration::from_millis(self.options.batch_interval_ms);
         loop {
@@ -143,42 +144,34 @@ impl Consumer {
         polled
     }
 
-    /// Commits what is stored, of the partitions that are still the same member's. The broker's
-    /// answer is not waited for: what fails because the group is just being rebalanced is tried
-    /// again by [`next`](Self::next).
+    /// Commits what is stored, of the partitions that are still the same member's. What a rebalance
+    /// overtakes is sent again by [`next`](Self::next). The broker's answer is waited for: of a
+    /// commit in the background that fails, librdkafka tells nobody but its log.
     ///
     /// # Errors
     /// What librdkafka does not mend by itself.
     pub fn commit(&mut self, stored: Durable<Offsets>) -> Result<(), Error> {
-        self.commit_as(stored, CommitMode::Async)
+        self.stored.merge(stored.into_point());
+        self.commit_stored()
     }
 
-    /// [`commit`](Self::commit) for the last time: waits for the broker.
-    ///
-    /// # Errors
-    /// As [`Consumer::commit`].
-    pub fn commit_last(&mut self, stored: Durable<Offsets>) -> Result<(), Error> {
-        self.commit_as(stored, CommitMode::Sync)
-    }
-
-    fn commit_as(&mut self, stored: Durable<Offsets>, mode: CommitMode) -> Result<(), Error> {
-        let point = stored.into_point();
-        let list = self.assigned_of(&point)?;
-        self.stored.merge(point);
-        self.send_commit(&list, mode)
-    }
-
-    /// Commits all that is stored once more if a commit in the background failed.
-    fn commit_again(&mut self) -> Result<(), Error> {
-        let failed = &self.kafka.context().commit_failed;
-        let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Ok(());
-        };
-        if !is_outrun(&error) {
-            return Err(self.kafka.context().events.error("commit offsets", error));
-        }
+    fn commit_stored(&mut self) -> Result<(), Error> {
         let list = self.assigned_of(&self.stored)?;
-        self.send_commit(&list, CommitMode::Async)
+        self.outrun = false;
+        if list.count() == 0 {
+            return Ok(());
+        }
+        match self.kafka.commit(&list, CommitMode::Sync) {
+            Ok(()) => {
+                self.stored = Offsets::default();
+                Ok(())
+            }
+            Err(error) if is_outrun(&error) => {
+                self.outrun = true;
+                Ok(())
+            }
+            Err(error) => Err(self.kafka.context().events.error("commit offsets", error)),
+        }
     }
 
     /// What of the offsets is of partitions that this member has had since it read them.
@@ -194,18 +187,6 @@ impl Consumer {
             }
         }
         Ok(list)
-    }
-
-    fn send_commit(&self, list: &TopicPartitionList, mode: CommitMode) -> Result<(), Error> {
-        if list.count() == 0 {
-            return Ok(());
-        }
-        match self.kafka.commit(list, mode) {
-            Err(error) if !is_outrun(&error) => {
-                Err(self.kafka.context().events.error("commit offsets", error))
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
     }
 
     /// Takes in one record, if one comes in time.
@@ -314,8 +295,6 @@ struct Member {
     events: Events,
     /// By topic, partitions with the number of their assignment.
     assigned: Mutex<Assigned>,
-    /// Why the last commit in the background failed.
-    commit_failed: Mutex<Option<KafkaError>>,
 }
 
 type Assigned = FxHashMap<String, FxHashMap<i32, u64>>;
@@ -341,13 +320,6 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            let mut failed = self.commit_failed.lock().unwrap_or_else(PoisonError::into_inner);
-            *failed = Some(error);
-        }
-    }
-
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         /// Counts the assignments of all consumers of the process.
         static ASSIGNMENTS: AtomicU64 = AtomicU64::new(1);
