@@ -223,6 +223,7 @@ impl Capture {
             tables,
             truncate_first,
             workers: self.options.snapshot_workers,
+            metrics: Arc::clone(&self.metrics),
         };
         self.copy_unless_stopped(plan, out)?;
         self.resume.snapshots.extend(names.into_iter().map(|name| (name, consistent_at)));
