@@ -32,7 +32,9 @@ const BACKLOG_FACTOR: u32 = 10;
 /// How long Kafka may take to begin or to end something.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait for room in the queue before looking again.
-const ROOM: Duration = Duration::from_millis(20);
+const ROOM: Duration = Duration::from_millis(5);
+/// How long to wait for the queue to empty before looking again.
+const EMPTY: Duration = Duration::from_millis(1);
 /// Memory of a batch's text that is kept for the next one.
 const KEPT_BYTES: usize = 8 << 20;
 
@@ -210,6 +212,7 @@ impl Producer {
         match self.delivery {
             Delivery::AtLeastOnce => self.flush()?,
             Delivery::ExactlyOnce => {
+                self.flush()?;
                 let committed = self.kafka.commit_transaction(PATIENCE);
                 committed.map_err(|error| self.error("commit to kafka", error))?;
                 self.delivered()?;
@@ -309,9 +312,17 @@ impl Producer {
         }
     }
 
+    /// Waits until the broker has everything. The client's own `flush` looks only every 100 ms,
+    /// and its commit would call that.
     fn flush(&self) -> Result<(), Error> {
-        let flushed = self.kafka.flush(PATIENCE);
-        flushed.map_err(|error| self.error("send to kafka", error))?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.kafka.flush(Duration::ZERO) {
+            let waiting = error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
+            if !waiting || Instant::now() >= deadline {
+                return Err(self.error("send to kafka", error));
+            }
+            self.kafka.poll(EMPTY);
+        }
         self.delivered()
     }
 

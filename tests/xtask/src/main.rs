@@ -4,6 +4,7 @@
 mod bench;
 mod bench_plugins;
 mod demo;
+mod endurance;
 mod exposition;
 mod fuzz;
 mod guests;
@@ -42,6 +43,8 @@ enum Task {
     Bench(bench::Options),
     /// Kill the process at named places and random moments, by seed, and compare what is left.
     Soak(soak::Options),
+    /// Watch everything that could grow under a load that comes and goes.
+    Endurance(endurance::Options),
     /// Fuzz the readers of everything that strangers write.
     Fuzz(fuzz::Options),
     /// Run a shop's database through Tailwater and show it on the terminal.
@@ -58,6 +61,7 @@ fn main() -> Result<ExitCode> {
         Task::Services => services::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Soak(options) => soak::run(options),
+        Task::Endurance(options) => endurance::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Demo(options) => return demo::run(&options),
     };
