@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod changes;
+mod clock;
 mod engine;
 mod extremes;
 mod faults;
@@ -17,4 +18,5 @@ mod outages;
 mod plugins;
 mod reshape;
 mod service;
+mod storage;
 mod tls;

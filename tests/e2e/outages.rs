@@ -14,18 +14,21 @@ use tailwater_tests::{Audit, Emails, each_change_once, wait_equal, wait_sent};
 
 use crate::legs::{DEADLINE, Link};
 
-const RATE: u64 = 500;
+pub(crate) const RATE: u64 = 500;
 
-/// So long a service is away.
-const OUTAGE: Duration = Duration::from_secs(8);
+/// So long a service is away; `TAILWATER_TEST_OUTAGE_S=60` for the long version.
+fn outage() -> Duration {
+    let seconds = std::env::var("TAILWATER_TEST_OUTAGE_S").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(8))
+}
 
 fn lasts(outage: Duration) -> Result<()> {
     let begun = Instant::now();
-    wait_until(DEADLINE, "the outage to last", || begun.elapsed() >= outage)
+    wait_until(outage + DEADLINE, "the outage to last", || begun.elapsed() >= outage)
 }
 
 /// The workload ends, and the copy becomes the source.
-fn recovers(source: &Database<'_>, workload: Runner, served: &Tailwater) -> Result<()> {
+pub(crate) fn recovers(source: &Database<'_>, workload: Runner, served: &Tailwater) -> Result<()> {
     let counts = workload.stop()?;
     let rows = wait_equal(source, &served.http_url(), Emails::Plain, DEADLINE)
         .with_context(|| format!("{counts:?}\n{}", served.log_tail()))?;
@@ -50,7 +53,7 @@ fn a_broker_that_crashes_in_the_middle_of_transactions_holds_each_change_once() 
     kafka.restart()?;
     wait_sent(&capture, &source)?;
     kafka.crash()?;
-    lasts(OUTAGE)?;
+    lasts(outage())?;
     kafka.restart()?;
     recovers(&source, workload, &sink)?;
     ensure!(capturing.is_running()?, "the capture ended:\n{}", capture.log_tail());
@@ -119,17 +122,25 @@ fn a_source_that_falls_silent_is_noticed_in_bounded_time() -> Result<()> {
 
 /// Directly into a server of the test's own.
 fn into(clickhouse: &ClickHouse, source: &Database<'_>) -> Result<Tailwater> {
+    into_url(&clickhouse.url(), clickhouse, source)
+}
+
+/// The same by another way to it.
+pub(crate) fn into_url(
+    url: &str,
+    clickhouse: &ClickHouse,
+    source: &Database<'_>,
+) -> Result<Tailwater> {
     Tailwater::with_config(&format!(
-        "[source]\nurl = \"{}\"\n\n[clickhouse]\nurl = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\n\n\
+        "[source]\nurl = \"{}\"\n\n[clickhouse]\nurl = \"{url}\"\nuser = \"{}\"\npassword = \"{}\"\n\n\
          [http]\nlisten = \"{{listen}}\"\n",
         source.url(),
-        clickhouse.url(),
         clickhouse.user(),
         clickhouse.password(),
     ))
 }
 
-fn metric(tailwater: &Tailwater, name: &str) -> Result<f64> {
+pub(crate) fn metric(tailwater: &Tailwater, name: &str) -> Result<f64> {
     let metrics = tailwater.get("/metrics")?.text();
     let mut lines = metrics.lines();
     let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -137,7 +148,7 @@ fn metric(tailwater: &Tailwater, name: &str) -> Result<f64> {
 }
 
 /// Resident memory of a process, in bytes.
-fn resident(process: u32) -> Result<u64> {
+pub(crate) fn resident(process: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.context("find VmRSS")?.trim().trim_end_matches(" kB");

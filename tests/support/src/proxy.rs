@@ -1,10 +1,11 @@
 //! A TCP proxy that can go deaf, as a network does that drops packets: connections stay open, and
-//! nothing comes through any more.
+//! nothing comes through any more. And one that can become slow.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -15,6 +16,8 @@ pub struct Proxy {
     /// Connections below this number are deaf.
     deaf_below: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
+    /// Bytes a second that each connection forwards; zero for as many as come.
+    pace: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -23,7 +26,9 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a proxy")?;
         let port = listener.local_addr()?.port();
         let (deaf_below, connections) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let pace = Arc::<AtomicU64>::default();
         let (deaf, counted) = (Arc::clone(&deaf_below), Arc::clone(&connections));
+        let paced = Arc::clone(&pace);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let number = counted.fetch_add(1, Ordering::SeqCst);
@@ -32,12 +37,13 @@ impl Proxy {
                 };
                 // A pair that cannot be cloned is dropped, which closes it for both ends.
                 if let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) {
-                    forward(client, server, number, Arc::clone(&deaf));
-                    forward(to, from, number, Arc::clone(&deaf));
+                    let limits = || Limits { deaf: Arc::clone(&deaf), pace: Arc::clone(&paced) };
+                    forward(client, server, number, limits());
+                    forward(to, from, number, limits());
                 }
             }
         });
-        Ok(Self { port, deaf_below, connections })
+        Ok(Self { port, deaf_below, connections, pace })
     }
 
     /// The port to connect to.
@@ -46,22 +52,36 @@ impl Proxy {
         self.port
     }
 
+    /// Forwards so many bytes a second on each connection from now on; zero lifts the limit.
+    pub fn slow_down(&self, bytes_per_second: u64) {
+        self.pace.store(bytes_per_second, Ordering::SeqCst);
+    }
+
     /// Lets nothing through any more on the connections that are open now; new ones work.
     pub fn go_deaf(&self) {
         self.deaf_below.store(self.connections.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream, number: u64, deaf_below: Arc<AtomicU64>) {
+/// What the connections share.
+struct Limits {
+    deaf: Arc<AtomicU64>,
+    pace: Arc<AtomicU64>,
+}
+
+fn forward(mut from: TcpStream, mut to: TcpStream, number: u64, limits: Limits) {
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
-            let deaf = number < deaf_below.load(Ordering::SeqCst);
+            let deaf = number < limits.deaf.load(Ordering::SeqCst);
             if !deaf && to.write_all(&buffer[..read]).is_err() {
                 break;
             }
+            if let pace @ 1.. = limits.pace.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_secs_f64(read as f64 / pace as f64));
+            }
         }
-        if number >= deaf_below.load(Ordering::SeqCst) {
+        if number >= limits.deaf.load(Ordering::SeqCst) {
             // An end that has gone already is what this is to bring about.
             drop(to.shutdown(Shutdown::Both));
         }

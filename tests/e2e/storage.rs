@@ -1,0 +1,121 @@
+//! ClickHouse with a disk that is full, read-only, or slow: the slot holds what cannot be stored, the
+//! memory stays as it is, and everything goes on by itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use tailwater_test_support::workload::Runner;
+use tailwater_test_support::{
+    ClickHouse, Postgres, PostgresVersion, Proxy, Tailwater, binary, wait_for,
+};
+
+use crate::legs::DEADLINE;
+use crate::outages::{RATE, into_url, metric, recovers, resident};
+
+/// Room of the small disk. The engine wants some for its own at the start.
+const DISK: &str = "160m";
+
+/// `tailwater` with its data on a small disk of its own, which only it sees.
+fn on_small_disk(source: &str) -> Result<Tailwater> {
+    let script = format!(
+        "mkdir data && mount -t tmpfs -o size={DISK} tmpfs data && \
+         exec \"$0\" run --source \"$1\" --listen \"$2\" --data data"
+    );
+    let program = binary()?.display().to_string();
+    let arguments = ["--mount", "sh", "-c", &script, &program, source, "{listen}"];
+    Tailwater::of_binary("unshare".into(), arguments)
+}
+
+/// The small disk, as the process with this id sees it.
+fn disk_of(process: u32, tailwater: &Tailwater) -> PathBuf {
+    let directory = tailwater.directory().join("data");
+    let inside = directory.strip_prefix("/").unwrap_or(&directory);
+    Path::new("/proc").join(process.to_string()).join("root").join(inside)
+}
+
+/// Fills the disk with a file, to the last block.
+fn fill(disk: &Path) -> Result<PathBuf> {
+    let ballast = disk.join("ballast");
+    let mut dd = Command::new("dd");
+    dd.args(["if=/dev/zero", "bs=64k", "status=none"]).arg(format!("of={}", ballast.display()));
+    // It ends when there is no room any more, which is the point, and says so.
+    let output = dd.output().context("run dd")?;
+    ensure!(!output.status.success(), "the disk is not full");
+    Ok(ballast)
+}
+
+fn says(tailwater: &Tailwater, wanted: &str) -> Result<()> {
+    wait_for(DEADLINE, "/readyz to say why", || {
+        let answer = tailwater.get("/readyz")?;
+        ensure!(answer.status == 503, "{} {}", answer.status, answer.text());
+        ensure!(answer.text().contains(wanted), "{}", answer.text());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_full_disk_of_the_embedded_engine_is_waited_for() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    let workload = Runner::start(&source.url(), 32, RATE)?;
+    let tailwater = on_small_disk(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let ballast = fill(&disk_of(process.id(), &tailwater))?;
+    says(&tailwater, "NOT_ENOUGH_SPACE")?;
+    std::fs::remove_file(ballast)?;
+    recovers(&source, workload, &tailwater)?;
+    ensure!(process.is_running()?, "it ended by itself:\n{}", tailwater.log_tail());
+    Ok(())
+}
+
+#[test]
+fn a_table_that_is_read_only_is_waited_for() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    let clickhouse = ClickHouse::start()?;
+    let workload = Runner::start(&source.url(), 33, RATE)?;
+    let tailwater = into_url(&clickhouse.url(), &clickhouse, &source)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let table = format!("{}.users_versions", source.name());
+    wait_for(DEADLINE, "the table", || {
+        clickhouse.query(&format!("SELECT 1 FROM {table} LIMIT 1"))
+    })?;
+    clickhouse.query(&format!("ALTER TABLE {table} MODIFY SETTING table_readonly = 1"))?;
+    says(&tailwater, "READ_ONLY")?;
+    clickhouse.query(&format!("ALTER TABLE {table} MODIFY SETTING table_readonly = 0"))?;
+    recovers(&source, workload, &tailwater)?;
+    ensure!(process.is_running()?, "it ended by itself:\n{}", tailwater.log_tail());
+    Ok(())
+}
+
+#[test]
+fn a_slow_clickhouse_makes_the_slot_lag_and_not_the_memory_grow() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    let clickhouse = ClickHouse::start()?;
+    let port = clickhouse.url().rsplit_once(':').context("find the port")?.1.parse()?;
+    let proxy = Proxy::start(port)?;
+    let workload = Runner::start(&source.url(), 34, RATE)?;
+    let url = format!("http://127.0.0.1:{}", proxy.port());
+    let tailwater = into_url(&url, &clickhouse, &source)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let before = resident(process.id())?;
+    proxy.slow_down(400_000);
+    source.execute(
+        "INSERT INTO users (id, name, email, address) SELECT 1000000 + n, md5(n::text) || \
+         repeat('n', 200), 'e', md5(n::text) || repeat('a', 200) FROM generate_series(1, 60000) n",
+    )?;
+    wait_for(DEADLINE, "the slot's lag to show", || {
+        let lag = metric(&tailwater, "tailwater_slot_retained_bytes")?;
+        ensure!(lag > 15e6, "{lag} bytes are retained");
+        Ok(())
+    })?;
+    let grown = resident(process.id())?.saturating_sub(before);
+    ensure!(grown < 100 << 20, "the memory grew by {grown} bytes with the backlog");
+    proxy.slow_down(0);
+    source.execute("DELETE FROM users WHERE id > 1000000 AND id % 10 > 0")?;
+    recovers(&source, workload, &tailwater)?;
+    ensure!(process.is_running()?, "it ended by itself:\n{}", tailwater.log_tail());
+    Ok(())
+}
