@@ -17,4 +17,5 @@ mod outages;
 mod plugins;
 mod reshape;
 mod service;
+mod state;
 mod tls;
