@@ -69,16 +69,11 @@ pub struct LogPoint {
     pub position: Position,
     /// Snapshots that ended since the point before.
     pub snapshots: Vec<SnapshotDone>,
+    /// Whether tables are being copied: a start could not go on from here, it would copy them again,
+    /// from the first row.
+    pub copying: bool,
     /// What the plugins remember of the changes since the point before.
     pub remembered: Vec<Delta>,
-}
-
-impl LogPoint {
-    /// Whether the stream has come to it: a copy of tables moves no position.
-    #[must_use]
-    pub fn is_streamed(&self) -> bool {
-        self.confirm > Lsn::default() || self.position > Position::default()
-    }
 }
 
 impl Point for LogPoint {
@@ -86,6 +81,7 @@ impl Point for LogPoint {
         self.confirm = self.confirm.max(later.confirm);
         self.position = self.position.max(later.position);
         self.snapshots.extend(later.snapshots);
+        self.copying = later.copying;
         self.remembered.extend(later.remembered);
     }
 

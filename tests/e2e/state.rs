@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tailwater_test_support::{
@@ -175,6 +176,79 @@ fn killed_under_load_plugins_remember_exactly_what_kafka_holds() -> Result<()> {
     ends_well(process)?;
     each_count_once(&brokers, &format!("{prefix}.public.members"), &counts)
         .with_context(|| format!("seed {seed}"))
+}
+
+/// Two tables of many rows, so that one of them is copied whole while the other is not.
+fn large_members() -> Result<Database<'static>> {
+    let source = members()?;
+    source.execute("CREATE TABLE others (id int PRIMARY KEY, name text)")?;
+    source.execute("INSERT INTO others SELECT n, 'a' FROM generate_series(1, 100) n")?;
+    source.execute("INSERT INTO members SELECT n, 'a' FROM generate_series(1001, 31000) n")?;
+    Ok(source)
+}
+
+/// Each row was copied, and counted once.
+fn counts_every_row_once(tailwater: &Tailwater) -> Result<()> {
+    for (table, rows) in [("members", 30_000), ("others", 100)] {
+        let query = format!("SELECT name, toInt32(count()) AS n FROM {table} GROUP BY name");
+        let query = utf8_percent_encode(&query, NON_ALPHANUMERIC).to_string();
+        wait_for(DEADLINE, "every row to count once", || {
+            let answer = tailwater.get(&format!("/v0/sql?format=ndjson&q={query}"))?;
+            let expected = format!("{{\"name\":\"1\",\"n\":{rows}}}\n");
+            ensure!(answer.text() == expected, "{} {}", answer.status, answer.text());
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn survive_a_copy(tailwater: &Tailwater) -> Result<()> {
+    for place in ["during_snapshot:3", "during_snapshot:4"] {
+        let mut process = tailwater.start_with(&[("TAILWATER_FAILPOINT", place)])?;
+        wait_until(DEADLINE, place, || !process.is_running().unwrap_or(true))?;
+    }
+    let process = tailwater.start()?;
+    counts_every_row_once(tailwater)?;
+    ends_well(process)
+}
+
+#[test]
+fn a_copy_that_is_cut_short_is_forgotten_before_it_is_taken_again() -> Result<()> {
+    let source = large_members()?;
+    survive_a_copy(&Tailwater::with_config(&config(&source, "")?)?)?;
+    let (source, prefix) = (large_members()?, unique_name("copy"));
+    let brokers = Kafka::shared().bootstrap();
+    let kafka = format!("[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n");
+    survive_a_copy(&Tailwater::with_config(&config(&source, &kafka)?)?)
+}
+
+#[test]
+fn a_memory_that_the_source_has_left_behind_is_refused_until_it_is_removed() -> Result<()> {
+    let source = members()?;
+    let with = config(&source, "")?;
+    let without = with.split_once("[[plugin]]").context("find the plugins")?.0.to_owned();
+    let tailwater = Tailwater::with_config(&with)?;
+    begin(&source, &tailwater)?;
+    tailwater.set_config(&without)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO members VALUES (1, 'unseen')")?;
+    wait_for(DEADLINE, "the row that no plugin sees", || {
+        let answer = tailwater.get("/v0/pipes/members_snapshot.ndjson")?;
+        ensure!(answer.text().contains("unseen"), "{}", answer.text());
+        Ok(())
+    })?;
+    ends_well(process)?;
+    tailwater.set_config(&with)?;
+    let status = tailwater.run_to_end(DEADLINE)?;
+    let log = tailwater.log();
+    ensure!(status.code() == Some(1), "it ended with {status}");
+    ensure!(log.contains("it went on without them; remove the file"), "{log}");
+    std::fs::remove_dir_all(tailwater.directory().join("tailwater-data/plugin-state"))?;
+    let process = tailwater.start()?;
+    source.execute("UPDATE members SET name = 'seen'")?;
+    serves(&tailwater, &BTreeMap::from([(1, 1), (FIRST, 1)]))?;
+    ends_well(process)
 }
 
 /// Processes of a group of sinks come and go, each with a memory of its own, and the partitions between

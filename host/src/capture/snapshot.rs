@@ -146,7 +146,7 @@ impl Worker {
         let changes = std::mem::take(&mut rows.batch);
         self.progress.add(&rows.table.full_name(), changes.len());
         // Neither confirms the slot nor moves the resume position: only the stream does.
-        let point = LogPoint { snapshots, ..LogPoint::default() };
+        let point = LogPoint { snapshots, copying: true, ..LogPoint::default() };
         self.out.send(Hop::new(changes, point)).await.map_err(|_| Stop::Receiver)
     }
 }

@@ -23,8 +23,7 @@ use crate::transport::{Checkpoint, Offsets, Starts};
 /// How far the capture's source has come.
 pub(super) struct CaptureLedger {
     checkpoint: Checkpoint,
-    /// While tables are copied no start could go on: it would copy them again, from the first row.
-    streamed: bool,
+    copying: bool,
 }
 
 impl Ledger for CaptureLedger {
@@ -32,11 +31,11 @@ impl Ledger for CaptureLedger {
 
     fn advance(&mut self, point: &LogPoint) {
         self.checkpoint.advance(point);
-        self.streamed |= point.is_streamed();
+        self.copying = point.copying;
     }
 
     fn progress(&self) -> Option<BTreeMap<String, String>> {
-        self.streamed.then(|| progress(&self.checkpoint))
+        (!self.copying).then(|| progress(&self.checkpoint))
     }
 }
 
@@ -96,19 +95,17 @@ pub(super) fn resume_capture(
     let Some(store) = store else { return Ok(None) };
     let known = known_checkpoint(store)?;
     let known = known.filter(|known| goes_on(known, source, sent));
-    let known = match known {
-        Some(known) if has_gap(&known, source) && transform.has_state() => {
+    let checkpoint = match known {
+        Some(known) if !has_gap(&known, source) => known,
+        Some(known) if transform.has_state() => {
             return Err(Error::Memory(MemoryError::Behind {
                 path: store.path().to_owned(),
-                known: known.confirm.to_string(),
-                source_at: source.confirmed.unwrap_or_default().to_string(),
+                known: known.confirm,
+                source_at: source.confirmed.unwrap_or_default(),
             }));
         }
-        known => known.filter(|known| !has_gap(known, source)),
-    };
-    let checkpoint = match known {
-        Some(known) => known,
-        None => begin(store, resume, source)?,
+        // A window that lacks changes is worth nothing, and an empty one drops nothing wrongly.
+        _ => begin(store, resume, source)?,
     };
     resume.position = checkpoint.position;
     resume.snapshots.retain(|table, at| {
@@ -118,10 +115,7 @@ pub(super) fn resume_capture(
     resume.remembers = true;
     transform.restore(store)?;
     info!(position = %resume.position, "the plugins remember everything up to here");
-    Ok(Some(Kept {
-        store: Arc::clone(store),
-        ledger: CaptureLedger { checkpoint, streamed: false },
-    }))
+    Ok(Some(Kept { store: Arc::clone(store), ledger: CaptureLedger { checkpoint, copying: true } }))
 }
 
 /// Puts the plugins' memory of all partitions back, and says where each of them ends.
@@ -178,4 +172,66 @@ fn begin(store: &Store, resume: &Resume, source: &Source) -> Result<Checkpoint, 
     };
     store.begin(&progress(&checkpoint))?;
     Ok(checkpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{self, SourceUrl};
+
+    fn source(confirmed: Option<u64>) -> Source {
+        let url = SourceUrl::parse("postgres://me@db/shop").unwrap();
+        let options = capture::Options::default();
+        let (database, slot_exists) = ("shop".to_owned(), confirmed.is_some());
+        let confirmed = confirmed.map(Lsn);
+        Source { url, options, database, slot_exists, confirmed, system: 7 }
+    }
+
+    fn known(confirm: u64) -> Checkpoint {
+        let position = Position { commit: Lsn(confirm), ordinal: 1 };
+        Checkpoint { position, confirm: Lsn(confirm), system: Some(7), ..Checkpoint::default() }
+    }
+
+    #[test]
+    fn a_memory_goes_on_with_its_slot_and_no_other() {
+        assert!(goes_on(&known(5), &source(Some(5)), None));
+        assert!(!goes_on(&known(5), &source(None), None), "a new slot is a new history");
+        let other = Source { system: 8, ..source(Some(5)) };
+        assert!(!goes_on(&known(5), &other, None), "of another cluster");
+    }
+
+    #[test]
+    fn a_memory_of_what_kafka_lost_is_begun_anew() {
+        let sent = |ordinal| Some(Position { commit: Lsn(5), ordinal });
+        assert!(goes_on(&known(5), &source(Some(5)), sent(1)));
+        assert!(goes_on(&known(5), &source(Some(5)), sent(2)), "what was sent since is made again");
+        assert!(!goes_on(&known(5), &source(Some(5)), sent(0)));
+    }
+
+    #[test]
+    fn a_slot_that_went_on_alone_leaves_a_gap() {
+        assert!(!has_gap(&known(5), &source(Some(4))), "kept, and not yet confirmed");
+        assert!(!has_gap(&known(5), &source(Some(5))));
+        assert!(has_gap(&known(5), &source(Some(6))));
+        assert!(
+            !has_gap(&known(0), &source(Some(6))),
+            "the slot was new, and is not confirmed yet"
+        );
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_copy_until_the_stream_goes_on() {
+        let mut ledger = CaptureLedger { checkpoint: known(5), copying: true };
+        assert!(ledger.progress().is_none());
+        let streamed = LogPoint { confirm: Lsn(6), ..LogPoint::default() };
+        ledger.advance(&streamed);
+        assert!(ledger.progress().is_some());
+        let mut merged = streamed.clone();
+        crate::hop::Point::merge(&mut merged, LogPoint { copying: true, ..LogPoint::default() });
+        ledger.advance(&merged);
+        assert!(ledger.progress().is_none(), "a copy began behind what was streamed");
+        ledger.advance(&streamed);
+        let kept: Checkpoint = serde_json::from_str(&ledger.progress().unwrap()[""]).unwrap();
+        assert_eq!(kept, Checkpoint { confirm: Lsn(6), ..known(5) });
+    }
 }

@@ -93,9 +93,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Where the memory ends.
-        known: String,
+        known: Lsn,
         /// Where the source begins.
-        source_at: String,
+        source_at: Lsn,
     },
 }
 

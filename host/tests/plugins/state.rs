@@ -6,13 +6,13 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tailwater::change::Changes;
-use tailwater::plugin::{Delta, MemoryError, Pending, Store};
+use tailwater::plugin::{Delta, MemoryError, Pending, Store, inspect};
 use tailwater::table::{ColumnType, Table};
 use tailwater::telemetry::metrics::PluginLabels;
 use tailwater_test_support::Scratch;
 
 use crate::batch::{Batch, lines, table};
-use crate::chains::{Loaded, load, options, plugin_file, test_guest_file};
+use crate::chains::{Loaded, RUNTIME, load, options, plugin_file, test_guest_file};
 
 fn members() -> Arc<Table> {
     table("members", &[("id", ColumnType::Int4), ("name", ColumnType::Text)])
@@ -70,7 +70,7 @@ fn what_a_plugin_writes_it_reads_in_the_same_call_and_in_later_ones() {
 
 #[test]
 fn the_state_is_there_in_every_language() {
-    for guest in ["rememberer-go", "rememberer-js", "rememberer-py"] {
+    for guest in ["rememberer-c", "rememberer-go", "rememberer-js", "rememberer-py"] {
         let settings = "grants = ['state']\nmemory_mb = 256\ndeadline_ms = 60000";
         let mut chain = load(vec![options(&test_guest_file(guest), settings)]).expect(guest);
         let (first, _) = names(&mut chain, updates(7, &[(1, "a"), (2, "a"), (1, "b")]));
@@ -86,6 +86,8 @@ fn without_the_grant_it_is_not_loaded() {
         panic!("it was loaded")
     };
     assert!(error.to_string().contains("add grants = [\"state\"] to its section"), "{error}");
+    let found = inspect(&RUNTIME, &test_guest_file("rememberer")).expect("a plugin");
+    assert_eq!(found.needed_grants(), ["state"]);
 }
 
 #[test]
@@ -286,7 +288,6 @@ impl Model {
 
 /// Whatever the process dies of, and whenever: what comes again becomes what it was the first time.
 #[test]
-#[expect(clippy::print_stdout, reason = "the seed is what a failure is repeated with")]
 fn after_any_death_the_memory_matches_the_place_at_which_the_source_goes_on() {
     let seed = std::env::var("TAILWATER_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
