@@ -5,7 +5,7 @@
 //! the call ends well; a call that traps wrote nothing, and its rows are shown again. It is of all tables
 //! that the plugin sees, whose rows then come in the order of the log, unless the plugin runs on a
 //! sink over Kafka: there each partition of a topic has its own. In a native test it is a map of the
-//! test's thread.
+//! thread, which is empty again for every plugin that [`testing`](crate::testing) makes.
 //!
 //! ```
 //! use tailwater_guest::{Interest, Row, Table, Transform, Verdict, export_transform, state};
@@ -83,6 +83,12 @@ pub fn remove(key: &str) -> Result<(), String> {
 #[cfg(target_family = "wasm")]
 use crate::bindings::granted::tailwater::plugin::state as host;
 
+/// Empties the state of the thread, for another test.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn clear() {
+    host::clear();
+}
+
 #[cfg(not(target_family = "wasm"))]
 mod host {
     use std::cell::RefCell;
@@ -90,6 +96,10 @@ mod host {
 
     thread_local! {
         static ENTRIES: RefCell<HashMap<String, String>> = RefCell::default();
+    }
+
+    pub(super) fn clear() {
+        ENTRIES.take();
     }
 
     pub(super) fn get(keys: &[String]) -> Vec<Option<String>> {
@@ -106,5 +116,46 @@ mod host {
             }
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Change, Fate, TestTable, Tested};
+    use crate::{Interest, Row, Table, Transform, Verdict};
+
+    /// Writes what it knew under the row's id into its name, and remembers the name.
+    struct Before;
+
+    impl Transform for Before {
+        type Config = serde::de::IgnoredAny;
+
+        fn new(_: Self::Config) -> Result<Self, String> {
+            Ok(Before)
+        }
+
+        fn subscribe(&mut self, _: &Table) -> Result<Option<Interest>, String> {
+            Ok(Some(Interest::of(["id", "name"])))
+        }
+
+        fn transform(&mut self, row: &mut Row<'_>) -> Verdict {
+            let (id, name) = (row.text(0).unwrap_or_default(), row.text(1));
+            row.set(1, &get_one(id).unwrap_or_default());
+            let written = name.map_or_else(|| remove(id), |name| put(id, name));
+            written.map_or_else(Verdict::Fault, |()| Verdict::Keep)
+        }
+    }
+
+    #[test]
+    fn a_tested_plugin_has_a_state_of_its_own() {
+        let table = TestTable::new("public.t").key("id", "bigint").column("name", "text");
+        let changes = ["a", "b"].map(|name| Change::insert([("id", "1"), ("name", name)]));
+        for _ in 0..2 {
+            let mut plugin = Tested::<Before>::new("{}").unwrap();
+            let before = |name| Fate::kept([("id", "1"), ("name", name)]);
+            assert_eq!(plugin.transform(&table, &changes), [before(""), before("a")]);
+            assert_eq!(get(&["1".to_owned(), "2".to_owned()]), [Some("b".to_owned()), None]);
+        }
     }
 }

@@ -146,12 +146,30 @@ impl Pipeline {
 
     /// PostgreSQL to ClickHouse: the slot is the log.
     async fn direct(&self) -> Result<(), Error> {
-        let Some(source) = self.source().await? else { return Ok(()) };
+        let mut transform = Some(self.transform(&[Stage::Capture, Stage::Sink])?);
+        let leg = self.report.leg("capture");
+        let mut patience = Patience::new("copy the tables", "captured", &self.shutdown);
+        while let Some(source) = self.source().await? {
+            let ended = self.store_once(&source, &mut transform).await;
+            if !patience.another(ended, &leg, self.report.metrics()).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One life of a capture that stores; another one follows when a copy was cut short of which
+    /// plugins remember a part. The plugins are given back.
+    async fn store_once(
+        &self,
+        source: &Source,
+        plugins: &mut Option<Transform>,
+    ) -> Result<(), Error> {
         let Some(destination) = self.destination(&source.database, &source.options.slot).await?
         else {
             return Ok(());
         };
-        let destination = destination.of_cluster(&source).await?;
+        let destination = destination.of_cluster(source).await?;
         if !source.slot_exists {
             destination.sink.forget_snapshots().await?;
         }
@@ -163,13 +181,13 @@ impl Pipeline {
             ..Resume::default()
         };
         let ack = SlotAck::default();
-        let mut transform = self.transform(&[Stage::Capture, Stage::Sink])?;
+        let mut transform = plugins.take().expect("every life gives them back");
         let store = self.open_memory(&transform, "capture", &source.options.slot)?;
-        let kept = resume_capture(store.as_ref(), &mut transform, &source, &mut resume, None)?;
+        let kept = resume_capture(store.as_ref(), &mut transform, source, &mut resume, None)?;
         let end = self.shutdown.part();
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
-        let capture = self.spawn_capture(&source, resume, &ack, &end, captured);
+        let capture = self.spawn_capture(source, resume, &ack, &end, captured);
         let transforming = transform.spawn(to_transform, transformed);
         let metrics = Arc::clone(self.report.metrics());
         let (mut give, keeping) = keep(kept, &end, move |durable| {
@@ -180,7 +198,8 @@ impl Pipeline {
         let kept = keeping.finish().await;
         // Whatever ended the store ends the stages before it.
         end.advance(Phase::Drained);
-        let (_, transformed) = transforming.await.expect("the transform does not panic");
+        let (transform, transformed) = transforming.await.expect("the transform does not panic");
+        *plugins = Some(transform);
         let captured = capture.await.expect("the capture does not panic");
         destination.engine.shut_down().await;
         kept?;

@@ -25,6 +25,8 @@ const MEMBERS: usize = 12;
 /// The member that is there from the beginning.
 const FIRST: usize = 100;
 const KILLS: usize = 5;
+/// Rows that take a while to copy.
+const ROWS: u64 = 30_000;
 const SINKS: usize = 3;
 const CHANGES: usize = 10;
 
@@ -179,17 +181,20 @@ fn killed_under_load_plugins_remember_exactly_what_kafka_holds() -> Result<()> {
 }
 
 /// Two tables of many rows, so that one of them is copied whole while the other is not.
-fn large_members() -> Result<Database<'static>> {
+fn large_members(rows: u64) -> Result<Database<'static>> {
     let source = members()?;
     source.execute("CREATE TABLE others (id int PRIMARY KEY, name text)")?;
     source.execute("INSERT INTO others SELECT n, 'a' FROM generate_series(1, 100) n")?;
-    source.execute("INSERT INTO members SELECT n, 'a' FROM generate_series(1001, 31000) n")?;
+    let last = 1000 + rows;
+    source.execute(&format!(
+        "INSERT INTO members SELECT n, 'a' FROM generate_series(1001, {last}) n"
+    ))?;
     Ok(source)
 }
 
 /// Each row was copied, and counted once.
-fn counts_every_row_once(tailwater: &Tailwater) -> Result<()> {
-    for (table, rows) in [("members", 30_000), ("others", 100)] {
+fn counts_every_row_once(tailwater: &Tailwater, rows: u64) -> Result<()> {
+    for (table, rows) in [("members", rows), ("others", 100)] {
         let query = format!("SELECT name, toInt32(count()) AS n FROM {table} GROUP BY name");
         let query = utf8_percent_encode(&query, NON_ALPHANUMERIC).to_string();
         wait_for(DEADLINE, "every row to count once", || {
@@ -208,18 +213,35 @@ fn survive_a_copy(tailwater: &Tailwater) -> Result<()> {
         wait_until(DEADLINE, place, || !process.is_running().unwrap_or(true))?;
     }
     let process = tailwater.start()?;
-    counts_every_row_once(tailwater)?;
+    counts_every_row_once(tailwater, ROWS)?;
     ends_well(process)
 }
 
 #[test]
 fn a_copy_that_is_cut_short_is_forgotten_before_it_is_taken_again() -> Result<()> {
-    let source = large_members()?;
+    let source = large_members(ROWS)?;
     survive_a_copy(&Tailwater::with_config(&config(&source, "")?)?)?;
-    let (source, prefix) = (large_members()?, unique_name("copy"));
+    let (source, prefix) = (large_members(ROWS)?, unique_name("copy"));
     let brokers = Kafka::shared().bootstrap();
     let kafka = format!("[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n");
     survive_a_copy(&Tailwater::with_config(&config(&source, &kafka)?)?)
+}
+
+#[test]
+fn a_copy_that_loses_its_source_is_taken_again_by_the_same_process() -> Result<()> {
+    let source = large_members(10 * ROWS)?;
+    let tailwater = Tailwater::with_config(&config(&source, "")?)?;
+    let process = tailwater.start()?;
+    let copying = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND query LIKE 'COPY %members%' \
+                   AND pid <> pg_backend_pid() AND state = 'active'";
+    wait_for(DEADLINE, "the copy to be cut short", || {
+        ensure!(!source.query(copying)?.is_empty(), "nobody copies");
+        Ok(())
+    })?;
+    counts_every_row_once(&tailwater, 10 * ROWS)?;
+    ensure!(tailwater.log().contains("cannot copy the tables; trying again"), "it was not cut");
+    ends_well(process)
 }
 
 #[test]
