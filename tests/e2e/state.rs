@@ -229,7 +229,7 @@ fn a_copy_that_is_cut_short_is_forgotten_before_it_is_taken_again() -> Result<()
 
 #[test]
 fn a_copy_that_loses_its_source_is_taken_again_by_the_same_process() -> Result<()> {
-    let source = large_members(10 * ROWS)?;
+    let source = large_members(3 * ROWS)?;
     let tailwater = Tailwater::with_config(&config(&source, "")?)?;
     let process = tailwater.start()?;
     let copying = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
@@ -239,7 +239,7 @@ fn a_copy_that_loses_its_source_is_taken_again_by_the_same_process() -> Result<(
         ensure!(!source.query(copying)?.is_empty(), "nobody copies");
         Ok(())
     })?;
-    counts_every_row_once(&tailwater, 10 * ROWS)?;
+    counts_every_row_once(&tailwater, 3 * ROWS)?;
     ensure!(tailwater.log().contains("cannot copy the tables; trying again"), "it was not cut");
     ends_well(process)
 }
