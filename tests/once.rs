@@ -39,9 +39,10 @@ pub fn each_change_once(
         let value: serde_json::Value = serde_json::from_str(value)?;
         let id = key["id"].as_i64().context("find the key's id")?;
         sent.entry(id).or_default().push_str(value["op"].as_str().context("find the op")?);
-        let position = record.headers.iter().find(|(name, _)| name == "tailwater.position");
-        let (_, position) = position.context("find the position")?;
-        positions.entry(id).or_default().push(position.clone());
+        let origin = record.headers.iter().find(|(name, _)| name == "tailwater.origin");
+        let (position, _) =
+            origin.and_then(|(_, origin)| origin.split_once(' ')).context("find the position")?;
+        positions.entry(id).or_default().push(position.to_owned());
     }
     for (id, History { ops, after_mark }) in histories {
         let sent = sent.get(id).map_or("", String::as_str);

@@ -337,15 +337,13 @@ fn read_back(batch: &Batch) -> (Changes, Vec<usize>) {
     let mut origins = Vec::new();
     for record in &batch.records {
         let target = &batch.targets[record.target as usize];
-        let fingerprint = format!("{:016x}", target.table.fingerprint);
         let span = |span| Some(batch.span(span));
         let incoming = Incoming {
             topic: &target.topic,
             offset: 0,
             key: record.key.and_then(span),
             value: record.value.and_then(span),
-            position: span(record.position),
-            schema: Some(fingerprint.as_bytes()),
+            origin: span(record.origin),
             exact: record.exact.and_then(span),
         };
         let mut resolve = |_| Some(Arc::clone(&target.table));
@@ -396,8 +394,7 @@ fn debeziums(name: &str) -> Changes {
             offset: i64::try_from(offset).unwrap(),
             key: key.as_deref(),
             value: value.as_deref(),
-            position: None,
-            schema: None,
+            origin: None,
             exact: None,
         };
         let outcome = reader.read(&incoming, &mut |_| None, &mut changes);

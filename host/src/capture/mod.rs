@@ -230,6 +230,7 @@ impl Capture {
             tables,
             truncate_first,
             workers: self.options.snapshot_workers,
+            metrics: Arc::clone(&self.metrics),
         };
         self.half_copied = self.resume.remembers;
         self.copy_unless_stopped(plan, out)?;

@@ -28,6 +28,7 @@ use crate::failpoint;
 use crate::hop::{Hop, LogPoint, SnapshotDone};
 use crate::position::Lsn;
 use crate::table::Table;
+use crate::telemetry::metrics::Metrics;
 
 /// Bytes of a batch of rows.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -47,6 +48,8 @@ pub struct Plan {
     pub truncate_first: bool,
     /// Tables copied at once.
     pub workers: usize,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The stage behind is gone; there is nobody to copy for.
@@ -145,6 +148,7 @@ impl Worker {
         failpoint::pass("during_snapshot");
         let changes = std::mem::take(&mut rows.batch);
         self.progress.add(&rows.table.full_name(), changes.len());
+        self.plan.metrics.count_changes("captured", &changes);
         // Neither confirms the slot nor moves the resume position: only the stream does.
         let point = LogPoint { snapshots, copying: true, ..LogPoint::default() };
         self.out.send(Hop::new(changes, point)).await.map_err(|_| Stop::Receiver)

@@ -161,7 +161,7 @@ struct Writing<'a> {
 impl Writing<'_> {
     fn change(&mut self) -> Result<(), Error> {
         let change = self.change;
-        let position = self.position();
+        let origin = self.origin();
         let before = change
             .old
             .row()
@@ -172,27 +172,27 @@ impl Writing<'_> {
         };
         let after = change.new.map(|row| (row, Side::After { old: whole_old }));
         match change.op {
-            Op::Delete => self.delete(position, before, None),
+            Op::Delete => self.delete(origin, before, None),
             Op::Truncate => {
                 let value = self.envelope(Envelope { op: Op::Truncate, before: None, after: None });
-                let record = self.blank(position, None, Some(value?));
+                let record = self.blank(origin, None, Some(value?));
                 self.push(Record { destination: Destination::EveryPartition, ..record });
                 Ok(())
             }
-            Op::Update if self.changes.key_changed(change) => self.moved(position, before, after),
+            Op::Update if self.changes.key_changed(change) => self.moved(origin, before, after),
             // Only the key of a row whose key did not change says nothing that `after` does not.
             Op::Update if matches!(change.old, Old::Full(_)) => {
-                self.put(position, Envelope { op: Op::Update, before, after }, None)
+                self.put(origin, Envelope { op: Op::Update, before, after }, None)
             }
             Op::Read | Op::Insert | Op::Update => {
-                self.put(position, Envelope { op: change.op, before: None, after }, None)
+                self.put(origin, Envelope { op: change.op, before: None, after }, None)
             }
         }
     }
 
     /// Whether the topic takes every record of the change, which are those from `first` on.
     fn fits(&self, first: usize) -> Result<(), Error> {
-        let sizes = self.batch.records[first..].iter().map(|r| r.bytes(&self.batch.plugins));
+        let sizes = self.batch.records[first..].iter().map(Record::bytes);
         let (bytes, limit) = (sizes.max().unwrap_or(0), self.plan.record_bytes);
         if bytes > limit {
             return Err(Error::TooLarge { bytes, topic: self.plan.topic.clone(), limit });
@@ -201,16 +201,11 @@ impl Writing<'_> {
     }
 
     /// A record with a row after.
-    fn put(
-        &mut self,
-        position: Span,
-        envelope: Envelope,
-        moved: Option<Moved>,
-    ) -> Result<(), Error> {
+    fn put(&mut self, origin: Span, envelope: Envelope, moved: Option<Moved>) -> Result<(), Error> {
         let key = self.key(envelope.after.map(|(row, _)| row))?;
         let value = self.envelope(envelope)?;
         let exact = self.exact();
-        let record = self.blank(position, key, Some(value));
+        let record = self.blank(origin, key, Some(value));
         self.push(Record { exact, moved, ..record });
         Ok(())
     }
@@ -218,14 +213,14 @@ impl Writing<'_> {
     /// A delete and its tombstone.
     fn delete(
         &mut self,
-        position: Span,
+        origin: Span,
         before: Option<(Row, Side)>,
         moved: Option<Moved>,
     ) -> Result<(), Error> {
         let key = self.key(before.map(|(row, _)| row))?;
         let value = self.envelope(Envelope { op: Op::Delete, before, after: None })?;
         let exact = self.exact();
-        let record = self.blank(position, key, Some(value));
+        let record = self.blank(origin, key, Some(value));
         self.push(Record { exact, moved, ..record });
         if key.is_some() {
             self.push(Record { value: None, moved, ..record });
@@ -236,30 +231,36 @@ impl Writing<'_> {
     /// An update to another key: a delete of the old one, then a create of the new one.
     fn moved(
         &mut self,
-        position: Span,
+        origin: Span,
         before: Option<(Row, Side)>,
         after: Option<(Row, Side)>,
     ) -> Result<(), Error> {
         let new_key = self.key(self.change.new)?;
-        self.delete(position, before, new_key.map(Moved::To))?;
+        self.delete(origin, before, new_key.map(Moved::To))?;
         let old_key = self.key(self.change.old.row())?;
         let create = Envelope { op: Op::Insert, before: None, after };
-        self.put(position, create, old_key.map(Moved::From))
+        self.put(origin, create, old_key.map(Moved::From))
     }
 
-    fn blank(&self, position: Span, key: Option<Span>, value: Option<Span>) -> Record {
+    fn blank(&self, origin: Span, key: Option<Span>, value: Option<Span>) -> Record {
         let (target, change) = self.record;
         let destination = Destination::Key;
-        Record { target, change, destination, key, value, position, exact: None, moved: None }
+        Record { target, change, destination, key, value, origin, exact: None, moved: None }
     }
 
     fn push(&mut self, record: Record) {
         self.batch.records.push(record);
     }
 
-    fn position(&mut self) -> Span {
-        let start = self.batch.bytes.len();
-        self.changes.position(self.change).write(&mut self.batch.bytes);
+    fn origin(&mut self) -> Span {
+        let Batch { bytes, plugins, .. } = &mut *self.batch;
+        let start = bytes.len();
+        self.changes.position(self.change).write(bytes);
+        bytes.extend_from_slice(&self.plan.version);
+        if !plugins.is_empty() {
+            bytes.push(b' ');
+            bytes.extend_from_slice(plugins.as_bytes());
+        }
         self.batch.since(start)
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub(super) topic: String,
     /// Its columns.
     pub(super) fields: Vec<Field>,
+    /// A space and its fingerprint, for the header.
+    pub(super) version: Vec<u8>,
     /// The source block from `"schema":` up to the transaction's id.
     pub(super) source: Vec<u8>,
     /// Whether its records have keys.
@@ -85,6 +87,7 @@ impl Plan {
         Plan {
             topic: topic_name(prefix, table),
             fields: table.columns.iter().map(field).collect(),
+            version: format!(" {:016x}", table.fingerprint).into_bytes(),
             source,
             keyed: table.has_key() || !keys.is_empty(),
             record_bytes,

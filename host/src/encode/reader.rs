@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 use super::json::Scanner;
 use super::plan::Field;
 use super::wire::Wire;
-use super::{EXACT, Error, POSITION, SCHEMA, infer, inline_schema, json, text};
+use super::{EXACT, Error, ORIGIN, infer, inline_schema, json, text};
 use crate::change::{Cell, Change, Changes, Old, Op, Row, Transaction};
 use crate::dead_letter::{DeadLetter, Stage};
 use crate::position::{Lsn, Position};
@@ -35,10 +35,8 @@ pub struct Incoming<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; none for a tombstone.
     pub value: Option<&'a [u8]>,
-    /// [`POSITION`]
-    pub position: Option<&'a [u8]>,
-    /// [`SCHEMA`]
-    pub schema: Option<&'a [u8]>,
+    /// [`ORIGIN`]; only records of ours have one.
+    pub origin: Option<&'a [u8]>,
     /// [`EXACT`]
     pub exact: Option<&'a [u8]>,
 }
@@ -142,11 +140,17 @@ impl Reader {
             (Some(b"m"), _) | (None, true) => return Ok(Outcome::Ignored),
             _ => return Err(Error::Envelope { field: "op" }),
         };
-        let shape = match record.schema {
-            Some(fingerprint) => self.known(fingerprint, resolve)?,
-            None => self.foreign(record, &envelope)?,
+        let (shape, position) = match record.origin {
+            Some(origin) => {
+                let (position, fingerprint) =
+                    parse(origin).ok_or(Error::Header { name: ORIGIN })?;
+                (self.known(fingerprint, resolve)?, position)
+            }
+            None => {
+                let shape = self.foreign(record, &envelope)?;
+                (shape, foreign_position(record, &envelope.source)?)
+            }
         };
-        let position = position(record, &envelope.source)?;
         let transaction = transaction(position, &envelope.source, changes);
         let lsn = Lsn(envelope.source.lsn.unwrap_or(position.commit.0));
         let (old, new) = rows(&shape, record, &envelope, op, changes)?;
@@ -158,12 +162,9 @@ impl Reader {
 
     fn known(
         &mut self,
-        header: &[u8],
+        fingerprint: u64,
         resolve: &mut dyn FnMut(u64) -> Option<Arc<Table>>,
     ) -> Result<Arc<Shape>, Error> {
-        let text = std::str::from_utf8(header).ok();
-        let fingerprint = text.and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        let fingerprint = fingerprint.ok_or(Error::Header { name: SCHEMA })?;
         if let Some(shape) = self.shapes.get(&fingerprint) {
             return Ok(Arc::clone(shape));
         }
@@ -273,12 +274,16 @@ fn source<'a>(scanner: &mut Scanner<'a>) -> Result<Source<'a>, Error> {
     Ok(source)
 }
 
-fn position(record: &Incoming<'_>, source: &Source<'_>) -> Result<Position, Error> {
-    if let Some(header) = record.position {
-        let text = std::str::from_utf8(header).ok();
-        let position = text.and_then(|text| text.parse().ok());
-        return position.ok_or(Error::Header { name: POSITION });
-    }
+/// Position and fingerprint of an origin.
+fn parse(origin: &[u8]) -> Option<(Position, u64)> {
+    let mut words = std::str::from_utf8(origin).ok()?.split(' ');
+    let position = words.next()?.parse().ok()?;
+    let fingerprint = u64::from_str_radix(words.next()?, 16).ok()?;
+    Some((position, fingerprint))
+}
+
+/// Another writer's record stands where its change does, and within that in the topic's order.
+fn foreign_position(record: &Incoming<'_>, source: &Source<'_>) -> Result<Position, Error> {
     let commit = Lsn(source.lsn.ok_or(Error::Envelope { field: "source.lsn" })?);
     Ok(Position { commit, ordinal: u64::try_from(record.offset).unwrap_or(0) })
 }
@@ -310,7 +315,7 @@ fn rows(
         text::member(header, side).map_or(Ok(None), |token| Ok(Some(token)))
     };
     // Debezium tells the whole row before an update only if the log has it.
-    let whole = match record.schema {
+    let whole = match record.origin {
         Some(_) => shape.table.identity == ReplicaIdentity::Full,
         None => op == Op::Update,
     };
@@ -418,7 +423,7 @@ impl Incoming<'_> {
     #[must_use]
     pub fn dead_letter(&self, error: &Error) -> DeadLetter {
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let header = self.position.and_then(|header| lossy(header).parse().ok());
+        let header = self.origin.and_then(parse).map(|(position, _)| position);
         let offset = u64::try_from(self.offset).unwrap_or(0);
         DeadLetter {
             position: header.unwrap_or(Position { commit: Lsn(0), ordinal: offset }),

@@ -54,8 +54,8 @@ pub struct Record {
     pub key: Option<Span>,
     /// Value; none for a tombstone.
     pub value: Option<Span>,
-    /// Content of the [`POSITION`](super::POSITION) header.
-    pub position: Span,
+    /// Content of the [`ORIGIN`](super::ORIGIN) header.
+    pub origin: Span,
     /// Content of the [`EXACT`](super::EXACT) header.
     pub exact: Option<Span>,
     /// The other key of a key-changing update.
@@ -64,12 +64,12 @@ pub struct Record {
 
 impl Record {
     /// What the broker counts of the record at most, before compression.
-    pub(super) fn bytes(&self, plugins: &str) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let moved = self.moved.map(|moved| match moved {
             Moved::To(key) | Moved::From(key) => key,
         });
-        let spans = [self.key, self.value, Some(self.position), self.exact, moved];
-        FRAME + plugins.len() + spans.into_iter().flatten().map(Span::len).sum::<usize>()
+        let spans = [self.key, self.value, Some(self.origin), self.exact, moved];
+        FRAME + spans.into_iter().flatten().map(Span::len).sum::<usize>()
     }
 }
 
@@ -104,7 +104,7 @@ pub struct Batch {
     pub targets: Vec<Target>,
     /// Changes that could not be encoded.
     pub dead_letters: Vec<DeadLetter>,
-    /// Content of the [`PLUGINS`](super::PLUGINS) header; empty without plugins.
+    /// Name and digest of the plugins that saw the changes, for the headers; empty without plugins.
     pub plugins: String,
 }
 

@@ -235,8 +235,7 @@ impl Reading {
             offset: i64::try_from(self.golden.expected.len()).expect("few events"),
             key: key.as_deref().map(str::as_bytes),
             value: Some(value.as_bytes()),
-            position: None,
-            schema: None,
+            origin: None,
             exact: None,
         };
         let read = self.reader.read(&record, &mut |_| None, &mut self.golden.changes);

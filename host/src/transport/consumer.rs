@@ -25,7 +25,7 @@ use crate::ack::Durable;
 use crate::change::Changes;
 use crate::dead_letter::DeadLetter;
 use crate::disposition::Disposition;
-use crate::encode::{EXACT, Incoming, POSITION, Reader, SCHEMA};
+use crate::encode::{EXACT, Incoming, ORIGIN, Reader};
 use crate::hop::{Hop, Point as _};
 use crate::table::Table;
 use crate::telemetry::metrics::Metrics;
@@ -275,8 +275,7 @@ fn take_in(
         offset: message.offset(),
         key: message.key(),
         value: message.payload(),
-        position: header(POSITION),
-        schema: header(SCHEMA),
+        origin: header(ORIGIN),
         exact: header(EXACT),
     };
     let mut trouble = None;

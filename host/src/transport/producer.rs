@@ -21,8 +21,7 @@ use super::topics::{Names, Topics};
 use super::{Checkpoint, Delivered, Delivery, Error, Options};
 use crate::dead_letter::DeadLetter;
 use crate::encode::{
-    self as encode, Batch, Destination, Encoder, Moved, NEW_KEY, OLD_KEY, PLUGINS, POSITION,
-    Record, SCHEMA,
+    self as encode, Batch, Destination, Encoder, Moved, NEW_KEY, OLD_KEY, ORIGIN, Record,
 };
 use crate::hop::{Hop, LogPoint, Point};
 use crate::position::Position;
@@ -170,7 +169,8 @@ impl Producer {
         for table in &changes.tables {
             self.prepare(table)?;
         }
-        self.encoder.encode(&changes, nanoseconds(), &mut batch);
+        let now = nanoseconds();
+        self.encoder.encode(&changes, now, &mut batch);
         for letter in dead_letters.iter().chain(&batch.dead_letters) {
             self.set_aside(letter)?;
         }
@@ -178,7 +178,7 @@ impl Producer {
         let newest = changes.transactions.iter().map(|transaction| transaction.committed_at);
         let newest = newest.max().unwrap_or_default();
         self.transaction.newest_commit = self.transaction.newest_commit.max(newest);
-        self.send_records(&batch)?;
+        self.send_records(&batch, now / 1_000_000)?;
         self.transaction.bytes += batch.bytes.len();
         self.metrics.count_changes(SENT, &changes);
         batch.clear(KEPT_BYTES);
@@ -234,24 +234,23 @@ impl Producer {
         Ok(Some(Delivered { point }))
     }
 
-    fn send_records(&mut self, batch: &Batch) -> Result<(), Error> {
+    /// `now` in milliseconds, given so that the client need not ask the clock for each record.
+    fn send_records(&mut self, batch: &Batch, now: i64) -> Result<(), Error> {
         let mut partitions = Vec::with_capacity(batch.targets.len());
-        let mut schemas = Vec::with_capacity(batch.targets.len());
         for target in &batch.targets {
             partitions.push(self.topics.of_table(&target.topic)?.partitions);
-            schemas.push(format!("{:016x}", target.table.fingerprint));
         }
         for record in &batch.records {
             let target = record.target as usize;
             let topic = &batch.targets[target].topic;
             match record.destination {
                 Destination::Key => {
-                    self.send_record(batch, record, topic, &schemas[target], None)?;
+                    self.send_record(batch, record, (topic, None), now)?;
                 }
                 Destination::EveryPartition => {
                     for partition in 0..partitions[target] {
                         let partition = Some(partition);
-                        self.send_record(batch, record, topic, &schemas[target], partition)?;
+                        self.send_record(batch, record, (topic, partition), now)?;
                     }
                 }
             }
@@ -264,15 +263,15 @@ impl Producer {
         &mut self,
         batch: &Batch,
         record: &Record,
-        topic: &str,
-        schema: &str,
-        partition: Option<i32>,
+        (topic, partition): (&str, Option<i32>),
+        now: i64,
     ) -> Result<(), Error> {
         let mut to = BaseRecord::<[u8], [u8]>::to(topic);
         (to.key, to.payload) =
             (record.key.map(|key| batch.span(key)), record.value.map(|value| batch.span(value)));
         to.partition = partition;
-        to.headers = Some(headers(batch, record, schema));
+        to.timestamp = Some(now);
+        to.headers = Some(headers(batch, record));
         self.enqueue(to)
     }
 
@@ -356,16 +355,11 @@ fn record<'a>(
     record
 }
 
-fn headers(batch: &Batch, record: &Record, schema: &str) -> OwnedHeaders {
+fn headers(batch: &Batch, record: &Record) -> OwnedHeaders {
     let with = |headers: OwnedHeaders, key, value: &[u8]| {
         headers.insert(Header { key, value: Some(value) })
     };
-    let mut headers =
-        with(OwnedHeaders::new_with_capacity(4), POSITION, batch.span(record.position));
-    headers = with(headers, SCHEMA, schema.as_bytes());
-    if !batch.plugins.is_empty() {
-        headers = with(headers, PLUGINS, batch.plugins.as_bytes());
-    }
+    let mut headers = with(OwnedHeaders::new_with_capacity(1), ORIGIN, batch.span(record.origin));
     if let Some(exact) = record.exact {
         headers = with(headers, encode::EXACT, batch.span(exact));
     }

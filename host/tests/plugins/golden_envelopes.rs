@@ -55,8 +55,7 @@ fn read(given: &[Json]) -> Changes {
             offset,
             key: Some(key.as_bytes()),
             value: Some(value.as_bytes()),
-            position: None,
-            schema: None,
+            origin: None,
             exact: None,
         };
         let read = reader.read(&incoming, &mut |_| None, &mut changes);

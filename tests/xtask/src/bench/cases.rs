@@ -9,12 +9,25 @@ use super::shape::Shape;
 use super::source::{Source, topic_prefix};
 use super::{Bed, peer};
 
+/// Enough for the broker's compiler to be done.
+const WARM_UP_ROWS: u64 = 400_000;
+
 /// A leg that begins at a slot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Capture {
     pub(super) name: &'static str,
     pub(super) kafka: bool,
     pub(super) plugin: Option<&'static str>,
+    /// By the binary that ours is compared with.
+    pub(super) other: bool,
+}
+
+impl Capture {
+    /// What its line, its slot and its topics are called.
+    pub(super) fn label(&self) -> String {
+        let suffix = if self.other { "-other" } else { "" };
+        format!("{}{suffix}", self.name)
+    }
 }
 
 /// A case's line out of what it took.
@@ -38,9 +51,10 @@ impl Bed {
 
     /// From the slot in use to the slot confirmed. Gives the topics' prefix too.
     pub(super) fn capture(&self, source: &Source<'_>, case: Capture) -> Result<(Line, String)> {
-        let Capture { name, kafka, plugin } = case;
-        let prefix = topic_prefix(name);
-        let slot = source.slot(&slot_prefix(name));
+        let Capture { kafka, plugin, other, .. } = case;
+        let name = case.label();
+        let prefix = topic_prefix(&name);
+        let slot = source.slot(&slot_prefix(&name));
         let setup = Setup {
             role: if kafka { "capture" } else { "all" },
             slot: slot.clone(),
@@ -48,7 +62,8 @@ impl Bed {
             plugin,
             ..Setup::default()
         };
-        let tailwater = setup.prepare(source, self.binary.clone())?;
+        let binary = if other { self.other.as_ref() } else { None }.unwrap_or(&self.binary);
+        let tailwater = setup.prepare(source, binary.clone())?;
         let process = tailwater.start()?;
         let begin = source.wait_active(&slot).and_then(|_| Since::now(process.id()))?;
         let end = source.wait_confirmed(&slot).with_context(|| tailwater.log_tail())?;
@@ -58,7 +73,15 @@ impl Bed {
         ensure!(found == source.events, "{name}: {found} of {} were {step}", source.events);
         ensure!(process.terminate(super::STOP)?.success(), "{}", tailwater.log_tail());
         source.drop_slot(&slot)?;
-        Ok((line(name, source.events, source.reference, taken), prefix))
+        Ok((line(&name, source.events, source.reference, taken), prefix))
+    }
+
+    /// Has the broker compile its code and the system its caches filled, so that the case that
+    /// happens to be the first is not the slowest for it.
+    pub(super) fn warm(&self) -> Result<()> {
+        let case = Capture { name: "warm-up", kafka: true, plugin: None, other: false };
+        let source = self.fill(Shape::Inserts, WARM_UP_ROWS, &[case.name])?;
+        self.capture(&source, case).map(drop)
     }
 
     /// From the first change read to the last one stored.
@@ -134,8 +157,13 @@ pub(super) fn copy_to_nowhere(postgres: &Postgres, database: &str) -> Result<f64
 
 /// The services and the binary that all cases share.
 impl Bed {
-    pub(super) fn fill(&self, shape: Shape, rows: u64, cases: &[&str]) -> Result<Source<'_>> {
-        let slots: Vec<String> = cases.iter().map(|case| slot_prefix(case)).collect();
+    pub(super) fn fill<S: AsRef<str>>(
+        &self,
+        shape: Shape,
+        rows: u64,
+        cases: &[S],
+    ) -> Result<Source<'_>> {
+        let slots: Vec<String> = cases.iter().map(|case| slot_prefix(case.as_ref())).collect();
         let slots: Vec<&str> = slots.iter().map(String::as_str).collect();
         Source::fill(&self.postgres, shape, shape.events(rows), &slots)
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use tailwater_test_support::wait_until;
 
 use super::cases::slot_prefix;
-use super::leg::{Setup, Since};
+use super::leg::{Setup, Since, wait_passed};
 use super::report::{Line, Report};
 use super::shape::Shape;
 use super::source::topic_prefix;
@@ -51,10 +51,11 @@ impl Bed {
             let text = tailwater.get("/metrics")?.text();
             Ok(Exposition::parse(&text).histogram("tailwater_commit_to_visible_seconds"))
         };
-        let mut load = Load { next: 1_000_000, rate, began: Instant::now(), transactions: 0 };
         let session = self.session(source.database.name())?;
-        session.execute("SET synchronous_commit = off")?;
-        load.run(WARM_UP, |sql| session.execute(sql))?;
+        let warm_up = Load::new(1_000_000, rate).run(WARM_UP, |sql| session.execute(sql))?;
+        // A group that forms, or a topic that is new to it, takes its time; that is not measured.
+        wait_passed(&tailwater, &mut process, "stored", warm_up)?;
+        let mut load = Load::new(2_000_000, rate);
         let (before, begin) = (visible()?, Since::now(process.id())?);
         let events = load.run(Duration::from_secs(seconds), |sql| session.execute(sql))?;
         let taken = begin.until(Instant::now(), process.id())?;
@@ -82,6 +83,11 @@ struct Load {
 }
 
 impl Load {
+    /// From now on, with ids from `next`.
+    fn new(next: u64, rate: u64) -> Self {
+        Self { next, rate, began: Instant::now(), transactions: 0 }
+    }
+
     /// Runs for so long; the rows.
     fn run(&mut self, duration: Duration, execute: impl Fn(&str) -> Result<()>) -> Result<u64> {
         let (end, first) = (Instant::now() + duration, self.next);

@@ -60,6 +60,9 @@ pub(crate) struct Options {
     /// Only this case; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Another binary of tailwater, measured beside this one in the cases that read inserts
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     /// Debezium on Kafka Connect too
     #[arg(long)]
     peers: bool,
@@ -90,12 +93,14 @@ impl Options {
 /// What all cases share.
 struct Bed {
     binary: PathBuf,
+    /// The binary to compare with.
+    other: Option<PathBuf>,
     kafka: Kafka,
     postgres: Postgres,
 }
 
 impl Bed {
-    fn start() -> Result<Self> {
+    fn start(options: &Options) -> Result<Self> {
         let binary = steps::binary(Profile::Release)?;
         steps::guests()?;
         let kafka = step("starting Apache Kafka", || Kafka::start_as(Warmth::Full))?;
@@ -106,10 +111,10 @@ impl Bed {
             ("wal_sender_timeout", "0"),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let options = PostgresOptions { settings: settings.into(), ..PostgresOptions::default() };
+        let settings = PostgresOptions { settings: settings.into(), ..PostgresOptions::default() };
         let postgres =
-            step("starting PostgreSQL 15", || Postgres::start(PostgresVersion::V15, options))?;
-        Ok(Self { binary, kafka, postgres })
+            step("starting PostgreSQL 15", || Postgres::start(PostgresVersion::V15, settings))?;
+        Ok(Self { binary, other: options.against.clone(), kafka, postgres })
     }
 }
 
@@ -119,7 +124,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.wants(peer::NAME) {
         step("fetching Debezium", peer::fetch)?;
     }
-    let bed = Bed::start()?;
+    let bed = Bed::start(options)?;
+    step("warming up", || bed.warm())?;
     println!("\n{}", Report::heading());
     let mut report = Report::default();
     let measured = bed
@@ -136,7 +142,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 impl Bed {
     /// Everything that reads the standard rows.
     fn inserts(&self, options: &Options, report: &mut Report) -> Result<()> {
-        let case = |name, kafka, plugin| Capture { name, kafka, plugin };
+        let case = |name, kafka, plugin| Capture { name, kafka, plugin, other: false };
         let captures = [
             case("capture-kafka", true, None),
             case("capture-kafka-identity", true, Some(IDENTITY)),
@@ -144,15 +150,19 @@ impl Bed {
             case("direct", false, None),
             case("direct-mask", false, Some("mask-email")),
         ];
-        let wanted: Vec<Capture> =
-            captures.into_iter().filter(|case| options.wants(case.name)).collect();
+        let with_other = |case: Capture| {
+            let other = self.other.is_some().then_some(Capture { other: true, ..case });
+            [case].into_iter().chain(other)
+        };
+        let wanted = captures.into_iter().filter(|case| options.wants(case.name));
+        let wanted: Vec<Capture> = wanted.flat_map(with_other).collect();
         let sink = options.wants("kafka-clickhouse");
-        let mut slots: Vec<&str> = wanted.iter().map(|case| case.name).collect();
+        let mut slots: Vec<String> = wanted.iter().map(Capture::label).collect();
         if options.wants(peer::NAME) {
-            slots.push(peer::NAME);
+            slots.push(peer::NAME.to_owned());
         }
-        if sink && !slots.contains(&"capture-kafka") {
-            slots.push("capture-kafka");
+        if sink && !options.wants("capture-kafka") {
+            slots.push("capture-kafka".to_owned());
         }
         if slots.is_empty() {
             return Ok(());
@@ -163,7 +173,7 @@ impl Bed {
         for case in wanted {
             let (line, prefix) = self.capture(&source, case)?;
             report.add(line);
-            if case.name == "capture-kafka" {
+            if case.name == "capture-kafka" && !case.other {
                 topics = Some(prefix);
             }
         }
@@ -189,7 +199,7 @@ impl Bed {
         if wanted.is_empty() {
             return Ok(());
         }
-        let source = self.fill(Shape::Inserts, options.rows, &[])?;
+        let source = self.fill::<&str>(Shape::Inserts, options.rows, &[])?;
         source.session.execute("VACUUM users")?;
         let copy = copy_to_nowhere(&self.postgres, source.database.name())?;
         report.add(Self::reference("COPY users TO STDOUT", source.events, copy));
@@ -213,7 +223,9 @@ impl Bed {
             let source = self.fill(shape, options.rows, &[name])?;
             let reference = format!("pg_recvlogical, {name}");
             report.add(Self::reference(&reference, source.events, source.reference));
-            report.add(self.capture(&source, Capture { name, kafka: true, plugin: None })?.0);
+            report.add(
+                self.capture(&source, Capture { name, kafka: true, plugin: None, other: false })?.0,
+            );
         }
         Ok(())
     }

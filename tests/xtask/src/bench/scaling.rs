@@ -30,7 +30,7 @@ impl Bed {
 
     fn scaled(&self, shape: Shape, rows: u64, name: &str, report: &mut Report) -> Result<()> {
         let source = self.fill(shape, rows, &["scaling"])?;
-        let case = Capture { name: "scaling", kafka: true, plugin: None };
+        let case = Capture { name: "scaling", kafka: true, plugin: None, other: false };
         let (mut line, _) = self.capture(&source, case)?;
         line.name = name.to_owned();
         report.add(line);

@@ -54,8 +54,10 @@ impl<'a> Source<'a> {
         source.session.execute("CHECKPOINT")?;
         let end = source.session.value("SELECT pg_current_wal_flush_lsn()")?;
         source.end = end.context("ask for the end of the log")?;
-        // Debezium confirms what its last event reaches, and nothing behind it: this is the event.
-        source.session.execute("SELECT pg_logical_emit_message(true, 'bench', 'end')")?;
+        // Debezium confirms the transaction before its last event's: these are two more of both.
+        for _ in 0..2 {
+            source.session.execute("SELECT pg_logical_emit_message(true, 'bench', 'end')")?;
+        }
         source.reference = source.receive()?;
         Ok(source)
     }
