@@ -53,6 +53,9 @@ use transform::Transform;
 /// Batches between two stages. A batch from the stream holds up to half a mebibyte of text.
 const QUEUE: usize = 8;
 
+/// Why plugins that run on a thread for one life of a leg are there for the next one.
+const GIVEN_BACK: &str = "every life of a leg gives the plugins back";
+
 /// Why the pipeline ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -181,9 +184,10 @@ impl Pipeline {
             ..Resume::default()
         };
         let ack = SlotAck::default();
-        let mut transform = plugins.take().expect("every life gives them back");
-        let store = self.open_memory(&transform, "capture", &source.options.slot)?;
-        let kept = resume_capture(store.as_ref(), &mut transform, source, &mut resume, None)?;
+        let transform = plugins.as_mut().expect(GIVEN_BACK);
+        let store = self.open_memory(transform, "capture", &source.options.slot)?;
+        let kept = resume_capture(store.as_ref(), transform, source, &mut resume, None)?;
+        let transform = plugins.take().expect(GIVEN_BACK);
         let end = self.shutdown.part();
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
