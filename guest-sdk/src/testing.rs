@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 
 use crate::plugin::{self, Dedup, Interest, Transform};
 use crate::shown::Values as Shown;
+use crate::state;
 use crate::types::{
     Batch, Booleans, Column, ColumnValues, Floats, Form, Integers, Kind, Op, Packed, Patch,
     Position, Table, Values,
@@ -155,11 +156,12 @@ impl Fate {
 pub struct Tested<P>(P);
 
 impl<P: Transform> Tested<P> {
-    /// Makes the plugin of its configuration as JSON.
+    /// Makes the plugin of its configuration as JSON, with an empty state.
     ///
     /// # Errors
     /// What an operator would read: the configuration does not fit, or the plugin refuses it.
     pub fn new(config: &str) -> Result<Tested<P>, String> {
+        state::clear();
         plugin::configure(config, P::new).map(Tested)
     }
 
@@ -193,6 +195,7 @@ impl<P: Dedup> TestedDedup<P> {
     /// # Errors
     /// What an operator would read: the configuration does not fit, or the plugin refuses it.
     pub fn new(config: &str) -> Result<TestedDedup<P>, String> {
+        state::clear();
         plugin::configure(config, P::new).map(TestedDedup)
     }
 

@@ -9,7 +9,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::hop::LogPoint;
+use crate::hop::{LogPoint, Point};
+use crate::plugin::Delta;
 use crate::position::Lsn;
 use crate::sink::Stored;
 use crate::transport::Delivered;
@@ -22,6 +23,18 @@ impl<P> Durable<P> {
     /// The point that may now be acknowledged.
     pub fn into_point(self) -> P {
         self.0
+    }
+}
+
+impl<P: Point> Durable<P> {
+    /// The point, to be looked at.
+    pub fn point(&self) -> &P {
+        &self.0
+    }
+
+    /// What the plugins remember of everything up to the point.
+    pub fn take_remembered(&mut self) -> Vec<Delta> {
+        self.0.take_remembered()
     }
 }
 

@@ -213,6 +213,15 @@ impl Changes {
         self.cells[row.0 as usize + column]
     }
 
+    /// Lets go of the changes up to a position.
+    pub fn pass_over(&mut self, known: Position) {
+        let Changes { list, transactions, .. } = self;
+        list.retain(|change| {
+            let commit = transactions[change.transaction as usize].commit;
+            Position { commit, ordinal: change.ordinal } > known
+        });
+    }
+
     /// Lets go of table versions that no change belongs to any more.
     pub fn forget_unused_tables(&mut self) {
         let mut places = vec![None; self.tables.len()];

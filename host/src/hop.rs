@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::Changes;
 use crate::dead_letter::DeadLetter;
+use crate::plugin::{Delta, Scope};
 use crate::position::{Lsn, Position};
 use crate::table::TableName;
 
@@ -37,6 +38,15 @@ pub trait Point: Send + 'static {
 
     /// Snapshots that ended up to here; the store records them before it reports success.
     fn snapshots(&self) -> &[SnapshotDone];
+
+    /// The part of the source that the batch is of.
+    fn scope(&self) -> Scope;
+
+    /// Takes along what the plugins remember of the batch.
+    fn remember(&mut self, deltas: Vec<Delta>);
+
+    /// Gives what the plugins remember of everything up to here.
+    fn take_remembered(&mut self) -> Vec<Delta>;
 }
 
 /// A table whose snapshot is complete.
@@ -59,6 +69,11 @@ pub struct LogPoint {
     pub position: Position,
     /// Snapshots that ended since the point before.
     pub snapshots: Vec<SnapshotDone>,
+    /// Whether tables are being copied: a start could not go on from here, it would copy them again,
+    /// from the first row.
+    pub copying: bool,
+    /// What the plugins remember of the changes since the point before.
+    pub remembered: Vec<Delta>,
 }
 
 impl Point for LogPoint {
@@ -66,9 +81,23 @@ impl Point for LogPoint {
         self.confirm = self.confirm.max(later.confirm);
         self.position = self.position.max(later.position);
         self.snapshots.extend(later.snapshots);
+        self.copying = later.copying;
+        self.remembered.extend(later.remembered);
     }
 
     fn snapshots(&self) -> &[SnapshotDone] {
         &self.snapshots
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::default()
+    }
+
+    fn remember(&mut self, deltas: Vec<Delta>) {
+        self.remembered.extend(deltas);
+    }
+
+    fn take_remembered(&mut self) -> Vec<Delta> {
+        std::mem::take(&mut self.remembered)
     }
 }

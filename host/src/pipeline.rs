@@ -14,8 +14,10 @@
 //! the same from the front: the first stage stops reading, and each one ends after its input did.
 
 mod destination;
+mod keeper;
 mod patience;
 mod receive;
+mod remembered;
 mod report;
 mod send;
 mod source;
@@ -36,18 +38,23 @@ use crate::disposition::Disposition;
 use crate::embedded;
 use crate::failpoint;
 use crate::hop::{Hop, LogPoint};
-use crate::plugin::{self, Stage};
+use crate::plugin::{self, Stage, Store};
 use crate::serve::{Context, Leg};
 use crate::shutdown::{Phase, Shutdown};
 use crate::sink;
 use crate::transport::{self, Producer};
+use keeper::keep;
 use patience::Patience;
+use remembered::{resume_capture, resume_sink};
 use report::Report;
 use source::Source;
 use transform::Transform;
 
 /// Batches between two stages. A batch from the stream holds up to half a mebibyte of text.
 const QUEUE: usize = 8;
+
+/// Why plugins that run on a thread for one life of a leg are there for the next one.
+const GIVEN_BACK: &str = "every life of a leg gives the plugins back";
 
 /// Why the pipeline ended.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +71,9 @@ pub enum Error {
     /// Step 6.
     #[error("store stopped")]
     Store(#[from] sink::Error),
+    /// What plugins remember.
+    #[error("the plugins cannot remember")]
+    Memory(#[from] plugin::MemoryError),
     /// The embedded engine of step 6.
     #[error("the embedded ClickHouse engine stopped")]
     Embedded(#[from] embedded::Error),
@@ -78,6 +88,7 @@ impl Error {
             Error::Transform(error) => error.disposition(),
             Error::Transport(error) => error.disposition(),
             Error::Store(error) => error.disposition(),
+            Error::Memory(error) => error.disposition(),
             Error::Embedded(error) => error.disposition(),
         }
     }
@@ -138,16 +149,34 @@ impl Pipeline {
 
     /// PostgreSQL to ClickHouse: the slot is the log.
     async fn direct(&self) -> Result<(), Error> {
-        let Some(source) = self.source().await? else { return Ok(()) };
+        let mut transform = Some(self.transform(&[Stage::Capture, Stage::Sink])?);
+        let leg = self.report.leg("capture");
+        let mut patience = Patience::new("copy the tables", "captured", &self.shutdown);
+        while let Some(source) = self.source().await? {
+            let ended = self.store_once(&source, &mut transform).await;
+            if !patience.another(ended, &leg, self.report.metrics()).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One life of a capture that stores; another one follows when a copy was cut short of which
+    /// plugins remember a part. The plugins are given back.
+    async fn store_once(
+        &self,
+        source: &Source,
+        plugins: &mut Option<Transform>,
+    ) -> Result<(), Error> {
         let Some(destination) = self.destination(&source.database, &source.options.slot).await?
         else {
             return Ok(());
         };
-        let destination = destination.of_cluster(&source).await?;
+        let destination = destination.of_cluster(source).await?;
         if !source.slot_exists {
             destination.sink.forget_snapshots().await?;
         }
-        let resume = Resume {
+        let mut resume = Resume {
             system: source.system,
             snapshots: destination.completed_snapshots().await?,
             slot_exists: source.slot_exists,
@@ -155,23 +184,29 @@ impl Pipeline {
             ..Resume::default()
         };
         let ack = SlotAck::default();
+        let transform = plugins.as_mut().expect(GIVEN_BACK);
+        let store = self.open_memory(transform, "capture", &source.options.slot)?;
+        let kept = resume_capture(store.as_ref(), transform, source, &mut resume, None)?;
+        let transform = plugins.take().expect(GIVEN_BACK);
         let end = self.shutdown.part();
-        let transform = self.transform(&[Stage::Capture, Stage::Sink])?;
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
-        let capture = self.spawn_capture(&source, resume, &ack, &end, captured);
+        let capture = self.spawn_capture(source, resume, &ack, &end, captured);
         let transforming = transform.spawn(to_transform, transformed);
         let metrics = Arc::clone(self.report.metrics());
-        let stored = destination.sink.run(to_store, move |stored| {
+        let (mut give, keeping) = keep(kept, &end, move |durable| {
             failpoint::pass("before_slot_advance");
-            metrics.reached("stored", ack.advance(stored));
+            metrics.reached("stored", ack.advance(durable));
         });
-        let stored = stored.await;
+        let stored = destination.sink.run(to_store, move |stored| give(stored.into())).await;
+        let kept = keeping.finish().await;
         // Whatever ended the store ends the stages before it.
         end.advance(Phase::Drained);
-        let (_, transformed) = transforming.await.expect("the transform does not panic");
+        let (transform, transformed) = transforming.await.expect("the transform does not panic");
+        *plugins = Some(transform);
         let captured = capture.await.expect("the capture does not panic");
         destination.engine.shut_down().await;
+        kept?;
         first_cause(captured, transformed, stored)
     }
 
@@ -197,10 +232,15 @@ impl Pipeline {
     async fn capture_to_kafka(&self, kafka: &transport::Options) -> Result<(), Error> {
         let ack = SlotAck::default();
         let mut transform = self.transform(&[Stage::Capture])?;
+        let mut store = None;
         let leg = self.report.leg("send");
         let mut patience = Patience::new("send to kafka", "sent", &self.shutdown);
         while let Some(source) = self.source().await? {
-            let (back, ended) = self.send_once(kafka, &source, transform, &ack, &leg).await;
+            if store.is_none() {
+                store = self.open_memory(&transform, "capture", &source.options.slot)?;
+            }
+            let (back, ended) =
+                self.send_once(kafka, &source, transform, store.as_ref(), &ack, &leg).await;
             transform = back;
             if !patience.another(ended, &leg, self.report.metrics()).await? {
                 break;
@@ -215,34 +255,42 @@ impl Pipeline {
         kafka: &transport::Options,
         source: &Source,
         mut transform: Transform,
+        store: Option<&Arc<Store>>,
         ack: &SlotAck,
         leg: &Leg,
     ) -> (Transform, Result<(), Error>) {
         let started = self.start_producer(kafka, source).await;
-        let (mut producer, resume) = match started {
+        let (mut producer, mut resume) = match started {
             Ok(started) => started,
             Err(error) => return (transform, Err(error)),
         };
+        let sent = Some(resume.position);
+        let kept = match resume_capture(store, &mut transform, source, &mut resume, sent) {
+            Ok(kept) => kept,
+            Err(error) => return (transform, Err(error)),
+        };
         leg.moving();
-        transform.rewind(resume.position);
         let end = self.shutdown.part();
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_send) = mpsc::channel(QUEUE);
         let capture = self.spawn_capture(source, resume, ack, &end, captured);
         let transforming = transform.spawn(to_transform, transformed);
         let (ack, metrics) = (ack.clone(), Arc::clone(self.report.metrics()));
+        let (mut give, keeping) = keep(kept, &end, move |durable| {
+            metrics.reached("sent", ack.advance(durable));
+        });
         let runtime = Handle::current();
         let sending = spawn_blocking(move || {
-            send::run(&mut producer, to_send, &runtime, |delivered| {
-                metrics.reached("sent", ack.advance(delivered));
-            })
+            send::run(&mut producer, to_send, &runtime, |delivered| give(delivered.into()))
         });
         let sent = sending.await.expect("the sender does not panic");
+        let kept = keeping.finish().await;
         // Whatever ended the sender ends the stages before it.
         end.advance(Phase::Drained);
         let (transform, transformed) = transforming.await.expect("the transform does not panic");
         let captured = capture.await.expect("the capture does not panic");
-        (transform, first_cause(captured, transformed, sent))
+        let ended = kept.map_err(Error::from).and(first_cause(captured, transformed, sent));
+        (transform, ended)
     }
 
     async fn start_producer(
@@ -270,6 +318,7 @@ impl Pipeline {
             }
             let kept = checkpoint.filter(|_| slot_exists).unwrap_or_default();
             let resume = Resume {
+                remembers: false,
                 position: kept.position,
                 system,
                 snapshots: kept.snapshots.into_iter().map(|s| (s.table, s.consistent_at)).collect(),
@@ -290,7 +339,9 @@ impl Pipeline {
         let database = database.or_else(|| self.config.source_database().ok()).unwrap_or_default();
         let group = kafka.group(&database);
         let Some(destination) = self.destination(&database, &group).await? else { return Ok(()) };
-        let transform = self.transform(&[Stage::Sink])?;
+        let mut transform = self.transform(&[Stage::Sink])?;
+        let store = self.open_memory(&transform, "sink", &group)?;
+        let (starts, kept) = resume_sink(store.as_ref(), &mut transform)?.unzip();
         let (received, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
         let (acknowledge, acknowledged) = std::sync::mpsc::channel();
@@ -298,21 +349,24 @@ impl Pipeline {
         let receiver = receive::Receiver {
             options: kafka.clone(),
             database,
+            starts,
             metrics: Arc::clone(self.report.metrics()),
             leg: self.report.leg("receive"),
             shutdown: self.shutdown.clone(),
             runtime: Handle::current(),
         };
         let receiving = spawn_blocking(move || receiver.run(received, &acknowledged));
-        let stored = destination.sink.run(to_store, move |stored| {
+        let (mut give, keeping) = keep(kept, &self.shutdown, move |durable| {
             // The receiver outlives the store unless it failed, and then there is none to tell.
-            drop(acknowledge.send(stored));
+            drop(acknowledge.send(durable));
         });
-        let stored = stored.await;
+        let stored = destination.sink.run(to_store, move |stored| give(stored.into())).await;
+        let kept = keeping.finish().await;
         self.shutdown.advance(Phase::Draining);
         let (_, transformed) = transforming.await.expect("the transform does not panic");
         let received = receiving.await.expect("the receiver does not panic");
         destination.engine.shut_down().await;
+        kept?;
         received?;
         transformed?;
         Ok(stored?)
@@ -342,6 +396,7 @@ impl Pipeline {
             leg: self.report.leg("capture"),
             metrics: Arc::clone(self.report.metrics()),
             runtime: Handle::current(),
+            half_copied: false,
         };
         tokio::spawn(capture::watch_slot(
             source.url.clone(),

@@ -18,5 +18,6 @@ mod outages;
 mod plugins;
 mod reshape;
 mod service;
+mod state;
 mod storage;
 mod tls;

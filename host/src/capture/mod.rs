@@ -84,6 +84,9 @@ pub struct Resume {
     pub slot_exists: bool,
     /// Whether the destination may hold rows already, so that a copy has to empty it first.
     pub may_hold_rows: bool,
+    /// Whether plugins remember what they are shown: a copy that is cut short then ends the capture,
+    /// because only its owner can make them forget the first part.
+    pub remembers: bool,
 }
 
 /// The capture of one source.
@@ -105,6 +108,8 @@ pub struct Capture {
     pub metrics: Arc<Metrics>,
     /// For queries.
     pub runtime: Handle,
+    /// Whether plugins remember a part of a copy.
+    pub half_copied: bool,
 }
 
 impl Capture {
@@ -124,7 +129,9 @@ impl Capture {
                     self.confirm_last(connection);
                     return Ok(());
                 }
-                Err(error) if error.disposition() == Disposition::Retry => error,
+                Err(error) if error.disposition() == Disposition::Retry && !self.half_copied => {
+                    error
+                }
                 Err(error) => return Err(error),
             };
             if self.resume.position > before {
@@ -225,7 +232,9 @@ impl Capture {
             workers: self.options.snapshot_workers,
             metrics: Arc::clone(&self.metrics),
         };
+        self.half_copied = self.resume.remembers;
         self.copy_unless_stopped(plan, out)?;
+        self.half_copied = false;
         self.resume.snapshots.extend(names.into_iter().map(|name| (name, consistent_at)));
         Ok(())
     }

@@ -150,7 +150,7 @@ impl Worker {
         self.progress.add(&rows.table.full_name(), changes.len());
         self.plan.metrics.count_changes("captured", &changes);
         // Neither confirms the slot nor moves the resume position: only the stream does.
-        let point = LogPoint { snapshots, ..LogPoint::default() };
+        let point = LogPoint { snapshots, copying: true, ..LogPoint::default() };
         self.out.send(Hop::new(changes, point)).await.map_err(|_| Stop::Receiver)
     }
 }

@@ -91,6 +91,8 @@ pub struct Config {
     pub embedded: embedded::Options,
     /// `[[plugin]]`: the chain, in the order of the file.
     pub plugin: Vec<plugin::Options>,
+    /// `[state]`: where what plugins remember is kept.
+    pub state: plugin::StateOptions,
     /// `[http]`: the HTTP interface.
     pub http: serve::Options,
     /// `[log]`: what is logged, and how.
@@ -130,7 +132,7 @@ impl Config {
     fn start_paths_from(&mut self, directory: &Path) {
         let plugins = self.plugin.iter_mut().map(|plugin| &mut plugin.path);
         let embedded = std::iter::once(&mut self.embedded.path).chain(&mut self.embedded.library);
-        for path in plugins.chain(embedded) {
+        for path in plugins.chain(embedded).chain(&mut self.state.path) {
             *path = directory.join(&*path);
         }
         let settings = self.kafka.iter_mut().flat_map(|kafka| &mut kafka.librdkafka);

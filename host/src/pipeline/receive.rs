@@ -10,24 +10,26 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::Error;
 use super::patience::Patience;
+use crate::ack::Durable;
 use crate::failpoint;
 use crate::hop::Hop;
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
-use crate::sink::Stored;
 use crate::telemetry::metrics::Metrics;
-use crate::transport::{self, Consumer, Offsets};
+use crate::transport::{self, Consumer, Offsets, Starts};
 
 /// How long one look at Kafka or at the queue may take, and so how late a commit may be.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What was stored, from the store.
-type Acknowledged = std::sync::mpsc::Receiver<Stored<Offsets>>;
+type Acknowledged = std::sync::mpsc::Receiver<Durable<Offsets>>;
 
 /// The stage, on a thread of its own.
 pub(super) struct Receiver {
     pub(super) options: transport::Options,
     pub(super) database: String,
+    /// Where partitions are read from, if plugins remember.
+    pub(super) starts: Option<Starts>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leg: Leg,
     pub(super) shutdown: Shutdown,
@@ -60,7 +62,8 @@ impl Receiver {
         acknowledged: &Acknowledged,
     ) -> Result<(), transport::Error> {
         let metrics = Arc::clone(&self.metrics);
-        let mut consumer = Consumer::start(&self.options, &self.database, metrics)?;
+        let starts = self.starts.clone();
+        let mut consumer = Consumer::start(&self.options, &self.database, starts, metrics)?;
         self.leg.moving();
         while self.shutdown.phase() == Phase::Running
             && let Some(next) = out.as_ref()
@@ -104,7 +107,7 @@ fn commit_stored(
     }
 }
 
-fn commit(consumer: &mut Consumer, stored: Stored<Offsets>) -> Result<(), transport::Error> {
+fn commit(consumer: &mut Consumer, stored: Durable<Offsets>) -> Result<(), transport::Error> {
     failpoint::pass("before_offset_commit");
-    consumer.commit(stored.into())
+    consumer.commit(stored)
 }

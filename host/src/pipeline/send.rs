@@ -24,7 +24,7 @@ pub(super) fn run(
     producer: &mut Producer,
     mut input: Receiver<Hop<LogPoint>>,
     runtime: &Handle,
-    on_delivered: impl Fn(Delivered<LogPoint>),
+    mut on_delivered: impl FnMut(Delivered<LogPoint>),
 ) -> Result<(), Error> {
     loop {
         let next = runtime.block_on(next(&mut input, producer.deadline()));

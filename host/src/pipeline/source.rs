@@ -3,6 +3,7 @@
 use super::patience::Patience;
 use super::{Error, Pipeline};
 use crate::capture::{self, SourceUrl};
+use crate::position::Lsn;
 
 /// A source that passed its preflight.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub(super) struct Source {
     pub(super) options: capture::Options,
     pub(super) database: String,
     pub(super) slot_exists: bool,
+    /// What the slot has confirmed, if it exists.
+    pub(super) confirmed: Option<Lsn>,
     /// The cluster's system identifier.
     pub(super) system: u64,
 }
@@ -26,8 +29,10 @@ impl Pipeline {
             let found = match capture::check(&url, &options).await {
                 Ok(preflight) => {
                     let database = url.database().to_owned();
-                    let (slot_exists, system) = (preflight.slot.is_some(), preflight.system);
-                    return Ok(Some(Source { url, options, database, slot_exists, system }));
+                    let confirmed = preflight.slot.map(|slot| slot.confirmed);
+                    let (slot_exists, system) = (confirmed.is_some(), preflight.system);
+                    let source = Source { url, options, database, slot_exists, confirmed, system };
+                    return Ok(Some(source));
                 }
                 Err(error) => Err(error),
             };

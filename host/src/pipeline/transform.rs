@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::hop::Hop;
-use crate::plugin::{Chain, Error, Options, PluginStatus, Runtime, Stage, Versions};
-use crate::position::Position;
+use crate::hop::{Hop, Point};
+use crate::plugin::{
+    Chain, Error, MemoryError, Options, PluginStatus, Runtime, Stage, Store, Versions,
+};
 use crate::telemetry::metrics::{Metrics, StepLabels};
 
 /// The plugins of one leg; on the direct way those of both, in their order.
@@ -38,16 +39,24 @@ impl Transform {
         self.chains.iter().map(Chain::versions).collect()
     }
 
-    /// Says that the source starts over after a position.
-    pub(super) fn rewind(&mut self, durable: Position) {
-        for chain in &mut self.chains {
-            chain.rewind(durable);
-        }
+    /// The plugins for which something is remembered from batch to batch.
+    pub(super) fn remembering(&self) -> impl Iterator<Item = &str> {
+        self.chains.iter().flat_map(Chain::remembering)
+    }
+
+    /// Whether one of them has a state, of which nothing may be missing.
+    pub(super) fn has_state(&self) -> bool {
+        self.chains.iter().any(Chain::has_state)
+    }
+
+    /// Puts back what is remembered as it is on disk, and keeps it from now on.
+    pub(super) fn restore(&mut self, store: &Store) -> Result<(), MemoryError> {
+        self.chains.iter_mut().try_for_each(|chain| chain.restore(store))
     }
 
     /// Runs on a thread of its own until the input ends, the next stage is gone, or a plugin halts
     /// the pipeline; gives the plugins back.
-    pub(super) fn spawn<P: Send + 'static>(
+    pub(super) fn spawn<P: Point>(
         mut self,
         mut input: Receiver<Hop<P>>,
         output: Sender<Hop<P>>,
@@ -58,7 +67,7 @@ impl Transform {
         })
     }
 
-    fn run<P>(
+    fn run<P: Point>(
         &mut self,
         input: &mut Receiver<Hop<P>>,
         output: &Sender<Hop<P>>,
@@ -66,8 +75,11 @@ impl Transform {
         let versions = self.versions();
         let mut stamp = Stamp::default();
         while let Some(mut hop) = input.blocking_recv() {
+            let scope = hop.point.scope();
             for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
+                chain.enter(&scope);
                 hop.dead_letters.extend(chain.transform(&mut hop.changes)?);
+                hop.point.remember(chain.take_deltas());
             }
             if let Ok(count @ 1..) = u64::try_from(hop.dead_letters.len()) {
                 let labels = StepLabels { step: "transformed" };

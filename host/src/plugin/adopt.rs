@@ -84,16 +84,15 @@ pub(crate) fn each_key(
         if faults.next_if_eq(&row).is_some() {
             continue;
         }
-        text.clear();
         match item(&keys.values, row) {
-            Item::Null => {
-                each(row, None);
-                continue;
+            Item::Null => each(row, None),
+            Item::Text(key) => each(row, Some(key)),
+            native => {
+                text.clear();
+                write_native(native, false, &mut text);
+                each(row, Some(&text));
             }
-            Item::Text(key) => text.extend_from_slice(key),
-            native => write_native(native, false, &mut text),
         }
-        each(row, Some(&text));
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ wasmtime::component::bindgen!({
         world host {
             include tailwater:plugin/transform@0.1.0;
             import tailwater:plugin/clock@0.1.0;
+            import tailwater:plugin/state@0.1.0;
             use tailwater:plugin/types@0.1.0.{batch as key-batch, table as shaped, row-keys};
             use tailwater:plugin/shapes@0.1.0.{shape, rewriting};
             export keys: func(batch: key-batch) -> result<row-keys, string>;
@@ -18,7 +19,8 @@ wasmtime::component::bindgen!({
             export rewrite: func(batch: key-batch) -> result<rewriting, string>;
         }
     ",
+    imports: { "tailwater:plugin/state.get": trappable },
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-pub use self::tailwater::plugin::{clock, log, metrics, shapes, types};
+pub use self::tailwater::plugin::{clock, log, metrics, shapes, state, types};

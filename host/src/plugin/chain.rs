@@ -1,6 +1,7 @@
 //! The plugins of one leg, in configured order.
 
 use std::collections::HashSet;
+use std::mem;
 use std::sync::Arc;
 
 use crate::change::Changes;
@@ -11,15 +12,18 @@ use crate::plugin::error::Error;
 use crate::plugin::fates::Fates;
 use crate::plugin::loader::Loader;
 use crate::plugin::member::Member;
+use crate::plugin::memory::{Delta, Scope};
 use crate::plugin::options::{Options, Stage};
 use crate::plugin::reload::{self, Watch};
+use crate::plugin::store::{self, Store};
 use crate::plugin::versions::{PluginStatus, Versions};
-use crate::position::Position;
 use crate::telemetry::metrics::Metrics;
 
 /// The plugins of one leg. One thread runs it; the plugins' files are watched while it lives.
 pub struct Chain {
     members: Vec<Member>,
+    /// What batches changed of what is remembered, if that is kept on disk.
+    deltas: Option<Vec<Delta>>,
     versions: Versions,
     _watches: Vec<Watch>,
 }
@@ -41,8 +45,12 @@ impl Chain {
             return Err(Error::NameTaken(taken.name.clone()));
         }
         options.iter().try_for_each(Options::check)?;
-        let mut chain =
-            Chain { members: Vec::new(), versions: Versions::default(), _watches: Vec::new() };
+        let mut chain = Chain {
+            members: Vec::new(),
+            deltas: None,
+            versions: Versions::default(),
+            _watches: Vec::new(),
+        };
         for options in options.into_iter().filter(|options| options.stage == stage) {
             let runtime = runtime.clone();
             let metrics = Arc::clone(&metrics);
@@ -58,7 +66,8 @@ impl Chain {
         let loader = Loader { runtime, options: Arc::new(options), metrics };
         let loaded = loader.load()?;
         let members = vec![Member::new(loader, loaded)];
-        Ok(Chain { members, versions: Versions::default(), _watches: Vec::new() })
+        let versions = Versions::default();
+        Ok(Chain { members, deltas: None, versions, _watches: Vec::new() })
     }
 
     fn push(&mut self, loader: Loader) -> Result<(), Error> {
@@ -99,17 +108,20 @@ impl Chain {
             *changes = kept;
             (done, fates) = self.look_again(changes);
         }
-        for member in &mut self.members {
-            match done {
-                Ok(()) => member.commit(),
-                Err(_) => member.roll_back(),
-            }
-        }
-        self.review();
         if !fates.dead_letters.is_empty() {
             let failed = fates.failed();
             self.members.iter_mut().for_each(|member| member.forget(&failed));
         }
+        for member in &mut self.members {
+            match (&done, &mut self.deltas) {
+                (Ok(()), Some(deltas)) if member.remembers() => {
+                    deltas.push(member.commit_with_delta());
+                }
+                (Ok(()), _) => member.commit(),
+                (Err(_), _) => member.roll_back(),
+            }
+        }
+        self.review();
         done.map(|()| fates.dead_letters)
     }
 
@@ -146,13 +158,36 @@ impl Chain {
         }
     }
 
-    /// Says that the source starts over after `durable`, so that rows which come again are no
-    /// duplicates of themselves. The default position forgets every key: right for a consumer,
-    /// whose partitions have no common order.
-    pub fn rewind(&mut self, durable: Position) {
-        for member in &mut self.members {
-            member.rewind(durable);
-        }
+    /// The plugins for which something is remembered from batch to batch.
+    pub fn remembering(&self) -> impl Iterator<Item = &str> {
+        let remembering = self.members.iter().filter(|member| member.remembers());
+        remembering.map(|member| member.version().id.name.as_str())
+    }
+
+    /// Whether one of them has a state.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        self.members.iter().any(|member| member.options().has_state())
+    }
+
+    /// Puts back what is remembered as it is on disk, and tells what changes from now on.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn restore(&mut self, store: &Store) -> Result<(), store::Error> {
+        self.deltas = Some(Vec::new());
+        self.members.iter_mut().try_for_each(|member| member.restore(store))
+    }
+
+    /// What follows is of that scope.
+    pub fn enter(&mut self, scope: &Scope) {
+        self.members.iter_mut().for_each(|member| member.enter(scope));
+    }
+
+    /// What changed of what is remembered since it was asked last; nothing before
+    /// [`restore`](Self::restore).
+    pub fn take_deltas(&mut self) -> Vec<Delta> {
+        self.deltas.as_mut().map(mem::take).unwrap_or_default()
     }
 
     /// Which versions run; the handle follows reloads.

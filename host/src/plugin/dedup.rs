@@ -10,97 +10,79 @@
 //! key cannot be told apart but by what the plugin says: there, any equal insert is a duplicate.
 //!
 //! What a batch adds is provisional until [`Window::commit`]: a batch that fails is seen again, and
-//! its rows must not count as duplicates of themselves. For the same reason [`Window::rewind`]
-//! forgets the changes that a restarted source will send again, and [`Window::forget`] those that
-//! were set aside and never reached the copy.
+//! its rows must not count as duplicates of themselves. For the same reason [`Window::forget`]
+//! forgets those that were set aside and never reached the copy. A source that is read again from an
+//! earlier place finds the window as it was there, see [`memory`](super::memory).
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 use rustc_hash::FxHashMap;
-use sha2::{Digest, Sha256};
 
-use crate::change::{Change, Changes, Op, Row, Value};
+use crate::change::{Change, Changes, Op, Row};
 use crate::position::Position;
-use crate::table::{Table, TableName};
+use crate::table::Table;
+pub(crate) use known::Kept;
+use known::{Known, Number};
+pub(crate) use mark::Mark;
+use mark::Marker;
 
-/// 128 bits of SHA-256: as good as what was hashed, and of bounded size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Hash128([u8; 16]);
+mod known;
+mod mark;
 
-/// The last change of a row that went on.
-#[derive(Debug, Clone, Copy)]
-struct Kept {
-    position: Position,
-    /// Microseconds since the Unix epoch.
-    committed_at: i64,
-    /// What the plugin said of it; none if the row is gone, or the plugin said nothing.
-    key: Option<Hash128>,
+/// What a batch changed of a window.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct WindowDelta {
+    /// Rows by their number, which they have for as long as they are known.
+    pub(crate) rows: Vec<(u64, (Mark, Kept))>,
+    /// Rows with smaller numbers are known no more.
+    pub(crate) first: u64,
+    /// The youngest commit that was seen, in microseconds since the Unix epoch.
+    pub(crate) newest: i64,
+    /// Where tables were emptied last.
+    pub(crate) emptied: Vec<(Mark, Position)>,
 }
 
 pub(crate) struct Window {
     rows_max: usize,
     age_max: i64,
-    known: FxHashMap<Hash128, Kept>,
-    /// Each known row once, in the order in which they became known.
-    order: VecDeque<Hash128>,
+    marker: Marker,
+    known: Known,
     /// Changed since the last commit, with what was known of each row before.
-    provisional: Vec<(Hash128, Option<Kept>)>,
+    provisional: Vec<(Number, Option<Kept>)>,
     /// Where tables were emptied, ascending: what was known of their rows before counts no more
     /// after. The last of earlier batches, and all of this one.
-    emptied: FxHashMap<TableName, Vec<Position>>,
+    emptied: FxHashMap<Mark, Vec<Position>>,
+    /// The tables of the batch.
+    tables: Vec<Mark>,
     newest: i64,
 }
 
-impl Hash128 {
-    fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Hash128 {
-        let mut hasher = Sha256::new();
-        for part in parts {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        let digest = hasher.finalize();
-        Hash128(digest[..16].try_into().expect("32 bytes"))
-    }
-
-    fn of_row(table: &Table, parts: Vec<&[u8]>) -> Hash128 {
-        Hash128::of([table.schema.as_bytes(), table.name.as_bytes()].into_iter().chain(parts))
-    }
-
-    /// The row with that key; none if a part of the key was not sent.
-    fn of_key(changes: &Changes, change: &Change, row: Row) -> Option<Hash128> {
-        let table = changes.table(change);
-        let part = |column| match changes.value(row, column) {
-            Value::Text(text) => Some(text),
-            Value::Null | Value::Unchanged => None,
-        };
-        let parts: Option<Vec<&[u8]>> = table.key().map(part).collect();
-        parts.filter(|parts| !parts.is_empty()).map(|parts| Hash128::of_row(table, parts))
-    }
-}
-
 impl Window {
-    /// Remembers `rows_max` rows at most, each until a commit is `seconds` younger.
-    pub(crate) fn new(rows_max: usize, seconds: u32) -> Window {
+    /// Remembers `rows_max` rows at most, each until a commit is `seconds` younger; rows are marked
+    /// under `secret`.
+    pub(crate) fn new(rows_max: usize, seconds: u32, secret: [u8; 16]) -> Window {
         Window {
             rows_max,
             age_max: i64::from(seconds) * 1_000_000,
-            known: FxHashMap::default(),
-            order: VecDeque::new(),
+            marker: Marker::new(secret),
+            known: Known::default(),
             provisional: Vec::new(),
             emptied: FxHashMap::default(),
+            tables: Vec::new(),
             newest: i64::MIN,
         }
     }
 
-    /// Takes in which tables a batch empties, before its rows.
-    pub(crate) fn note_truncates(&mut self, changes: &Changes) {
+    /// Takes in a batch's tables and which of them it empties, before its rows.
+    pub(crate) fn begin(&mut self, changes: &Changes) {
+        self.tables.clear();
+        self.tables.extend(changes.tables.iter().map(|table| self.marker.of_table(table)));
         for places in self.emptied.values_mut() {
             places.drain(..places.len() - 1);
         }
         for change in changes.list.iter().filter(|change| change.op == Op::Truncate) {
-            let places = self.emptied.entry(changes.table(change).full_name()).or_default();
-            places.push(changes.position(change));
+            let table = self.tables[change.table as usize];
+            self.emptied.entry(table).or_default().push(changes.position(change));
         }
     }
 
@@ -115,31 +97,54 @@ impl Window {
     ) -> bool {
         let committed_at = changes.transaction(change).committed_at;
         self.newest = self.newest.max(committed_at);
-        let key = key.map(|key| Hash128::of([key]));
+        let key = key.map(|key| self.marker.of(key));
         let kept = Kept { position: changes.position(change), committed_at, key };
-        if change.op == Op::Delete || changes.key_changed(change) {
-            let old = change.old.row().and_then(|row| Hash128::of_key(changes, change, row));
+        let table = (&**changes.table(change), self.tables[change.table as usize]);
+        let moved = changes.key_changed(change);
+        if change.op == Op::Delete || moved {
+            let old = change.old.row();
+            let old = old.and_then(|row| self.marker.of_row(changes, table.0, table.1, row));
             old.into_iter().for_each(|row| self.note(row, Kept { key: None, ..kept }));
         }
-        let Some(row) = change.new.and_then(|row| identity(changes, change, row, key)) else {
-            return false;
-        };
-        let compare = key.is_some() && !late && !changes.key_changed(change);
-        if compare && self.says_nothing_new(changes.table(change), change.op, row, &kept) {
+        let row = change.new.and_then(|row| self.identity(changes, change.op, table, row, key));
+        let Some(row) = row else { return false };
+        let found = self.known.find(row);
+        if let Some(known) = found
+            && key.is_some()
+            && !late
+            && !moved
+            && self.says_nothing_new(table.1, change.op, known, &kept)
+        {
             return true;
         }
-        self.note(row, kept);
+        self.note_found(row, found, kept);
         false
     }
 
-    fn says_nothing_new(&self, table: &Table, op: Op, row: Hash128, now: &Kept) -> bool {
+    fn identity(
+        &mut self,
+        changes: &Changes,
+        op: Op,
+        (table, mark): (&Table, Mark),
+        row: Row,
+        key: Option<Mark>,
+    ) -> Option<Mark> {
+        if table.has_key() {
+            return self.marker.of_row(changes, table, mark, row);
+        }
+        let inserted = matches!(op, Op::Insert | Op::Read);
+        key.filter(|_| inserted).map(|key| self.marker.of_content(mark, key))
+    }
+
+    fn says_nothing_new(&self, table: Mark, op: Op, known: Number, now: &Kept) -> bool {
         let horizon = self.newest.saturating_sub(self.age_max);
-        let Some(known) = self.known.get(&row).filter(|known| known.committed_at >= horizon) else {
+        let (_, known) = self.known.row(known);
+        if known.committed_at < horizon {
             return false;
-        };
+        }
         let between = |at: &Position| known.position < *at && *at <= now.position;
         if !self.emptied.is_empty() {
-            let places = self.emptied.get(&table.full_name());
+            let places = self.emptied.get(&table);
             if places.is_some_and(|places| places.iter().any(between)) {
                 return false;
             }
@@ -147,68 +152,87 @@ impl Window {
         now.position <= known.position || (op != Op::Read && now.key == known.key)
     }
 
-    fn note(&mut self, row: Hash128, kept: Kept) {
-        match self.known.entry(row) {
-            Entry::Occupied(mut known) if known.get().position <= kept.position => {
-                self.provisional.push((row, Some(known.insert(kept))));
-            }
-            Entry::Occupied(_) => {}
-            Entry::Vacant(place) => {
-                place.insert(kept);
-                self.order.push_back(row);
-                self.provisional.push((row, None));
-            }
+    fn note(&mut self, row: Mark, kept: Kept) {
+        self.note_found(row, self.known.find(row), kept);
+    }
+
+    fn note_found(&mut self, row: Mark, found: Option<Number>, kept: Kept) {
+        let Some(number) = found else {
+            let number = self.known.push(row, kept);
+            return self.provisional.push((number, None));
+        };
+        let known = self.known.kept_mut(number);
+        if known.position <= kept.position {
+            self.provisional.push((number, Some(std::mem::replace(known, kept))));
         }
+    }
+
+    /// Puts a window back as its deltas made it; they were marked under the same secret.
+    pub(crate) fn restore(&mut self, delta: WindowDelta) {
+        self.known.begin_at(delta.first);
+        for (_, (row, kept)) in delta.rows {
+            self.known.push(row, kept);
+        }
+        self.newest = delta.newest;
+        self.emptied = delta.emptied.into_iter().map(|(table, at)| (table, vec![at])).collect();
+    }
+
+    /// Takes over limits that were changed.
+    pub(crate) fn limit(&mut self, rows_max: usize, seconds: u32) {
+        (self.rows_max, self.age_max) = (rows_max, i64::from(seconds) * 1_000_000);
+    }
+
+    /// Rows that are known.
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
     }
 
     /// The batch is through: what it added stays, and what is too old or too much goes.
     pub(crate) fn commit(&mut self) {
-        self.provisional.clear();
         let horizon = self.newest.saturating_sub(self.age_max);
-        while let Some(oldest) = self.order.front() {
-            let aged = self.known[oldest].committed_at < horizon;
-            if !aged && self.order.len() <= self.rows_max {
+        while let Some((_, oldest)) = self.known.oldest() {
+            let aged = oldest.committed_at < horizon;
+            if !aged && self.known.len() <= self.rows_max {
                 break;
             }
-            self.known.remove(oldest);
-            self.order.pop_front();
+            self.known.pop_oldest();
+        }
+        self.provisional.clear();
+    }
+
+    /// As [`commit`](Self::commit), and tells what changed.
+    pub(crate) fn commit_with_delta(&mut self) -> WindowDelta {
+        let touched: Vec<Number> = self.provisional.iter().map(|(number, _)| *number).collect();
+        self.commit();
+        let row = |number| Some((self.known.whole(number)?, *self.known.row(number)));
+        let last = |(table, places): (&Mark, &Vec<Position>)| Some((*table, *places.last()?));
+        WindowDelta {
+            rows: touched.into_iter().filter_map(row).collect(),
+            first: self.known.first(),
+            newest: self.newest,
+            emptied: self.emptied.iter().filter_map(last).collect(),
         }
     }
 
     /// The batch failed: its changes were never seen.
     pub(crate) fn roll_back(&mut self) {
-        while let Some((row, before)) = self.provisional.pop() {
-            if let Some(kept) = before {
-                self.known.insert(row, kept);
-            } else {
-                self.known.remove(&row);
-                self.order.pop_back();
+        while let Some((number, before)) = self.provisional.pop() {
+            match before {
+                Some(kept) => *self.known.kept_mut(number) = kept,
+                None => self.known.pop_newest(),
             }
         }
     }
 
-    /// Forgets the changes after `durable`.
-    pub(crate) fn rewind(&mut self, durable: Position) {
-        self.provisional.clear();
-        self.known.retain(|_, kept| kept.position <= durable);
-        self.order.retain(|row| self.known.contains_key(row));
-    }
-
-    /// Forgets changes that did not reach the copy after all.
+    /// Forgets changes of the batch that did not reach the copy after all.
     pub(crate) fn forget(&mut self, failed: &HashSet<Position>) {
-        for kept in self.known.values_mut().filter(|kept| failed.contains(&kept.position)) {
-            kept.key = None;
+        for (number, _) in &self.provisional {
+            let kept = self.known.kept_mut(*number);
+            if failed.contains(&kept.position) {
+                kept.key = None;
+            }
         }
     }
-}
-
-fn identity(changes: &Changes, change: &Change, row: Row, key: Option<Hash128>) -> Option<Hash128> {
-    let table = changes.table(change);
-    if table.has_key() {
-        return Hash128::of_key(changes, change, row);
-    }
-    let inserted = matches!(change.op, Op::Insert | Op::Read);
-    key.filter(|_| inserted).map(|key| Hash128::of_row(table, vec![&key.0]))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine};
 
-use crate::plugin::bindings::{clock, log, metrics};
+use crate::plugin::bindings::{clock, log, metrics, state};
 use crate::plugin::error::Error;
 use crate::plugin::limits::Guest;
 
@@ -53,6 +53,7 @@ impl Runtime {
         log::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
         metrics::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
         clock::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
+        state::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
         start_ticker(&engine);
         Ok(Runtime { engine, linker: Arc::new(linker), cache })
     }

@@ -86,6 +86,12 @@ pub enum Error {
         /// Of the new one.
         new: &'static str,
     },
+    /// A reload would give or take a state.
+    #[error("plugin {plugin}: to grant `state` or to take it back, restart")]
+    GrantChanged {
+        /// Name in the configuration.
+        plugin: String,
+    },
     /// `init` failed.
     #[error("plugin {plugin} does not start: {reason}; check its `config`")]
     Init {

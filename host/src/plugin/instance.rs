@@ -1,6 +1,7 @@
 //! One instance of a plugin. A call ends in an answer or in an [`Outcome`]; after a trap the
 //! instance is dead and its owner builds another.
 
+use std::mem;
 use std::time::Duration;
 
 use wasmtime::component::types::ComponentItem;
@@ -13,6 +14,7 @@ use crate::plugin::calls::Calls;
 pub use crate::plugin::calls::Role;
 use crate::plugin::engine::TICK;
 use crate::plugin::limits::Guest;
+use crate::plugin::state::State;
 
 /// What a component may import: the contract's interfaces of any compatible version.
 const GRANTED: [&str; 4] = [
@@ -138,6 +140,18 @@ impl Instance {
     /// Whether it trapped.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead
+    }
+
+    /// Lends it a state while something runs, which keeps what a call wrote if the call went well.
+    pub(crate) fn with_state<T>(
+        &mut self,
+        state: &mut State,
+        run: impl FnOnce(&mut Instance) -> T,
+    ) -> T {
+        self.store.data_mut().lend(mem::take(state));
+        let done = run(self);
+        *state = self.store.data_mut().take_back();
+        done
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {

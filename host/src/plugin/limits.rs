@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::HasData;
 
-use crate::plugin::bindings::{clock, log, metrics, types};
+use crate::plugin::bindings::{clock, log, metrics, state, types};
+use crate::plugin::state::State;
 use crate::telemetry::metrics::{Metrics, PluginCounterLabels};
 
 /// Lines one call may log.
@@ -30,6 +31,8 @@ pub struct Guest {
     metrics: Arc<Metrics>,
     counters: FxHashMap<String, u64>,
     refused_counter: bool,
+    /// Lent for as long as a batch is shown.
+    state: Option<State>,
 }
 
 struct Memory {
@@ -53,7 +56,18 @@ impl Guest {
             metrics,
             counters: FxHashMap::default(),
             refused_counter: false,
+            state: None,
         }
+    }
+
+    /// Lends it the plugin's state.
+    pub(crate) fn lend(&mut self, state: State) {
+        self.state = Some(state);
+    }
+
+    /// Takes the state back.
+    pub(crate) fn take_back(&mut self) -> State {
+        self.state.take().expect("it was lent")
     }
 
     pub(crate) fn limiter(&mut self) -> &mut dyn ResourceLimiter {
@@ -132,6 +146,33 @@ impl clock::Host for Guest {
     fn now(&mut self) -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+impl state::Host for Guest {
+    /// What does not fit into the guest's memory is not even copied for it.
+    fn get(&mut self, keys: Vec<String>) -> wasmtime::Result<Vec<Option<String>>> {
+        let mut bytes = 0_usize;
+        let mut value = |key: &String| {
+            let value = self.state.as_ref()?.get(key)?;
+            bytes = bytes.saturating_add(value.len());
+            (bytes <= self.memory.bytes_max).then(|| value.to_owned())
+        };
+        let values = keys.iter().map(&mut value).collect();
+        if bytes > self.memory.bytes_max {
+            let most = self.memory.bytes_max >> 20;
+            return Err(wasmtime::Error::msg(format!(
+                "state.get would hand over more than its {most} MiB of memory"
+            )));
+        }
+        Ok(values)
+    }
+
+    fn set(&mut self, entries: Vec<(String, Option<String>)>) -> Result<(), String> {
+        match &mut self.state {
+            Some(state) => state.set(entries),
+            None => Err("the state is there only while a batch is shown".to_owned()),
+        }
     }
 }
 

@@ -4,7 +4,6 @@
 //! alone, so that nothing but them is set aside. The parts are small, because it is the failing calls
 //! that cost (a deadline, a new instance): one per level, and levels are few.
 
-use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,18 +15,17 @@ use crate::dead_letter::{DeadLetter, Stage};
 use crate::plugin::adopt::{self, Beside, Verdicts};
 use crate::plugin::bindings::types::Interest;
 use crate::plugin::convert::{Plan, Scratch, Unreadable, number, with_table};
-use crate::plugin::dedup::Window;
 use crate::plugin::error::Error;
 use crate::plugin::fates::Fates;
 use crate::plugin::handover::Handover;
 use crate::plugin::instance::{Instance, Outcome, Role};
 use crate::plugin::loader::{Loaded, Loader, Version};
+use crate::plugin::memory::{Memory, Scope};
 use crate::plugin::options::{OnError, Options};
 use crate::plugin::probation::{Pace, Probation};
 use crate::plugin::rewrite;
 use crate::plugin::shape::Shape;
-use crate::plugin::task::{Rows, Shown, Task, by_table, shorten};
-use crate::position::Position;
+use crate::plugin::task::{Rows, Shown, Task, by_run, by_table, shorten};
 use crate::table::Table;
 use crate::telemetry::metrics::{PluginKindLabels, PluginLabels};
 
@@ -40,7 +38,13 @@ pub(crate) struct Member {
     pub(super) version: Version,
     pub(super) instance: Instance,
     pub(super) subscriptions: FxHashMap<u64, Subscription>,
-    pub(super) window: Window,
+    /// What is remembered for it.
+    pub(super) memory: Memory,
+    pub(super) scope: Scope,
+    /// What is remembered in other scopes.
+    pub(super) elsewhere: FxHashMap<Scope, Memory>,
+    /// What windows mark rows under.
+    pub(super) secret: [u8; 16],
     pub(super) handover: Arc<Handover>,
     pub(super) probation: Option<Probation>,
     pub(super) scratch: Scratch,
@@ -71,13 +75,17 @@ pub(super) struct Usage {
 impl Member {
     pub(crate) fn new(loader: Loader, loaded: Loaded) -> Member {
         let handover = Handover::of(loaded.version.identity(&loader.options));
-        let window = Window::new(loader.options.window_keys, loader.options.window_seconds);
+        let secret = rand::random();
+        let memory = Memory::new(&loader.options, secret);
         Member {
             loader,
             version: loaded.version,
             instance: loaded.instance,
             subscriptions: FxHashMap::default(),
-            window,
+            memory,
+            scope: Scope::default(),
+            elsewhere: FxHashMap::default(),
+            secret,
             handover: Arc::new(handover),
             probation: None,
             scratch: Scratch::default(),
@@ -95,22 +103,6 @@ impl Member {
         &self.handover
     }
 
-    pub(crate) fn commit(&mut self) {
-        self.window.commit();
-    }
-
-    pub(crate) fn roll_back(&mut self) {
-        self.window.roll_back();
-    }
-
-    pub(crate) fn rewind(&mut self, durable: Position) {
-        self.window.rewind(durable);
-    }
-
-    pub(crate) fn forget(&mut self, failed: &HashSet<Position>) {
-        self.window.forget(failed);
-    }
-
     /// Runs the plugin over a batch: edits cells, drops rows, sets rows aside.
     pub(crate) fn run(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
         let started = Instant::now();
@@ -118,7 +110,7 @@ impl Member {
         self.failed_rows = 0;
         self.usage.batch_rows = 0;
         if self.version.role == Role::Dedup {
-            self.window.note_truncates(changes);
+            self.memory.window.begin(changes);
         }
         let done = self.run_tables(changes, fates);
         fates.sweep(changes);
@@ -127,8 +119,10 @@ impl Member {
     }
 
     fn run_tables(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
-        for (index, Rows { shown: rows, truncates }) in by_table(changes).into_iter().enumerate() {
-            let table = Arc::clone(&changes.tables[index]);
+        // A state says what was before, so rows that may depend on it come as they are in the log.
+        let runs = if self.options().has_state() { by_run(changes) } else { by_table(changes) };
+        for Rows { table, shown: rows, truncates } in runs {
+            let table = Arc::clone(&changes.tables[table]);
             let none = rows.is_empty() && (truncates.is_empty() || self.role() != Role::Reshape);
             if none || !self.options().covers(&table.schema, &table.name) {
                 continue;
@@ -233,16 +227,23 @@ impl Member {
         };
         self.usage.calls += 1;
         self.usage.rows += task.rows.len() as u64;
-        Ok(match self.version.role {
+        let shown = match self.version.role {
             Role::Transform => self.transform(&plan, changes, &task.rows),
             Role::Reshape => self.reshape(&plan, changes, &task.rows),
             Role::Dedup => self.deduplicate(&plan, changes, task),
-        })
+        };
+        match shown {
+            Shown::Answered(_) => self.memory.state.keep_call(),
+            _ => self.memory.state.undo_call(),
+        }
+        Ok(shown)
     }
 
     fn transform(&mut self, plan: &Plan, changes: &mut Changes, rows: &[u32]) -> Shown {
-        let Member { scratch, instance, .. } = self;
-        let answer = scratch.with_batch(plan, changes, rows, |batch| instance.process(batch));
+        let Member { scratch, instance, memory, .. } = self;
+        let answer = scratch.with_batch(plan, changes, rows, |batch| {
+            instance.with_state(&mut memory.state, |instance| instance.process(batch))
+        });
         match answer {
             Err(Unreadable(row)) => Shown::Unreadable(row),
             Ok(Err(outcome)) => Shown::Failed(outcome),
@@ -252,8 +253,10 @@ impl Member {
     }
 
     fn reshape(&mut self, plan: &Plan, changes: &mut Changes, rows: &[u32]) -> Shown {
-        let Member { scratch, instance, .. } = self;
-        let answer = scratch.with_batch(plan, changes, rows, |batch| instance.rewrite(batch));
+        let Member { scratch, instance, memory, .. } = self;
+        let answer = scratch.with_batch(plan, changes, rows, |batch| {
+            instance.with_state(&mut memory.state, |instance| instance.rewrite(batch))
+        });
         let adopted = match answer {
             Err(Unreadable(row)) => return Shown::Unreadable(row),
             Ok(Err(outcome)) => return Shown::Failed(outcome),
@@ -269,9 +272,12 @@ impl Member {
     }
 
     fn deduplicate(&mut self, plan: &Plan, changes: &Changes, task: &Task) -> Shown {
-        let Member { scratch, instance, window, .. } = self;
+        let Member { scratch, instance, memory: Memory { state, window }, .. } = self;
         let Task { rows, late, .. } = task;
-        let keys = match scratch.with_batch(plan, changes, rows, |batch| instance.keys(batch)) {
+        let keys = scratch.with_batch(plan, changes, rows, |batch| {
+            instance.with_state(state, |instance| instance.keys(batch))
+        });
+        let keys = match keys {
             Err(Unreadable(row)) => return Shown::Unreadable(row),
             Ok(Err(outcome)) => return Shown::Failed(outcome),
             Ok(Ok(keys)) => keys,
@@ -409,7 +415,7 @@ impl Member {
         Ok(())
     }
 
-    fn role(&self) -> Role {
+    pub(super) fn role(&self) -> Role {
         self.version.role
     }
 
@@ -437,5 +443,8 @@ impl Member {
         metrics.plugin_rows.get_or_create(&labels).inc_by(usage.rows);
         let memory = i64::try_from(self.instance.memory_bytes()).unwrap_or(i64::MAX);
         metrics.plugin_memory_bytes.get_or_create(&labels).set(memory);
+        if self.remembers() {
+            self.report_memory(&labels);
+        }
     }
 }

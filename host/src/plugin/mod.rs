@@ -5,7 +5,8 @@
 //!                                  |
 //!   Changes -> chain -> member -> convert -> the plugin -> adopt -> Changes
 //!                         |-> rewrite: where rows go
-//!                              '-> dedup: the memory of keys
+//!                         |    '-> dedup: the memory of keys
+//!                         '-> memory -> store: what is remembered, and kept on disk
 //! ```
 //!
 //! The contract is `wit/`; `docs/PLUGINS.md` tells it to plugin authors. What a plugin does can
@@ -26,12 +27,16 @@ mod instance;
 mod limits;
 mod loader;
 mod member;
+mod memory;
 mod options;
 mod probation;
 mod reload;
 mod reloads;
+mod remember;
 mod rewrite;
 mod shape;
+mod state;
+mod store;
 mod task;
 mod type_name;
 mod versions;
@@ -42,7 +47,9 @@ pub use error::Error;
 pub use golden::{Difference, Golden, GoldenReport, beside as golden_beside};
 pub use instance::Role;
 pub use loader::{Inspection, inspect};
-pub use options::{Grant, OnError, Options, Stage};
+pub use memory::{Delta, Pending, Scope};
+pub use options::{Grant, OnError, Options, Stage, StateOptions};
 pub use reload::Reloaded;
 pub use reloads::Reloads;
+pub use store::{Error as MemoryError, Store};
 pub use versions::{PluginStatus, Versions};

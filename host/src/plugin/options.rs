@@ -47,6 +47,10 @@ pub struct Options {
     /// Dedup only: a row is forgotten when a commit is this many seconds younger. Default 3600.
     #[serde(default = "default_window_seconds")]
     pub window_seconds: u32,
+    /// What a plugin that is granted `state` may keep there, in MiB of the host's memory; of a sink,
+    /// in each partition. Default 16.
+    #[serde(default = "default_state_mb")]
+    pub state_mb: u32,
     /// Rows that a new version must see before the version before is let go; until then it is rolled
     /// back if it fails on more than the other. 0: no probation. Default 10000.
     #[serde(default = "default_probation_rows")]
@@ -63,6 +67,15 @@ pub struct Options {
     /// Handed to the plugin's `init` as JSON. Default: empty.
     #[serde(default)]
     pub config: toml::Table,
+}
+
+/// The `[state]` section.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateOptions {
+    /// Directory of what plugins remember; one process uses it at a time. Default: `plugin-state` in
+    /// `[embedded] path`.
+    pub path: Option<PathBuf>,
 }
 
 /// A leg of the pipeline.
@@ -82,17 +95,20 @@ pub enum Stage {
 pub enum Grant {
     /// The time of day.
     Clock,
+    /// A memory of its own.
+    State,
 }
 
 impl Grant {
     /// All there are.
-    pub const ALL: [Grant; 1] = [Grant::Clock];
+    pub const ALL: [Grant; 2] = [Grant::Clock, Grant::State];
 
     /// As in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Grant::Clock => "clock",
+            Grant::State => "state",
         }
     }
 
@@ -137,6 +153,10 @@ fn default_batch_rows() -> u32 {
     4096
 }
 
+fn default_state_mb() -> u32 {
+    16
+}
+
 fn default_retries() -> u32 {
     3
 }
@@ -165,6 +185,11 @@ impl Options {
         Options { grants, path: path.to_owned(), ..options }
     }
 
+    /// Whether it may have a state.
+    pub(crate) fn has_state(&self) -> bool {
+        self.grants.contains(&Grant::State)
+    }
+
     /// Whether the plugin is offered a table.
     #[must_use]
     pub fn covers(&self, schema: &str, table: &str) -> bool {
@@ -186,6 +211,7 @@ impl Options {
             ("deadline_ms", self.deadline_ms),
             ("output_mb", u64::from(self.output_mb)),
             ("batch_rows", u64::from(self.batch_rows)),
+            ("state_mb", u64::from(self.state_mb)),
         ];
         match sizes.into_iter().find(|(_, size)| *size == 0) {
             Some((setting, _)) => Err(Error::Zero { plugin: plugin(), setting }),

@@ -5,6 +5,7 @@
 //! quarantined. If that fails just as much, the rows are at fault and not the version.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -77,6 +78,8 @@ impl Member {
         };
         self.probation = Some(Probation::new(standby));
         self.exchange();
+        let options = Arc::clone(&self.loader.options);
+        self.limit_memory(&options);
         if self.options().probation_rows == 0 {
             self.probation = None;
         }

@@ -38,6 +38,8 @@ struct Reloader {
     loader: Loader,
     handover: Arc<Handover>,
     role: Role,
+    /// Whether the version that the process began with has a state.
+    has_state: bool,
     /// What was looked at last: the file's digest with its settings.
     looked_at: String,
 }
@@ -88,7 +90,8 @@ pub(crate) fn watch(
     };
     let mut watcher = notify::recommended_watcher(forward).map_err(fail)?;
     watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(fail)?;
-    let reloader = Reloader { loader, handover, role, looked_at: String::new() };
+    let has_state = loader.options.has_state();
+    let reloader = Reloader { loader, handover, role, has_state, looked_at: String::new() };
     let name = format!("reload-{}", reloader.loader.options.name);
     let builder = thread::Builder::new().name(name);
     builder.spawn(move || reloader.follow(&asked)).expect("a service can start a thread");
@@ -169,6 +172,9 @@ impl Reloader {
 
     fn load(&self) -> Result<Loaded, Error> {
         self.loader.options.check()?;
+        if self.loader.options.has_state() != self.has_state {
+            return Err(Error::GrantChanged { plugin: self.loader.options.name.clone() });
+        }
         let loaded = self.loader.load()?;
         if (loaded.version.role == Role::Dedup) != (self.role == Role::Dedup) {
             return Err(Error::RoleChanged {

@@ -38,9 +38,11 @@ impl Task {
     }
 }
 
-/// Indices into `changes.list`, in order.
+/// Changes of one table version: indices into `changes.list`, in order.
 #[derive(Clone, Default)]
 pub(super) struct Rows {
+    /// Index into `changes.tables`.
+    pub(super) table: usize,
     pub(super) shown: Vec<u32>,
     /// They have no row to show.
     pub(super) truncates: Vec<u32>,
@@ -48,13 +50,29 @@ pub(super) struct Rows {
 
 /// The changes per table version.
 pub(super) fn by_table(changes: &Changes) -> Vec<Rows> {
-    let mut tables = vec![Rows::default(); changes.tables.len()];
+    let of = |table| Rows { table, ..Rows::default() };
+    let mut tables: Vec<Rows> = (0..changes.tables.len()).map(of).collect();
     for (index, change) in changes.list.iter().enumerate() {
         let rows = &mut tables[change.table as usize];
         let rows = if change.op == Op::Truncate { &mut rows.truncates } else { &mut rows.shown };
         rows.push(number(index));
     }
     tables
+}
+
+/// The changes as they are in the log, those of one table version together that follow each other.
+pub(super) fn by_run(changes: &Changes) -> Vec<Rows> {
+    let mut runs: Vec<Rows> = Vec::new();
+    for (index, change) in changes.list.iter().enumerate() {
+        let table = change.table as usize;
+        if runs.last().is_none_or(|run| run.table != table) {
+            runs.push(Rows { table, ..Rows::default() });
+        }
+        let run = runs.last_mut().expect("one was just added");
+        let rows = if change.op == Op::Truncate { &mut run.truncates } else { &mut run.shown };
+        rows.push(number(index));
+    }
+    runs
 }
 
 /// Guests choose how long their messages are; operators read them.

@@ -96,6 +96,12 @@ pub struct Metrics {
     pub plugin_reloads: Family<PluginKindLabels, Counter>,
     /// Linear memory of a plugin's instance.
     pub plugin_memory_bytes: Family<PluginLabels, Gauge>,
+    /// What a plugin keeps in its state, bytes.
+    pub plugin_state_bytes: Family<PluginLabels, Gauge>,
+    /// Keys of a plugin's state.
+    pub plugin_state_keys: Family<PluginLabels, Gauge>,
+    /// Rows by which a plugin's duplicates are told.
+    pub plugin_window_keys: Family<PluginLabels, Gauge>,
     /// Counters of the plugins' own.
     pub plugin_custom: Family<PluginCounterLabels, Counter>,
     /// Changes set aside.
@@ -126,6 +132,9 @@ impl Default for Metrics {
             plugin_faults: Family::default(),
             plugin_reloads: Family::default(),
             plugin_memory_bytes: Family::default(),
+            plugin_state_bytes: Family::default(),
+            plugin_state_keys: Family::default(),
+            plugin_window_keys: Family::default(),
             plugin_custom: Family::default(),
             dead_letters: Family::default(),
             reconnects: Family::default(),
@@ -188,6 +197,10 @@ impl Metrics {
         r.register("faults", "faults by kind", self.plugin_faults.clone());
         r.register("reloads", "reloads by how they ended", self.plugin_reloads.clone());
         r.register("memory_bytes", "linear memory held", self.plugin_memory_bytes.clone());
+        r.register("state_bytes", "bytes of its state", self.plugin_state_bytes.clone());
+        r.register("state_keys", "keys of its state", self.plugin_state_keys.clone());
+        let window = self.plugin_window_keys.clone();
+        r.register("window_keys", "rows by which duplicates are told", window);
         r.register("custom", "counters of the plugin's own", self.plugin_custom.clone());
     }
 

@@ -23,7 +23,7 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Takes in a point that is about to be committed.
-    pub(super) fn advance(&mut self, point: &LogPoint) {
+    pub(crate) fn advance(&mut self, point: &LogPoint) {
         self.position = self.position.max(point.position);
         self.confirm = self.confirm.max(point.confirm);
         for done in &point.snapshots {

@@ -6,20 +6,19 @@
 //! taken away, what is still on its way to the store is not committed any more, and the next owner
 //! reads it again; ClickHouse knows rows by their version, so they are the same rows.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use rustc_hash::FxHashMap;
 
-use super::client::Events;
+use super::member::Member;
 use super::offsets::Next;
 use super::reach::reach;
+use super::starts::{self, Starts};
 use super::topics::Names;
 use super::{Error, Offsets, Options, compacted};
 use crate::ack::Durable;
@@ -53,6 +52,8 @@ pub struct Consumer {
     options: Options,
     metrics: Arc<Metrics>,
     polled: Instant,
+    /// Full because the next record is of another partition.
+    ready: Option<Hop<Offsets>>,
 }
 
 /// The batch that is being filled.
@@ -66,13 +67,15 @@ struct Pending {
 }
 
 impl Consumer {
-    /// Joins the group. One attempt.
+    /// Joins the group. One attempt. With `starts` every batch is of one partition, and partitions are
+    /// read from where the plugins' memory of them ends.
     ///
     /// # Errors
     /// Kafka cannot be reached or refuses.
     pub fn start(
         options: &Options,
         database: &str,
+        starts: Option<Starts>,
         metrics: Arc<Metrics>,
     ) -> Result<Consumer, Error> {
         // A refused login would only time out later.
@@ -81,7 +84,7 @@ impl Consumer {
         let literal = escaped(prefix);
         let own = format!(r"^{literal}\.tailwater\.");
         let config = options.consumer(&options.group(database), &[("topic.blacklist", &own)]);
-        let member = Member { events: Events::default(), assigned: Mutex::default() };
+        let member = Member::new(starts);
         let kafka: BaseConsumer<Member> =
             config.create_with_context(member).map_err(Error::Settings)?;
         let sorted = |error| kafka.context().events.error("reach kafka", error);
@@ -101,6 +104,7 @@ impl Consumer {
             options: options.clone(),
             metrics,
             polled: Instant::now(),
+            ready: None,
         })
     }
 
@@ -118,6 +122,9 @@ impl Consumer {
         loop {
             let until = self.pending.since.map_or(give_up, |since| since + interval);
             self.poll(until.saturating_duration_since(Instant::now()))?;
+            if let Some(ready) = self.ready.take() {
+                return Ok(Some(ready));
+            }
             let full = self.pending.changes.len() >= self.options.batch_rows
                 || self.pending.bytes >= self.options.batch_bytes;
             let until = self.pending.since.map_or(give_up, |since| since + interval);
@@ -180,10 +187,17 @@ impl Consumer {
         let assigned = self.kafka.context().assigned();
         for (topic, partition, next) in offsets.nexts() {
             let current = assigned.get(topic).and_then(|partitions| partitions.get(&partition));
-            if current == Some(&next.assignment) {
+            // Where plugins remember, a partition goes on where this process left it.
+            let same = current.is_some() && next.since.is_some();
+            if current == Some(&next.assignment) || same {
                 let offset = Offset::Offset(next.offset);
                 let added = list.add_partition_offset(topic, partition, offset);
                 added.map_err(|error| Error::new("commit offsets", error))?;
+                if let (Some(since), Some(mut element)) =
+                    (next.since, list.find_partition(topic, partition))
+                {
+                    element.set_metadata(starts::metadata(since));
+                }
             }
         }
         Ok(list)
@@ -192,19 +206,23 @@ impl Consumer {
     /// Takes in one record, if one comes in time.
     fn poll(&mut self, timeout: Duration) -> Result<(), Error> {
         self.polled = Instant::now();
-        match self.kafka.poll(timeout) {
+        let polled = self.kafka.poll(timeout);
+        if let Some(error) = self.kafka.context().take_trouble() {
+            return Err(error);
+        }
+        match polled {
             None => Ok(()),
             Some(Ok(message)) => {
-                let assigned =
-                    self.kafka.context().assignment(message.topic(), message.partition());
-                let Some(assignment) = assigned else { return Ok(()) };
-                take_in(
-                    &message,
-                    assignment,
-                    &mut self.reader,
-                    &mut self.schemas,
-                    &mut self.pending,
-                )
+                let (topic, partition) = (message.topic(), message.partition());
+                let member = self.kafka.context();
+                let Some(assignment) = member.assignment(topic, partition) else { return Ok(()) };
+                let since = member.since(topic, partition, message.offset());
+                if since.is_some() && self.pending.is_of_another(topic, partition) {
+                    let pending = std::mem::take(&mut self.pending);
+                    self.ready = hand_on(pending, member, &self.metrics);
+                }
+                let next = Next { offset: message.offset() + 1, assignment, since };
+                take_in(&message, next, &mut self.reader, &mut self.schemas, &mut self.pending)
             }
             Some(Err(error)) => {
                 let error = self.kafka.context().events.error("receive from kafka", error);
@@ -218,17 +236,32 @@ impl Consumer {
     }
 
     fn take(&mut self) -> Option<Hop<Offsets>> {
-        self.pending.since?;
-        let Pending { changes, dead_letters, offsets, .. } = std::mem::take(&mut self.pending);
-        self.metrics.count_changes("consumed", &changes);
-        self.metrics.count_dead_letters("consumed", dead_letters.len());
-        Some(Hop { dead_letters, ..Hop::new(changes, offsets) })
+        let pending = std::mem::take(&mut self.pending);
+        hand_on(pending, self.kafka.context(), &self.metrics)
     }
+}
+
+impl Pending {
+    fn is_of_another(&self, topic: &str, partition: i32) -> bool {
+        self.offsets.iter().any(|(known, of, _)| (known, of) != (topic, partition))
+    }
+}
+
+/// Makes a batch of what is pending, if there is anything and its partition is still the member's.
+fn hand_on(pending: Pending, member: &Member, metrics: &Metrics) -> Option<Hop<Offsets>> {
+    pending.since?;
+    let Pending { changes, dead_letters, offsets, .. } = pending;
+    if !member.note_handed_on(&offsets) {
+        return None;
+    }
+    metrics.count_changes("consumed", &changes);
+    metrics.count_dead_letters("consumed", dead_letters.len());
+    Some(Hop { dead_letters, ..Hop::new(changes, offsets) })
 }
 
 fn take_in(
     message: &BorrowedMessage<'_>,
-    assignment: u64,
+    next: Next,
     reader: &mut Reader,
     schemas: &mut Schemas,
     pending: &mut Pending,
@@ -259,7 +292,6 @@ fn take_in(
     if let Err(error) = read {
         pending.dead_letters.push(record.dead_letter(&error));
     }
-    let next = Next { offset: message.offset() + 1, assignment };
     pending.offsets.read(message.topic(), message.partition(), next);
     pending.bytes += message.payload_len();
     pending.since.get_or_insert_with(Instant::now);
@@ -286,61 +318,6 @@ impl Schemas {
             })?;
         }
         Ok(self.known.get(&fingerprint).cloned())
-    }
-}
-
-/// What the group has given to this member.
-struct Member {
-    events: Events,
-    /// By topic, partitions with the number of their assignment.
-    assigned: Mutex<Assigned>,
-}
-
-type Assigned = FxHashMap<String, FxHashMap<i32, u64>>;
-
-impl Member {
-    fn assigned(&self) -> MutexGuard<'_, Assigned> {
-        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn assignment(&self, topic: &str, partition: i32) -> Option<u64> {
-        self.assigned().get(topic)?.get(&partition).copied()
-    }
-}
-
-impl ClientContext for Member {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.events.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        ClientContext::error(&self.events, error, reason);
-    }
-}
-
-impl ConsumerContext for Member {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        /// Counts the assignments of all consumers of the process.
-        static ASSIGNMENTS: AtomicU64 = AtomicU64::new(1);
-        let (list, given) = match rebalance {
-            Rebalance::Assign(list) => (list, true),
-            Rebalance::Revoke(list) => (list, false),
-            Rebalance::Error(error) => {
-                tracing::warn!(%error, "the consumer group could not be rebalanced");
-                return;
-            }
-        };
-        let number = ASSIGNMENTS.fetch_add(1, Ordering::Relaxed);
-        let mut assigned = self.assigned();
-        for element in list.elements() {
-            let partitions = assigned.entry(element.topic().to_owned()).or_default();
-            match given {
-                true => _ = partitions.insert(element.partition(), number),
-                false => _ = partitions.remove(&element.partition()),
-            }
-        }
-        let partitions: usize = assigned.values().map(FxHashMap::len).sum();
-        tracing::info!(partitions, "partitions assigned");
     }
 }
 

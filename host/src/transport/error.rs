@@ -60,6 +60,16 @@ pub enum Error {
          `max_message_bytes` in section [kafka] so that such records become dead letters"
     )]
     TooLarge,
+    /// What plugins remember is elsewhere, and cannot be made again.
+    #[error(
+        "what the plugins remember of partition {partition} of {topic} is not on this machine, and          the topic has lost the records to make it from; start the sink that had the partition,          or run these plugins with stage = \"capture\""
+    )]
+    MemoryLost {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
     /// The checkpoint in Kafka cannot be read.
     #[error("the checkpoint of pipeline {pipeline} in {topic} is not one of this version")]
     Checkpoint {
@@ -84,6 +94,7 @@ impl Error {
             | Error::Denied { .. }
             | Error::Topic { .. }
             | Error::TooLarge
+            | Error::MemoryLost { .. }
             | Error::Checkpoint { .. } => Disposition::Halt,
         }
     }

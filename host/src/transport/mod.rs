@@ -9,10 +9,12 @@ mod client;
 mod compacted;
 mod consumer;
 mod error;
+mod member;
 mod offsets;
 mod options;
 mod producer;
 mod reach;
+mod starts;
 mod topics;
 
 pub use checkpoint::Checkpoint;
@@ -22,6 +24,7 @@ pub use offsets::Offsets;
 pub use options::{Compression, Delivery, Options, Setting, Start};
 pub use producer::Producer;
 pub use reach::reach;
+pub use starts::Starts;
 
 /// Everything up to the point of the source is committed in Kafka. Only this stage builds one.
 #[derive(Debug)]

@@ -2,11 +2,17 @@
 
 use rustc_hash::FxHashMap;
 
+use super::starts::scope;
 use crate::hop::{Point, SnapshotDone};
+use crate::plugin::{Delta, Scope};
 
 /// The next offset to read of each partition, by topic, with the assignment it was read under.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Offsets(FxHashMap<String, FxHashMap<i32, Next>>);
+pub struct Offsets {
+    nexts: FxHashMap<String, FxHashMap<i32, Next>>,
+    /// What the plugins remember of the records since the point before.
+    remembered: Vec<Delta>,
+}
 
 /// Where a partition goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,13 +21,15 @@ pub(super) struct Next {
     /// Counts the assignments of this consumer, so that what was read before a partition was
     /// taken away is never committed after it came back.
     pub(super) assignment: u64,
+    /// With which offset the memory of the partition begins, if plugins remember.
+    pub(super) since: Option<i64>,
 }
 
 impl Offsets {
     /// Nothing was read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.nexts.is_empty()
     }
 
     /// Topic, partition and next offset of each partition, in any order.
@@ -31,29 +39,53 @@ impl Offsets {
 
     /// Topic, partition and where it goes on, of each partition.
     pub(super) fn nexts(&self) -> impl Iterator<Item = (&str, i32, Next)> {
-        self.0.iter().flat_map(|(topic, partitions)| {
+        self.nexts.iter().flat_map(|(topic, partitions)| {
             partitions.iter().map(|(partition, next)| (topic.as_str(), *partition, *next))
+        })
+    }
+
+    /// What the memories of the partitions are called, if plugins remember, and the next offset of
+    /// each.
+    pub fn scopes(&self) -> impl Iterator<Item = (String, i64)> {
+        self.nexts().filter_map(|(topic, partition, next)| {
+            Some((scope(topic, partition, next.since?), next.offset))
         })
     }
 
     /// Called for every record, so a topic's name is copied once only.
     pub(super) fn read(&mut self, topic: &str, partition: i32, next: Next) {
-        match self.0.get_mut(topic) {
+        match self.nexts.get_mut(topic) {
             Some(partitions) => _ = partitions.insert(partition, next),
-            None => _ = self.0.insert(topic.to_owned(), FxHashMap::from_iter([(partition, next)])),
+            None => {
+                let first = FxHashMap::from_iter([(partition, next)]);
+                self.nexts.insert(topic.to_owned(), first);
+            }
         }
     }
 }
 
 impl Point for Offsets {
     fn merge(&mut self, later: Self) {
-        for (topic, partitions) in later.0 {
-            self.0.entry(topic).or_default().extend(partitions);
+        for (topic, partitions) in later.nexts {
+            self.nexts.entry(topic).or_default().extend(partitions);
         }
+        self.remembered.extend(later.remembered);
     }
 
     fn snapshots(&self) -> &[SnapshotDone] {
         &[]
+    }
+
+    fn scope(&self) -> Scope {
+        self.scopes().next().map(|(scope, _)| scope.into()).unwrap_or_default()
+    }
+
+    fn remember(&mut self, deltas: Vec<Delta>) {
+        self.remembered.extend(deltas);
+    }
+
+    fn take_remembered(&mut self) -> Vec<Delta> {
+        std::mem::take(&mut self.remembered)
     }
 }
 
@@ -65,7 +97,7 @@ mod tests {
     fn the_later_offset_of_a_partition_wins() {
         let at = |partition, offset| {
             let mut offsets = Offsets::default();
-            offsets.read("t", partition, Next { offset, assignment: 1 });
+            offsets.read("t", partition, Next { offset, assignment: 1, since: None });
             offsets
         };
         let mut point = at(0, 5);

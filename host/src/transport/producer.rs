@@ -24,6 +24,7 @@ use crate::encode::{
     self as encode, Batch, Destination, Encoder, Moved, NEW_KEY, OLD_KEY, ORIGIN, Record,
 };
 use crate::hop::{Hop, LogPoint, Point};
+use crate::position::Position;
 use crate::table::Table;
 use crate::telemetry::metrics::{Metrics, StepLabels};
 
@@ -62,6 +63,8 @@ pub struct Producer {
     described: FxHashSet<u64>,
     pipeline: String,
     checkpoint: Checkpoint,
+    /// What was committed before this producer began.
+    committed: Position,
     metrics: Arc<Metrics>,
     transaction: Transaction,
 }
@@ -121,6 +124,7 @@ impl Producer {
             batch: Batch::default(),
             described: FxHashSet::default(),
             pipeline: pipeline.to_owned(),
+            committed: checkpoint.as_ref().map(|known| known.position).unwrap_or_default(),
             checkpoint: checkpoint.clone().unwrap_or_default(),
             metrics,
             transaction: Transaction::default(),
@@ -139,6 +143,7 @@ impl Producer {
     /// As [`Producer::commit`].
     pub fn forget_snapshots(&mut self) -> Result<(), Error> {
         self.checkpoint = Checkpoint { system: self.checkpoint.system, ..Checkpoint::default() };
+        self.committed = Position::default();
         self.transaction.point = Some(LogPoint::default());
         // There is no source position behind this commit, so nobody may be told of one.
         self.commit().map(drop)
@@ -149,7 +154,12 @@ impl Producer {
     /// # Errors
     /// Kafka's; this producer is then of no more use.
     pub fn send(&mut self, hop: Hop<LogPoint>) -> Result<(), Error> {
-        let Hop { changes, dead_letters, plugins, point } = hop;
+        let Hop { mut changes, mut dead_letters, plugins, point } = hop;
+        if !point.copying && self.committed > Position::default() {
+            // Plugins that remember are shown again what Kafka has, to remember it again.
+            changes.pass_over(self.committed);
+            dead_letters.retain(|letter| letter.position > self.committed);
+        }
         self.transaction.since.get_or_insert_with(Instant::now);
         match &mut self.transaction.point {
             Some(earlier) => earlier.merge(point),

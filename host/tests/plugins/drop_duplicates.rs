@@ -1,9 +1,11 @@
 //! `plugins/drop-duplicates`: what says nothing new does not go on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tailwater::position::{Lsn, Position};
+use tailwater::plugin::{Pending, Store};
 use tailwater::table::{ColumnType, Table};
+use tailwater_test_support::Scratch;
 
 use crate::batch::{Batch, NULL, keyless, lines, table};
 use crate::chains::{load, options, plugin, plugin_file, test_guest_file};
@@ -54,20 +56,28 @@ fn columns_that_do_not_count_can_change_unseen() {
 }
 
 #[test]
-fn a_batch_that_comes_again_is_dropped_until_the_source_is_rewound() {
+fn a_batch_that_comes_again_is_dropped_unless_the_memory_is_of_a_place_before_it() {
     let users = users();
     let batch = || {
         let batch = Batch::at(7).insert(&users, &["1", "ann", "x"]).commit(8);
         batch.update(&users, &["1", "bob", "x"]).insert(&users, &["2", "cid", "x"]).done()
     };
     for settings in ["", "config = { by = 'position' }"] {
+        let scratch = Scratch::new("window").expect("a directory");
+        let store = Store::open(scratch.path(), "it").expect("the disk works");
         let mut chain = plugin("drop-duplicates", settings);
+        chain.chain.restore(&store).expect("the disk works");
         assert_eq!(chain.lines(batch()).len(), 3);
+        let deltas = chain.chain.take_deltas();
         assert_eq!(chain.lines(batch()), [""; 0]);
-        chain.chain.rewind(Position { commit: Lsn(7), ordinal: 1 });
-        assert_eq!(chain.lines(batch()).len(), 3, "row 1's last change is not durable");
-        chain.chain.rewind(Position::default());
-        assert_eq!(chain.lines(batch()).len(), 3);
+        chain.chain.restore(&store).expect("the disk works");
+        assert_eq!(chain.lines(batch()).len(), 3, "nothing of it was kept");
+        let mut pending = Pending::default();
+        deltas.into_iter().for_each(|delta| pending.add(delta));
+        store.keep(&pending, &BTreeMap::new()).expect("the disk works");
+        let mut chain = plugin("drop-duplicates", settings);
+        chain.chain.restore(&store).expect("the disk works");
+        assert_eq!(chain.lines(batch()), [""; 0], "another process knows it");
     }
 }
 

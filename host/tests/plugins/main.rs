@@ -13,3 +13,4 @@ mod identity;
 mod mask_email;
 mod reload;
 mod reshape;
+mod state;

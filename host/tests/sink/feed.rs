@@ -125,7 +125,7 @@ pub fn hop(table: &Arc<Table>, events: &[Event]) -> Hop<LogPoint> {
         changes.list.push(Change { op, table: index, transaction, ordinal, lsn, old, new });
         last = last.max(Position { commit: Lsn(event.commit), ordinal });
     }
-    let point = LogPoint { confirm: last.commit, position: last, snapshots: Vec::new() };
+    let point = LogPoint { confirm: last.commit, position: last, ..LogPoint::default() };
     Hop::new(changes, point)
 }
 

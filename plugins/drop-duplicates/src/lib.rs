@@ -64,9 +64,14 @@ impl Dedup for DropDuplicates {
             key.push_str(&format!("{}:{}", position.commit, position.ordinal));
         }
         for column in 0..row.columns() {
+            // A value ends with the one character that PostgreSQL's text never holds, so that
+            // neighbours cannot be taken for each other.
             match row.text(column) {
-                // With its length, so that neighbours cannot be taken for each other.
-                Some(text) => key.extend([&text.len().to_string(), ":", text]),
+                Some(text) => {
+                    key.push('+');
+                    key.push_str(text);
+                    key.push('\0');
+                }
                 None if row.is_unchanged(column) => key.push('='),
                 None => key.push('-'),
             }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::change::{Cell, Old, Transaction};
+use crate::plugin::memory::{Delta, Pending};
 use crate::position::Lsn;
 use crate::table::{Column, ColumnType, ReplicaIdentity};
 
@@ -75,7 +76,7 @@ impl Given {
 }
 
 fn drops(window: &mut Window, given: &Given) -> bool {
-    window.note_truncates(&given.changes());
+    window.begin(&given.changes());
     drops_of_noted(window, given)
 }
 
@@ -87,7 +88,7 @@ fn drops_of_noted(window: &mut Window, given: &Given) -> bool {
 
 /// The numbers of the changes that are dropped, each its own batch.
 fn dropped(changes: &[Given]) -> Vec<usize> {
-    let mut window = Window::new(10, 60);
+    let mut window = Window::new(10, 60, [7; 16]);
     let judge = |given| {
         let dropped = drops(&mut window, given);
         window.commit();
@@ -149,7 +150,7 @@ fn rows_of_an_emptied_table_are_new() {
 fn each_of_several_truncates_counts() {
     let truncate = |second| Given { new: None, ..given(Op::Truncate, "", second, "") };
     let changes = [insert("1", 1, "a"), truncate(2), insert("1", 3, "a"), truncate(4)];
-    let mut window = Window::new(10, 60);
+    let mut window = Window::new(10, 60, [7; 16]);
     let mut all = Changes::default();
     for given in &changes {
         let one = given.changes();
@@ -157,7 +158,7 @@ fn each_of_several_truncates_counts() {
         let transaction = all.push_transaction(one.transactions[0]);
         all.list.push(Change { table, transaction, ..one.list[0] });
     }
-    window.note_truncates(&all);
+    window.begin(&all);
     assert!(!drops_of_noted(&mut window, &changes[0]));
     assert!(!drops_of_noted(&mut window, &changes[2]));
     assert!(drops_of_noted(&mut window, &update("1", 3, "a")));
@@ -196,19 +197,19 @@ fn a_row_is_forgotten_when_commits_are_younger_by_the_window() {
 
 #[test]
 fn the_oldest_row_goes_when_there_are_too_many() {
-    let mut window = Window::new(2, 60);
+    let mut window = Window::new(2, 60, [7; 16]);
     for id in ["1", "2", "3"] {
         assert!(!drops(&mut window, &insert(id, 1, "a")));
     }
     window.commit();
-    assert_eq!((window.known.len(), window.order.len()), (2, 2));
+    assert_eq!(window.known.len(), 2);
     assert!(drops(&mut window, &update("3", 2, "a")));
     assert!(!drops(&mut window, &update("1", 2, "a")));
 }
 
 #[test]
 fn a_batch_that_failed_was_never_seen() {
-    let mut window = Window::new(10, 60);
+    let mut window = Window::new(10, 60, [7; 16]);
     drops(&mut window, &insert("1", 1, "a"));
     window.commit();
     drops(&mut window, &update("1", 2, "b"));
@@ -221,30 +222,55 @@ fn a_batch_that_failed_was_never_seen() {
 }
 
 #[test]
-fn a_rewound_source_finds_its_changes_new() {
-    let mut window = Window::new(10, 60);
-    drops(&mut window, &insert("1", 1, "a"));
-    drops(&mut window, &insert("2", 2, "b"));
-    window.commit();
-    window.rewind(Position { commit: Lsn(1), ordinal: 1 });
-    assert!(drops(&mut window, &insert("1", 1, "a")));
-    assert!(!drops(&mut window, &insert("2", 2, "b")));
+fn a_window_that_is_put_back_knows_what_it_knew() {
+    let mut window = Window::new(2, 60, [7; 16]);
+    let mut pending = Pending::default();
+    let truncate = Given { new: None, ..given(Op::Truncate, "", 4, "") };
+    let changes = [
+        insert("1", 1, "a"),
+        insert("2", 2, "a"),
+        insert("3", 3, "a"),
+        truncate,
+        insert("3", 5, "a"),
+    ];
+    for given in &changes {
+        drops(&mut window, given);
+        let window = window.commit_with_delta();
+        let (plugin, scope) = ("p".into(), "".into());
+        pending.add(Delta { plugin, scope, state: Vec::new(), window });
+    }
+    let kept = pending.0.into_values().next().unwrap();
+    assert_eq!(kept.rows.len(), 2);
+    let mut again = Window::new(2, 60, [7; 16]);
+    again.restore(WindowDelta {
+        rows: kept.rows.into_iter().collect(),
+        first: kept.first,
+        newest: kept.newest,
+        emptied: kept.emptied.into_iter().collect(),
+    });
+    for window in [&mut window, &mut again] {
+        assert!(drops(window, &update("3", 6, "a")));
+        assert!(!drops(window, &update("2", 6, "a")), "its table was emptied");
+        assert!(!drops(window, &update("1", 6, "a")), "it was forgotten");
+        assert_eq!(window.known.first(), 1);
+    }
 }
 
 #[test]
 fn a_change_that_was_set_aside_hides_no_other() {
-    let mut window = Window::new(10, 60);
+    let mut window = Window::new(10, 60, [7; 16]);
     drops(&mut window, &insert("1", 1, "a"));
-    window.commit();
     window.forget(&HashSet::from([Position { commit: Lsn(1), ordinal: 1 }]));
+    window.commit();
     assert!(!drops(&mut window, &update("1", 2, "a")));
 }
 
 #[test]
 fn a_row_shown_late_is_kept_although_a_newer_one_was() {
-    let mut window = Window::new(10, 60);
+    let mut window = Window::new(10, 60, [7; 16]);
     drops(&mut window, &update("1", 2, "b"));
     let late = insert("1", 1, "a").changes();
+    window.begin(&late);
     assert!(!window.is_duplicate(&late, &late.list[0], Some(b"a"), true));
     assert!(drops(&mut window, &update("1", 3, "b")), "the newer one is still the last");
 }

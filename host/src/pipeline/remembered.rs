@@ -1,0 +1,237 @@
+//! Where a leg goes on whose plugins remember: at the place that their memory on disk is of.
+//!
+//! What was durable one hop on beyond that place is shown to the plugins again, so that they remember
+//! it again; one hop on it is known already and changes nothing.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::keeper::{Kept, Ledger};
+use super::source::Source;
+use super::transform::Transform;
+use super::{Error, Pipeline};
+use crate::capture::Resume;
+use crate::hop::{LogPoint, SnapshotDone};
+use crate::plugin::{MemoryError, Store};
+use crate::position::{Lsn, Position};
+use crate::table::TableName;
+use crate::transport::{Checkpoint, Offsets, Starts};
+
+/// How far the capture's source has come.
+pub(super) struct CaptureLedger {
+    checkpoint: Checkpoint,
+    copying: bool,
+}
+
+impl Ledger for CaptureLedger {
+    type Point = LogPoint;
+
+    fn advance(&mut self, point: &LogPoint) {
+        self.checkpoint.advance(point);
+        self.copying = point.copying;
+    }
+
+    fn progress(&self) -> Option<BTreeMap<String, String>> {
+        (!self.copying).then(|| progress(&self.checkpoint))
+    }
+}
+
+/// How far each partition was read, by the name of its memory.
+#[derive(Default)]
+pub(super) struct SinkLedger(BTreeMap<String, String>);
+
+impl Ledger for SinkLedger {
+    type Point = Offsets;
+
+    fn advance(&mut self, point: &Offsets) {
+        self.0.extend(point.scopes().map(|(scope, next)| (scope, next.to_string())));
+    }
+
+    fn progress(&self) -> Option<BTreeMap<String, String>> {
+        Some(self.0.clone())
+    }
+}
+
+fn progress(checkpoint: &Checkpoint) -> BTreeMap<String, String> {
+    let text = serde_json::to_string(checkpoint).expect("a checkpoint is plain data");
+    BTreeMap::from([(String::new(), text)])
+}
+
+impl Pipeline {
+    /// Opens the memory of a leg's plugins, if one of them remembers anything.
+    pub(super) fn open_memory(
+        &self,
+        transform: &Transform,
+        leg: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Store>>, Error> {
+        let remembering: HashSet<&str> = transform.remembering().collect();
+        if remembering.is_empty() {
+            return Ok(None);
+        }
+        let store = Store::open(&self.memory_directory(), &format!("{leg}-{name}"))?;
+        store.forget_plugins_but(&remembering)?;
+        Ok(Some(Arc::new(store)))
+    }
+
+    fn memory_directory(&self) -> PathBuf {
+        let directory = self.config.state.path.clone();
+        directory.unwrap_or_else(|| self.config.embedded.path.join("plugin-state"))
+    }
+}
+
+/// Puts the plugins' memory back and moves the resume position to where it ends. `sent` is what is
+/// one hop on, where that is known.
+pub(super) fn resume_capture(
+    store: Option<&Arc<Store>>,
+    transform: &mut Transform,
+    source: &Source,
+    resume: &mut Resume,
+    sent: Option<Position>,
+) -> Result<Option<Kept<CaptureLedger>>, Error> {
+    let Some(store) = store else { return Ok(None) };
+    let known = known_checkpoint(store)?;
+    let known = known.filter(|known| goes_on(known, source, sent));
+    let checkpoint = match known {
+        Some(known) if !has_gap(&known, source) => known,
+        Some(known) if transform.has_state() => {
+            return Err(Error::Memory(MemoryError::Behind {
+                path: store.path().to_owned(),
+                known: known.confirm,
+                source_at: source.confirmed.unwrap_or_default(),
+            }));
+        }
+        // A window that lacks changes is worth nothing, and an empty one drops nothing wrongly.
+        _ => begin(store, resume, source)?,
+    };
+    resume.position = checkpoint.position;
+    resume.snapshots.retain(|table, at| {
+        let mut known = checkpoint.snapshots.iter();
+        known.any(|done| done.table == *table && done.consistent_at == *at)
+    });
+    resume.remembers = true;
+    transform.restore(store)?;
+    info!(position = %resume.position, "the plugins remember everything up to here");
+    Ok(Some(Kept { store: Arc::clone(store), ledger: CaptureLedger { checkpoint, copying: true } }))
+}
+
+/// Puts the plugins' memory of all partitions back, and says where each of them ends.
+pub(super) fn resume_sink(
+    store: Option<&Arc<Store>>,
+    transform: &mut Transform,
+) -> Result<Option<(Starts, Kept<SinkLedger>)>, Error> {
+    let Some(store) = store else { return Ok(None) };
+    let starts = Starts::of(&store.progress()?, transform.has_state());
+    store.forget_scopes_but(|scope| starts.knows(scope))?;
+    transform.restore(store)?;
+    Ok(Some((starts, Kept { store: Arc::clone(store), ledger: SinkLedger::default() })))
+}
+
+fn known_checkpoint(store: &Store) -> Result<Option<Checkpoint>, Error> {
+    let text = store.progress()?.remove("");
+    let parse = |text: String| {
+        serde_json::from_str(&text)
+            .map_err(|source| MemoryError::Foreign { path: store.path().to_owned(), source })
+    };
+    Ok(text.map(parse).transpose()?)
+}
+
+/// Whether the memory is of this source and of what is one hop on. A new slot begins a new history:
+/// the tables are copied, and the plugins are shown all of them again.
+fn goes_on(known: &Checkpoint, source: &Source, sent: Option<Position>) -> bool {
+    if !source.slot_exists || known.system != Some(source.system) {
+        return false;
+    }
+    let goes_on = sent.is_none_or(|sent| known.position <= sent);
+    if !goes_on {
+        warn!(
+            remembered = %known.position,
+            "Kafka has lost what the plugins remember; they begin anew with what is sent again"
+        );
+    }
+    goes_on
+}
+
+/// Whether the source has forgotten changes that the plugins were never shown.
+fn has_gap(known: &Checkpoint, source: &Source) -> bool {
+    known.confirm > Lsn::default() && source.confirmed.is_some_and(|now| now > known.confirm)
+}
+
+/// Begins without a memory, at the place that the resume has.
+fn begin(store: &Store, resume: &Resume, source: &Source) -> Result<Checkpoint, Error> {
+    let done =
+        |(table, at): (&TableName, &Lsn)| SnapshotDone { table: table.clone(), consistent_at: *at };
+    let checkpoint = Checkpoint {
+        position: resume.position,
+        confirm: source.confirmed.unwrap_or_default(),
+        system: Some(source.system),
+        snapshots: resume.snapshots.iter().map(done).collect(),
+    };
+    store.begin(&progress(&checkpoint))?;
+    Ok(checkpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{self, SourceUrl};
+
+    fn source(confirmed: Option<u64>) -> Source {
+        let url = SourceUrl::parse("postgres://me@db/shop").unwrap();
+        let options = capture::Options::default();
+        let (database, slot_exists) = ("shop".to_owned(), confirmed.is_some());
+        let confirmed = confirmed.map(Lsn);
+        Source { url, options, database, slot_exists, confirmed, system: 7 }
+    }
+
+    fn known(confirm: u64) -> Checkpoint {
+        let position = Position { commit: Lsn(confirm), ordinal: 1 };
+        Checkpoint { position, confirm: Lsn(confirm), system: Some(7), ..Checkpoint::default() }
+    }
+
+    #[test]
+    fn a_memory_goes_on_with_its_slot_and_no_other() {
+        assert!(goes_on(&known(5), &source(Some(5)), None));
+        assert!(!goes_on(&known(5), &source(None), None), "a new slot is a new history");
+        let other = Source { system: 8, ..source(Some(5)) };
+        assert!(!goes_on(&known(5), &other, None), "of another cluster");
+    }
+
+    #[test]
+    fn a_memory_of_what_kafka_lost_is_begun_anew() {
+        let sent = |ordinal| Some(Position { commit: Lsn(5), ordinal });
+        assert!(goes_on(&known(5), &source(Some(5)), sent(1)));
+        assert!(goes_on(&known(5), &source(Some(5)), sent(2)), "what was sent since is made again");
+        assert!(!goes_on(&known(5), &source(Some(5)), sent(0)));
+    }
+
+    #[test]
+    fn a_slot_that_went_on_alone_leaves_a_gap() {
+        assert!(!has_gap(&known(5), &source(Some(4))), "kept, and not yet confirmed");
+        assert!(!has_gap(&known(5), &source(Some(5))));
+        assert!(has_gap(&known(5), &source(Some(6))));
+        assert!(
+            !has_gap(&known(0), &source(Some(6))),
+            "the slot was new, and is not confirmed yet"
+        );
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_copy_until_the_stream_goes_on() {
+        let mut ledger = CaptureLedger { checkpoint: known(5), copying: true };
+        assert!(ledger.progress().is_none());
+        let streamed = LogPoint { confirm: Lsn(6), ..LogPoint::default() };
+        ledger.advance(&streamed);
+        assert!(ledger.progress().is_some());
+        let mut merged = streamed.clone();
+        crate::hop::Point::merge(&mut merged, LogPoint { copying: true, ..LogPoint::default() });
+        ledger.advance(&merged);
+        assert!(ledger.progress().is_none(), "a copy began behind what was streamed");
+        ledger.advance(&streamed);
+        let kept: Checkpoint = serde_json::from_str(&ledger.progress().unwrap()[""]).unwrap();
+        assert_eq!(kept, Checkpoint { confirm: Lsn(6), ..known(5) });
+    }
+}

@@ -1,0 +1,89 @@
+//! What is remembered for a plugin: the state it writes itself, and the window by which its
+//! duplicates are told.
+//!
+//! Memory is read and written in memory only. What a batch changed of it travels with the batch as a
+//! [`Delta`], and is kept on disk (see [`store`](super::store)) once everything up to the batch is durable
+//! one hop on. So what is on disk is always the memory at one place of the source, and a start that
+//! reads on from there makes of it what it was.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::plugin::dedup::{Kept, Mark, Window, WindowDelta};
+use crate::plugin::options::Options;
+use crate::plugin::state::{State, Write};
+use crate::position::Position;
+
+/// What a memory is of: empty for all of the source, `topic/partition` for a part of it that may
+/// move to another process.
+pub type Scope = Arc<str>;
+
+/// The memory of one plugin in one scope.
+pub(crate) struct Memory {
+    pub(crate) state: State,
+    pub(crate) window: Window,
+}
+
+impl Memory {
+    /// An empty one; `secret` is what rows are marked under.
+    pub(crate) fn new(options: &Options, secret: [u8; 16]) -> Memory {
+        Memory {
+            state: State::new(options.state_mb),
+            window: Window::new(options.window_keys, options.window_seconds, secret),
+        }
+    }
+
+    /// Takes over limits that were changed.
+    pub(crate) fn limit(&mut self, options: &Options) {
+        self.state.limit(options.state_mb);
+        self.window.limit(options.window_keys, options.window_seconds);
+    }
+
+    pub(crate) fn roll_back(&mut self) {
+        self.state.roll_back();
+        self.window.roll_back();
+    }
+}
+
+/// What one batch changed of one memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    pub(crate) plugin: Arc<str>,
+    pub(crate) scope: Scope,
+    pub(crate) state: Vec<Write>,
+    pub(crate) window: WindowDelta,
+}
+
+/// What is to be written to disk: the changes of many batches, each thing once.
+#[derive(Debug, Default)]
+pub struct Pending(pub(crate) FxHashMap<(Arc<str>, Scope), Changed>);
+
+/// What changed of one memory.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    pub(crate) state: HashMap<Box<str>, Option<Box<str>>>,
+    /// Rows of the window, by their number.
+    pub(crate) rows: BTreeMap<u64, (Mark, Kept)>,
+    /// Rows with smaller numbers are gone.
+    pub(crate) first: u64,
+    pub(crate) newest: i64,
+    pub(crate) emptied: FxHashMap<Mark, Position>,
+}
+
+impl Pending {
+    /// Takes in what the next batch changed.
+    pub fn add(&mut self, delta: Delta) {
+        let Delta { plugin, scope, state, window } = delta;
+        let changed = self.0.entry((plugin, scope)).or_default();
+        changed.state.extend(state);
+        changed.rows.extend(window.rows);
+        changed.first = window.first;
+        changed.newest = window.newest;
+        changed.emptied.extend(window.emptied);
+        if changed.rows.first_key_value().is_some_and(|(number, _)| *number < window.first) {
+            changed.rows = changed.rows.split_off(&window.first);
+        }
+    }
+}
