@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use tailwater_project::Toolchain;
 
 use crate::cache;
 use crate::download::{run, run_with_progress};
+use crate::guests::target_directory;
 
 /// What a plugin's code depends on besides its source: a new version builds all again.
 pub(crate) const VERSIONS: [&str; 4] =
@@ -38,6 +40,39 @@ const JAVASCRIPT: [(&str, &str); 2] = [
 ];
 const COMPONENTIZE_JS: &str = "node_modules/@bytecodealliance/componentize-js/src/cli.js";
 const JCO: &str = "node_modules/@bytecodealliance/jco/dist/jco.js";
+
+/// The toolchains that the repository's plugins are built with.
+#[derive(Debug, Clone, Copy)]
+pub struct Pinned;
+
+impl Toolchain for Pinned {
+    fn cargo(&self) -> Result<Command> {
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut cargo = Command::new(program);
+        cargo.arg("--locked").env("CARGO_TARGET_DIR", target_directory());
+        Ok(cargo)
+    }
+
+    fn go(&self, _module: &Path) -> Result<Command> {
+        go()
+    }
+
+    fn node(&self) -> Result<Command> {
+        node()
+    }
+
+    fn componentize_js(&self, _project: &Path) -> Result<PathBuf> {
+        componentize_js()
+    }
+
+    fn componentize_py(&self) -> Result<Command> {
+        componentize_py()
+    }
+
+    fn clang(&self) -> Result<Command> {
+        Ok(Command::new("clang"))
+    }
+}
 
 /// Fetches what is not there yet.
 pub(crate) fn everything() -> Result<()> {
