@@ -38,9 +38,8 @@ impl Language {
     /// What the project in a directory is written in, by the files it has.
     #[must_use]
     pub fn of(project: &Path) -> Option<Language> {
-        let is_there = |language: &Language| {
-            language.marks().iter().any(|file| project.join(file).is_file())
-        };
+        let is_there =
+            |language: &Language| language.marks().iter().any(|file| project.join(file).is_file());
         Language::ALL.into_iter().find(is_there)
     }
 

@@ -67,9 +67,8 @@ impl Toolchain for Installed {
 
     fn go(&self, module: &Path) -> Result<Command> {
         let (major, minor, patch) = GO_VERSION;
-        let advice = format!(
-            "Go {major}.{minor}.{patch} or later is not installed; get it from go.dev/dl"
-        );
+        let advice =
+            format!("Go {major}.{minor}.{patch} or later is not installed; get it from go.dev/dl");
         let mut go = found("go", "version", &advice)?;
         // Go fetches the toolchain that the module asks for, unless it is told not to.
         let version = run(Command::new("go").current_dir(module).args(["env", "GOVERSION"]));
@@ -94,8 +93,7 @@ impl Toolchain for Installed {
     }
 
     fn componentize_py(&self) -> Result<Command> {
-        let advice =
-            "componentize-py is not installed; run `pip install componentize-py==0.25.1`";
+        let advice = "componentize-py is not installed; run `pip install componentize-py==0.25.1`";
         found("componentize-py", "--version", advice)
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tailwater_project::{self as plugin_project, Language};
 
 use super::{Config, Secret};
 use crate::telemetry::logging;
@@ -104,19 +105,32 @@ pub struct StatusArgs {
 /// `plugin`
 #[derive(Debug, Clone, Subcommand)]
 pub enum PluginCommand {
+    /// Make a project in a new directory
+    New {
+        /// Its name, and the directory's: small letters, digits and -
+        name: String,
+        /// The language: rust, go, js, python or c
+        #[arg(long, value_name = "LANGUAGE")]
+        lang: Language,
+        /// What it does: transform or dedup
+        #[arg(long, value_name = "ROLE", default_value = "transform")]
+        role: plugin_project::Role,
+    },
+    /// Compile a project into NAME.wasm
+    Build {
+        /// The project's directory
+        #[arg(default_value = ".", value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Print a component's role, imports, digest and size
     Inspect {
         /// The component
         file: PathBuf,
     },
-    /// Run a component over its golden events, offline, and show what differs
-    Test {
-        /// The component
-        file: PathBuf,
-        /// The events [default: the component's name with `.golden.jsonl`]
-        #[arg(long, value_name = "FILE")]
-        golden: Option<PathBuf>,
-    },
+    /// Run a component over its golden events, offline, and show what differs and what it costs
+    Test(PluginArgs),
+    /// Measure time and instructions per event of golden events, for batches of several sizes
+    Bench(PluginArgs),
     /// Have a running instance read a plugin's settings and file again
     Reload {
         /// Its name in the configuration
@@ -128,6 +142,17 @@ pub enum PluginCommand {
         #[arg(long, env = "TAILWATER_TOKEN", hide_env_values = true)]
         token: Option<Secret>,
     },
+}
+
+/// `plugin test`, `plugin bench`
+#[derive(Debug, Clone, Args)]
+pub struct PluginArgs {
+    /// The component, or the directory of its project
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// The events [default: the component's name with `.golden.jsonl`; the project's golden.jsonl]
+    #[arg(long, value_name = "FILE")]
+    pub golden: Option<PathBuf>,
 }
 
 /// `embedded`

@@ -16,6 +16,7 @@ mod bindings;
 mod calls;
 mod chain;
 mod convert;
+mod cost;
 mod dedup;
 mod engine;
 mod error;
@@ -37,7 +38,8 @@ mod type_name;
 mod versions;
 
 pub use chain::Chain;
-pub use engine::Runtime;
+pub use cost::Cost;
+pub use engine::{Runtime, compiled_code};
 pub use error::Error;
 pub use golden::{Difference, Golden, GoldenReport, beside as golden_beside};
 pub use instance::Role;

@@ -101,8 +101,8 @@ fn build(source: &Path, feature: Option<&str>) -> Result<PathBuf> {
     if target.exists() && fs::read_to_string(&proof).is_ok_and(|known| known == digest) {
         return Ok(target);
     }
-    let component = compile(source, feature, &Pinned)
-        .with_context(|| format!("build {}", source.display()))?;
+    let component =
+        compile(source, feature, &Pinned).with_context(|| format!("build {}", source.display()))?;
     write_if_changed(&target, &component)?;
     fs::write(proof, digest)?;
     Ok(target)

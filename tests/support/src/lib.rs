@@ -35,5 +35,5 @@ pub use port::free_port;
 pub use postgres::{Database, Postgres, PostgresOptions, PostgresVersion, Session};
 pub use proxy::Proxy;
 pub use scratch::{Scratch, sweep_scratch, unique_name};
-pub use tailwater::{Tailwater, TailwaterProcess, workspace_root};
+pub use tailwater::{Tailwater, TailwaterProcess, binary, workspace_root};
 pub use wait::{wait_for, wait_until, wait_until_async};

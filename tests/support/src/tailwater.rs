@@ -214,7 +214,7 @@ pub fn workspace_root() -> PathBuf {
 
 /// The binary under test: `$TAILWATER_BIN`, else the one that cargo builds now. Fetches the engine
 /// too, which the binary looks for in the cache.
-pub(crate) fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}")));
     found.clone().map_err(anyhow::Error::msg)

@@ -2,7 +2,9 @@
 //! registries, C from Debian. Each is fetched once, by pinned version and digest, and works offline
 //! afterwards.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -72,6 +74,39 @@ impl Toolchain for Pinned {
     fn clang(&self) -> Result<Command> {
         Ok(Command::new("clang"))
     }
+}
+
+/// Puts the pinned compilers into a directory under their names, as a user has them on the `PATH`; the
+/// `PATH` with that directory first. Cargo and clang are on everybody's.
+pub fn on_path(directory: &Path) -> Result<OsString> {
+    fs::create_dir_all(directory)?;
+    for (name, command) in
+        [("go", go()?), ("node", node()?), ("componentize-py", componentize_py()?)]
+    {
+        let file = directory.join(name);
+        fs::write(&file, script(&command))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Ok(std::env::join_paths(
+        [directory.to_owned()].into_iter().chain(std::env::split_paths(&path)),
+    )?)
+}
+
+/// A shell script that runs a command with further arguments.
+fn script(command: &Command) -> String {
+    let quoted = |text: &OsStr| format!("'{}'", text.to_string_lossy().replace('\'', "'\\''"));
+    let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let variables = variables.map(|(name, value)| format!("{}={} ", name.display(), quoted(value)));
+    let arguments = command.get_args().map(|argument| format!(" {}", quoted(argument)));
+    let (variables, arguments): (String, String) = (variables.collect(), arguments.collect());
+    let program = quoted(command.get_program());
+    format!("#!/bin/sh\nexec env {variables}{program}{arguments} \"$@\"\n")
+}
+
+/// The directory with the JavaScript compiler that `npm install` makes in a project.
+pub fn node_modules() -> Result<PathBuf> {
+    Ok(javascript()?.join("node_modules"))
 }
 
 /// Fetches what is not there yet.
