@@ -7,8 +7,15 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use tailwater_test_support::{Scratch, binary, toolchains, workspace_root};
+use tailwater_test_support::{
+    Postgres, PostgresVersion, Scratch, Tailwater, binary, guests, toolchains, wait_for,
+    workspace_root,
+};
+
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A directory in which somebody writes plugins.
 struct Author {
@@ -204,5 +211,66 @@ fn names_directories_and_languages_that_cannot_be_are_refused_in_a_sentence() ->
     let output = author.plugin(&["new", "--lang", "cobol", "x"])?;
     let said = String::from_utf8(output.stderr)?;
     ensure!(output.status.code() == Some(2) && said.contains("one of rust, go"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn what_fits_no_world_is_shown_line_by_line() -> Result<()> {
+    let author = Author::new()?;
+    let world = "package a:b; world it { export init: func(config: string) -> result<_, string>; \
+                 export process: func(rows: u32) -> u32; }";
+    fs::write(author.project("other.wasm"), guests::component_of(world, "it")?)?;
+    let said = author.refusal(&["inspect", "other.wasm"])?;
+    ensure!(said.contains("it does not export `subscribe`"), "{said}");
+    let lines: Vec<&str> = said.lines().skip(1).collect();
+    let expected = [
+        "  - export process: func(batch: batch) -> result<patch, string>",
+        "  + export process: func(rows: u32) -> u32",
+        "  - export subscribe: func(table: table) -> result<option<interest>, string>",
+    ];
+    ensure!(lines == expected, "{said}");
+    Ok(())
+}
+
+fn wait_names(tailwater: &Tailwater, expected: &str) -> Result<()> {
+    wait_for(DEADLINE, "the names in the snapshot pipe", || {
+        let answer = tailwater.get("/v0/pipes/users_snapshot.ndjson")?;
+        ensure!(answer.text() == expected, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_watched_project_is_built_run_and_built_again_when_it_changes() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute("CREATE TABLE users (id bigint PRIMARY KEY, name text)")?;
+    source.execute("INSERT INTO users VALUES (1, ' ann ')")?;
+    let (url, listen) = (source.url(), "{listen}");
+    let run = ["run", "--source", &url, "--listen", listen, "--data", "data", "--watch", "trim"];
+    let tailwater = Tailwater::with_arguments(run)?;
+    let mut new = Command::new(binary()?);
+    new.args(["plugin", "new", "--lang", "c", "trim"]).current_dir(tailwater.directory());
+    ensure!(new.status()?.success(), "no project was made");
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_names(&tailwater, "{\"id\":1,\"name\":\"ann\"}\n")?;
+
+    let project = tailwater.directory().join("trim");
+    let (file, golden) = (project.join("plugin.c"), project.join("golden.jsonl"));
+    let text = fs::read_to_string(&file)?;
+    fs::write(&file, text.replace("(void)error;", "(void)mistake;"))?;
+    wait_for(DEADLINE, "the compiler's complaint", || {
+        ensure!(tailwater.log().contains("undeclared identifier 'mistake'"), "not yet");
+        Ok(())
+    })?;
+    fs::write(&golden, fs::read_to_string(&golden)?.replace("\" ann \"", "\"..ann.\""))?;
+    fs::write(&file, text.replace("' '", "'.'"))?;
+    wait_for(DEADLINE, "the new version", || {
+        ensure!(tailwater.log().contains("new plugin version takes over"), "not yet");
+        Ok(())
+    })?;
+    source.execute("INSERT INTO users VALUES (2, '.bob.')")?;
+    wait_names(&tailwater, "{\"id\":1,\"name\":\"ann\"}\n{\"id\":2,\"name\":\"bob\"}\n")?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
     Ok(())
 }

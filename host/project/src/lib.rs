@@ -11,9 +11,11 @@ mod language;
 mod material;
 mod template;
 mod toolchain;
+mod world;
 
-pub use build::{build, compile, digest, digest_of, output, write_if_changed};
+pub use build::{build, compile, digest, digest_of, directories, output, write_if_changed};
 pub use command::run;
 pub use language::{Language, Role};
 pub use template::create;
 pub use toolchain::{Installed, Toolchain};
+pub use world::difference;

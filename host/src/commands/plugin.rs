@@ -25,7 +25,18 @@ pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
         PluginCommand::Build { directory } => {
             say(build(directory).map_err(|error| format!("{error:#}")))
         }
-        PluginCommand::Inspect { file } => say(inspection(file).map_err(|error| chain(&error))),
+        PluginCommand::Inspect { file } => {
+            let found = inspection(file).map_err(|error| chain(&error));
+            let difference = world_difference(file);
+            match found {
+                Ok(text) if difference.is_empty() => say(Ok(text)),
+                Ok(text) => say(Err(format!(
+                    "{} fits no world of the contract{difference}\n{text}",
+                    file.display()
+                ))),
+                Err(sentence) => say(Err(sentence + &difference)),
+            }
+        }
         PluginCommand::Test(arguments) => match test(arguments) {
             Ok((text, exit)) => {
                 print(&text);
@@ -89,6 +100,14 @@ fn inspection(file: &Path) -> Result<String, Error> {
         found.bytes,
         found.imports.join(", "),
     ))
+}
+
+/// Line by line what this program offers (`-`) and what a component imports and exports instead (`+`);
+/// nothing if it fits, or is no component.
+fn world_difference(file: &Path) -> String {
+    let component = std::fs::read(file).unwrap_or_default();
+    let lines = tailwater_project::difference(&component).unwrap_or_default();
+    lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// What a component makes of golden events, and what that costs.

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tailwater_project::{self as plugin_project, Language};
 
 use super::{Config, Secret};
+use crate::plugin;
 use crate::telemetry::logging;
 
 /// Tails a PostgreSQL write-ahead log, through WebAssembly plugins, over Kafka, into an exact copy
@@ -75,9 +76,10 @@ pub struct RunArgs {
     /// Which legs to run
     #[arg(long, value_enum, default_value_t)]
     pub role: Role,
-    /// Show rates and lag on the terminal, refreshed
-    #[arg(long)]
-    pub watch: bool,
+    /// Build plugins from source and again when it changes, for development: those in the projects
+    /// named, or, without a name, the configured ones that lie in their project
+    #[arg(long, value_name = "DIR", num_args = 0..)]
+    pub watch: Option<Vec<PathBuf>>,
 }
 
 /// `check`
@@ -208,6 +210,9 @@ impl Cli {
                 if let Some(data) = &run.data {
                     config.embedded.path = data.clone();
                 }
+                for project in run.watch.iter().flatten() {
+                    add_project(&mut config.plugin, project);
+                }
                 &run.source
             }
             Command::Check(check) => &check.source,
@@ -220,5 +225,20 @@ impl Cli {
         if let Some(source) = source {
             config.source.url = source.clone();
         }
+    }
+}
+
+/// A plugin that is being written, unless it is configured. It is granted all there is, and may take
+/// the room and time that an interpreter needs.
+fn add_project(plugins: &mut Vec<plugin::Options>, project: &Path) {
+    // A directory that is not there is told when it is built.
+    let Ok(component) = plugin_project::output(project) else { return };
+    let is_same = |path: &Path| match (path.canonicalize(), component.canonicalize()) {
+        (Ok(path), Ok(component)) => path == component,
+        _ => path == component,
+    };
+    if !plugins.iter().any(|plugin| is_same(&plugin.path)) {
+        let options = plugin::Options::of_component(&component, plugin::Grant::ALL.to_vec());
+        plugins.push(plugin::Options { memory_mb: 256, deadline_ms: 10_000, ..options });
     }
 }

@@ -120,6 +120,16 @@ pub fn digest(project: &Path) -> Result<String> {
     Ok(hex(hasher))
 }
 
+/// The directories that a project's sources lie in, itself first.
+#[must_use]
+pub fn directories(project: &Path) -> Vec<PathBuf> {
+    let mut found = vec![project.to_owned()];
+    let entries = fs::read_dir(project).into_iter().flatten().flatten().map(|entry| entry.path());
+    let inner = entries.filter(|path| path.is_dir() && is_source(path));
+    inner.for_each(|directory| found.extend(directories(&directory)));
+    found
+}
+
 /// SHA-256, hex, of files and directories in their order.
 ///
 /// # Errors
