@@ -51,7 +51,8 @@ pub fn difference(component: &[u8]) -> Result<Vec<String>> {
         }
     }
     let known = |name: &str| offered.contains_key(name) || granted.contains_key(name);
-    let foreign = found.iter().filter(|(name, _)| !known(name) && !name.starts_with("type "));
+    // What is exported besides is not called: componentize-py leaves its own initialiser there.
+    let foreign = found.iter().filter(|(name, _)| name.starts_with("import ") && !known(name));
     lines.extend(foreign.map(|(name, item)| format!("+ {name}: {item}")));
     Ok(lines)
 }
