@@ -30,9 +30,8 @@
 //! export_transform!(Shout);
 //! ```
 //!
-//! Build it as a `cdylib` for `wasm32-unknown-unknown`, and make a component of it with
-//! `wasm-tools component new`; docs/PLUGINS.md has the whole way. [`testing`] runs a plugin in
-//! native tests.
+//! `tailwater plugin new` makes a project with this crate in it, `tailwater plugin build` a component
+//! of that. [`testing`] runs a plugin in native tests.
 
 /// What wit-bindgen makes of the contract, for what the row view does not offer.
 #[expect(missing_docs, reason = "the generated items carry the documentation of wit/")]

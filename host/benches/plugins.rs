@@ -76,7 +76,23 @@ fn main() -> anyhow::Result<()> {
     };
     println!("| plugin | size | compile | start | batch 1 | batch 16 | batch 256 | batch 4096 |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
-    SUBJECTS.iter().filter(is_chosen).try_for_each(measure)
+    SUBJECTS.iter().filter(is_chosen).try_for_each(measure)?;
+    if chosen.is_empty() { restart() } else { Ok(()) }
+}
+
+/// Prints how long a restart takes to bring up a plugin in each language, its code compiled before.
+fn restart() -> anyhow::Result<()> {
+    let cache = Scratch::new("bench")?;
+    let mut five = Vec::new();
+    for subject in SUBJECTS.iter().filter(|subject| subject.title.starts_with("mask")) {
+        five.push(options(subject.title, &(subject.file)()?, subject.settings)?);
+    }
+    chain(five.clone(), cache.path())?;
+    let count = five.len();
+    let (again, took) = timed(|| chain(five, cache.path()));
+    again?;
+    println!("\nrestart with {count} plugins, one in each language: {}", show(took));
+    Ok(())
 }
 
 /// Prints a plugin's line: KiB, the start without and with compiled code at hand, ns per event.
@@ -102,10 +118,18 @@ fn measure(subject: &Subject) -> anyhow::Result<()> {
 }
 
 fn load(file: &Path, settings: &str, cache: &Path) -> anyhow::Result<Chain> {
-    let text = format!("name = 'it'\npath = '{}'\nbatch_rows = 4096\n{settings}", file.display());
+    chain(vec![options("it", file, settings)?], cache)
+}
+
+fn options(name: &str, file: &Path, settings: &str) -> anyhow::Result<Options> {
+    let path = file.display();
+    let text = format!("name = '{name}'\npath = '{path}'\nbatch_rows = 4096\n{settings}");
+    Ok(toml::from_str(&text)?)
+}
+
+fn chain(plugins: Vec<Options>, cache: &Path) -> anyhow::Result<Chain> {
     let runtime = Runtime::new(Some(cache.to_owned()))?;
-    let options: Options = toml::from_str(&text)?;
-    Ok(Chain::load(&runtime, vec![options], Stage::Capture, Arc::new(Metrics::default()))?)
+    Ok(Chain::load(&runtime, plugins, Stage::Capture, Arc::new(Metrics::default()))?)
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {

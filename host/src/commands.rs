@@ -1,15 +1,17 @@
 //! The commands that look, print and end: `check`, `status`, `plugin`, `embedded fetch`, `token`.
 
+mod plugin;
+
 use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
 use crate::check;
-use crate::config::{Config, Exit, PluginCommand, Role, StatusArgs, TokenCommand};
+use crate::config::{Config, Exit, Role, StatusArgs, TokenCommand};
 use crate::embedded;
-use crate::plugin;
-use crate::serve::{StatusError, fetch_status, hash_token, new_token, reload_plugin};
+use crate::serve::{StatusError, fetch_status, hash_token, new_token};
 use crate::telemetry::logging::chain;
+
+pub use plugin::plugin;
 
 /// `check`: one line for each thing that the role needs.
 pub async fn check(config: &Config, role: Role) -> Exit {
@@ -82,82 +84,6 @@ pub async fn fetch(config: &Config) -> Exit {
             Exit::Failed
         }
     }
-}
-
-/// `plugin inspect` and `plugin reload`.
-pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
-    match command {
-        PluginCommand::Inspect { file } => match inspection(file) {
-            Ok(text) => {
-                print(&text);
-                Exit::Done
-            }
-            Err(error) => {
-                complain(&chain(&error));
-                Exit::Failed
-            }
-        },
-        PluginCommand::Test { file, golden } => {
-            let golden = golden.clone().unwrap_or_else(|| plugin::golden_beside(file));
-            match golden_report(file, &golden) {
-                Ok(report) => {
-                    report.differences.iter().for_each(|differs| print(&differs.to_string()));
-                    print(&format!(
-                        "{} events, {} differ; {:.0} ns per event",
-                        report.events,
-                        report.differences.len(),
-                        report.nanoseconds
-                    ));
-                    if report.differences.is_empty() { Exit::Done } else { Exit::Failed }
-                }
-                Err(error) => {
-                    complain(&chain(&error));
-                    Exit::Failed
-                }
-            }
-        }
-        PluginCommand::Reload { name, url, token } => {
-            let url = url.clone().unwrap_or_else(|| own_url(config.http.listen));
-            match reload_plugin(&url, name, token.as_ref()).await {
-                Ok(answer) => {
-                    print(&format!("{name}: {}", answer["result"].as_str().unwrap_or("?")));
-                    Exit::Done
-                }
-                Err(error) => {
-                    complain(&chain(&error));
-                    match error {
-                        StatusError::NoAnswer { .. } => Exit::NotReady,
-                        StatusError::Refused { .. } => Exit::Failed,
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What a component makes of golden events. It is given all that it may be granted: its author runs
-/// it.
-fn golden_report(file: &Path, golden: &Path) -> Result<plugin::GoldenReport, plugin::Error> {
-    let fail = |why| plugin::Error::Golden { path: golden.to_owned(), why };
-    let text = std::fs::read_to_string(golden).map_err(|error| fail(error.to_string()))?;
-    let golden = plugin::Golden::parse(&text).map_err(fail)?;
-    let runtime = plugin::Runtime::new(None)?;
-    golden.run(&runtime, &plugin::Options::of_component(file, plugin::Grant::ALL.to_vec()))
-}
-
-/// What `plugin inspect` prints.
-fn inspection(file: &Path) -> Result<String, plugin::Error> {
-    let runtime = plugin::Runtime::new(None)?;
-    let found = plugin::inspect(&runtime, file)?;
-    let needed = found.needed_grants();
-    let grants = if needed.is_empty() { "none".to_owned() } else { needed.join(", ") };
-    Ok(format!(
-        "role     {}\nsha256   {}\nbytes    {}\nimports  {}\ngrants   {grants}",
-        found.role.world(),
-        found.digest,
-        found.bytes,
-        found.imports.join(", "),
-    ))
 }
 
 /// `token new` and `token hash`.

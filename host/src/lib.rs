@@ -73,5 +73,8 @@ pub mod check;
 /// The commands that print something and end.
 pub mod commands;
 
+/// What rebuilds plugins while their author edits them.
+pub mod develop;
+
 /// Logs and metrics.
 pub mod telemetry;

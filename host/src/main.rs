@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser as _;
 use tailwater::config::{Cli, Command, Config, EmbeddedCommand, Exit, RunArgs};
+use tailwater::develop::Projects;
 use tailwater::pipeline::Pipeline;
 use tailwater::plugin::Reloads;
 use tailwater::serve::Server;
@@ -53,6 +54,13 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     if let Err(error) = config.require(arguments.role) {
         return fail(Exit::Usage, &error.into());
     }
+    if let Some(named) = &arguments.watch {
+        let projects = Projects::of(&config, named);
+        let built = tokio::task::spawn_blocking(|| build_and_follow(projects)).await;
+        if let Err(error) = built.expect("a build does not panic") {
+            return fail(Exit::Failed, &error);
+        }
+    }
     let shutdown = Shutdown::default();
     let http = config.http.clone();
     let pipeline = match Pipeline::new(config, arguments.role, shutdown.clone()) {
@@ -90,6 +98,11 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
         }
         Err(error) => fail(Exit::Failed, &error.into()),
     }
+}
+
+fn build_and_follow(mut projects: Projects) -> anyhow::Result<()> {
+    projects.build()?;
+    projects.follow().context("cannot watch the plugins' sources")
 }
 
 /// SIGHUP reads the plugins' settings and files again.

@@ -23,7 +23,6 @@ mod send;
 mod source;
 mod transform;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,7 +118,7 @@ impl Pipeline {
     /// # Errors
     /// The plugin engine cannot be set up.
     pub fn new(config: Config, role: Role, shutdown: Shutdown) -> Result<Pipeline, Error> {
-        let plugins = plugin::Runtime::new(compiled_code())?;
+        let plugins = plugin::Runtime::new(plugin::compiled_code())?;
         let report = Report::new(&config, role);
         Ok(Pipeline { config: Arc::new(config), role, shutdown, report, plugins })
     }
@@ -407,13 +406,6 @@ impl Pipeline {
         ));
         spawn_blocking(move || capture.run(out))
     }
-}
-
-/// Where compiled plugins are kept between runs.
-fn compiled_code() -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    Some(cache?.join("tailwater/plugins"))
 }
 
 /// The error that came first: a stage that found its neighbour gone has nothing of its own to say.

@@ -16,6 +16,7 @@ mod one_change;
 mod other_cluster;
 mod outages;
 mod plugins;
+mod projects;
 mod reshape;
 mod service;
 mod state;

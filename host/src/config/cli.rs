@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tailwater_project::{self as plugin_project, Language};
 
 use super::{Config, Secret};
+use crate::plugin;
 use crate::telemetry::logging;
 
 /// Tails a PostgreSQL write-ahead log, through WebAssembly plugins, over Kafka, into an exact copy
@@ -74,9 +76,10 @@ pub struct RunArgs {
     /// Which legs to run
     #[arg(long, value_enum, default_value_t)]
     pub role: Role,
-    /// Show rates and lag on the terminal, refreshed
-    #[arg(long)]
-    pub watch: bool,
+    /// Build plugins from source and again when it changes, for development: those in the projects
+    /// named, or, without a name, the configured ones that lie in their project
+    #[arg(long, value_name = "DIR", num_args = 0..)]
+    pub watch: Option<Vec<PathBuf>>,
 }
 
 /// `check`
@@ -104,19 +107,32 @@ pub struct StatusArgs {
 /// `plugin`
 #[derive(Debug, Clone, Subcommand)]
 pub enum PluginCommand {
+    /// Make a project in a new directory
+    New {
+        /// Its name, and the directory's: small letters, digits and -
+        name: String,
+        /// The language: rust, go, js, python or c
+        #[arg(long, value_name = "LANGUAGE")]
+        lang: Language,
+        /// What it does: transform or dedup
+        #[arg(long, value_name = "ROLE", default_value = "transform")]
+        role: plugin_project::Role,
+    },
+    /// Compile a project into NAME.wasm
+    Build {
+        /// The project's directory
+        #[arg(default_value = ".", value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Print a component's role, imports, digest and size
     Inspect {
         /// The component
         file: PathBuf,
     },
-    /// Run a component over its golden events, offline, and show what differs
-    Test {
-        /// The component
-        file: PathBuf,
-        /// The events [default: the component's name with `.golden.jsonl`]
-        #[arg(long, value_name = "FILE")]
-        golden: Option<PathBuf>,
-    },
+    /// Run a component over its golden events, offline, and show what differs and what it costs
+    Test(PluginArgs),
+    /// Measure time and instructions per event of golden events, for batches of several sizes
+    Bench(PluginArgs),
     /// Have a running instance read a plugin's settings and file again
     Reload {
         /// Its name in the configuration
@@ -128,6 +144,17 @@ pub enum PluginCommand {
         #[arg(long, env = "TAILWATER_TOKEN", hide_env_values = true)]
         token: Option<Secret>,
     },
+}
+
+/// `plugin test`, `plugin bench`
+#[derive(Debug, Clone, Args)]
+pub struct PluginArgs {
+    /// The component, or the directory of its project
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// The events [default: the component's name with `.golden.jsonl`; the project's golden.jsonl]
+    #[arg(long, value_name = "FILE")]
+    pub golden: Option<PathBuf>,
 }
 
 /// `embedded`
@@ -183,6 +210,9 @@ impl Cli {
                 if let Some(data) = &run.data {
                     config.embedded.path = data.clone();
                 }
+                for project in run.watch.iter().flatten() {
+                    add_project(&mut config.plugin, project);
+                }
                 &run.source
             }
             Command::Check(check) => &check.source,
@@ -195,5 +225,20 @@ impl Cli {
         if let Some(source) = source {
             config.source.url = source.clone();
         }
+    }
+}
+
+/// A plugin that is being written, unless it is configured. It is granted all there is, and may take
+/// the room and time that an interpreter needs.
+fn add_project(plugins: &mut Vec<plugin::Options>, project: &Path) {
+    // A directory that is not there is told when it is built.
+    let Ok(component) = plugin_project::output(project) else { return };
+    let is_same = |path: &Path| match (path.canonicalize(), component.canonicalize()) {
+        (Ok(path), Ok(component)) => path == component,
+        _ => path == component,
+    };
+    if !plugins.iter().any(|plugin| is_same(&plugin.path)) {
+        let options = plugin::Options::of_component(&component, plugin::Grant::ALL.to_vec());
+        plugins.push(plugin::Options { memory_mb: 256, deadline_ms: 10_000, ..options });
     }
 }

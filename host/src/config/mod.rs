@@ -19,7 +19,7 @@ use crate::transport::Setting;
 use crate::{capture, embedded, plugin, serve, sink, transport};
 
 pub use cli::{
-    CheckArgs, Cli, Command, EmbeddedCommand, PluginCommand, Role, RunArgs, StatusArgs,
+    CheckArgs, Cli, Command, EmbeddedCommand, PluginArgs, PluginCommand, Role, RunArgs, StatusArgs,
     TokenCommand,
 };
 pub use file::{Environment, parse};

@@ -125,6 +125,11 @@ impl Chain {
         done.map(|()| fates.dead_letters)
     }
 
+    /// Instructions that its plugins executed so far, on a runtime that counts them.
+    pub(crate) fn instructions(&self) -> u64 {
+        self.members.iter().map(|member| member.instance.instructions()).sum()
+    }
+
     fn run(&mut self, changes: &mut Changes) -> (Result<(), Error>, Fates) {
         let mut fates = Fates::default();
         let mut members = self.members.iter_mut();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Engine};
+use wasmtime::{Config, Engine, OptLevel};
 
 use crate::plugin::bindings::{clock, log, metrics, state};
 use crate::plugin::error::Error;
@@ -47,8 +47,13 @@ impl Runtime {
     /// # Errors
     /// [`Error::Engine`] if this machine cannot run compiled WebAssembly.
     pub fn new(cache: Option<PathBuf>) -> Result<Runtime, Error> {
+        Runtime::metered(cache, Metering::Off)
+    }
+
+    /// [`new`](Self::new), for a runtime that may count what plugins execute.
+    pub(crate) fn metered(cache: Option<PathBuf>, metering: Metering) -> Result<Runtime, Error> {
         let fail = |source| Error::Engine { source };
-        let engine = Engine::new(&config()).map_err(fail)?;
+        let engine = Engine::new(&config(metering)).map_err(fail)?;
         let mut linker = Linker::new(&engine);
         log::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
         metrics::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
@@ -108,12 +113,34 @@ fn deserialize(engine: &Engine, code: &[u8]) -> Option<Component> {
     unsafe { Component::deserialize(engine, code) }.ok()
 }
 
-fn config() -> Config {
+/// Where compiled code is kept for this user; none without a home directory.
+#[must_use]
+pub fn compiled_code() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    Some(cache?.join("tailwater/plugins"))
+}
+
+/// Whether an engine counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Metering {
+    /// It does not: counting costs time.
+    Off,
+    /// The instructions that plugins execute.
+    Instructions,
+}
+
+fn config(metering: Metering) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);
     // Plugins are plain functions; the machinery for async ones would quadruple a call's cost.
     config.concurrency_support(false);
     config.epoch_interruption(true);
+    if metering == Metering::Instructions {
+        config.consume_fuel(true);
+        // Their number is the same however well they are compiled, and this is faster.
+        config.cranelift_opt_level(OptLevel::None);
+    }
     config
 }
 

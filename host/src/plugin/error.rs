@@ -69,7 +69,11 @@ pub enum Error {
         actual: String,
     },
     /// The component implements neither role.
-    #[error("{} implements no world of tailwater:plugin@0.1.0: {difference}", path.display())]
+    #[error(
+        "{} implements no world of tailwater:plugin@0.1.0: {difference}; `tailwater plugin inspect` \
+         shows all that differs",
+        path.display()
+    )]
     World {
         /// The file.
         path: PathBuf,

@@ -19,7 +19,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -34,8 +33,6 @@ use crate::plugin::type_name;
 use crate::position::Lsn;
 use crate::table::{Column, ReplicaIdentity, Table};
 
-/// How long the speed is measured at least.
-const MEASURED: Duration = Duration::from_millis(100);
 /// When all golden changes were committed: 2026-01-01, in microseconds since the Unix epoch.
 const COMMITTED_AT: i64 = 1_767_225_600_000_000;
 
@@ -49,18 +46,16 @@ pub struct Golden {
 }
 
 /// What a plugin made of golden events.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoldenReport {
     /// How many events there are.
     pub events: usize,
     /// Those that became something else.
     pub differences: Vec<Difference>,
-    /// Time per event, host work included, in nanoseconds.
-    pub nanoseconds: f64,
 }
 
 /// An event that became something else.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// Which event, counted from 1.
     pub event: usize,
@@ -132,14 +127,7 @@ impl Golden {
     /// # Errors
     /// The plugin does not load.
     pub fn run(&self, runtime: &Runtime, options: &Options) -> Result<GoldenReport, Error> {
-        let mut options = options.clone();
-        options.tables.clear();
-        let config = serde_json::from_value(self.config.clone());
-        options.config = config.map_err(|error| Error::Golden {
-            path: options.path.clone(),
-            why: format!("its config cannot be said in TOML: {error}"),
-        })?;
-        let mut chain = Chain::offline(runtime, options)?;
+        let mut chain = Chain::offline(runtime, self.configured(options)?)?;
         let mut changes = self.changes.clone();
         let letters = chain.transform(&mut changes)?;
         let mut actual: Vec<Vec<Json>> = vec![Vec::new(); self.expected.len()];
@@ -156,32 +144,28 @@ impl Golden {
             let difference = Difference { event: index + 1, expected, actual };
             (!difference.is_none()).then_some(difference)
         });
-        Ok(GoldenReport {
-            events: self.expected.len(),
-            differences: differences.collect(),
-            nanoseconds: self.measure(&mut chain)?,
-        })
+        Ok(GoldenReport { events: self.expected.len(), differences: differences.collect() })
     }
 
-    /// Of a batch of the events over and over, 256 at least.
-    fn measure(&self, chain: &mut Chain) -> Result<f64, Error> {
-        if self.changes.is_empty() {
-            return Ok(0.0);
-        }
-        let mut batch = self.changes.clone();
-        while batch.len() < 256 {
-            batch.list.extend_from_slice(&self.changes.list);
-        }
-        let (mut events, mut spent) = (0, Duration::ZERO);
-        while spent < MEASURED {
-            let mut changes = batch.clone();
-            let started = Instant::now();
-            chain.transform(&mut changes)?;
-            spent += started.elapsed();
-            events += batch.len();
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a measure")]
-        Ok(spent.as_nanos() as f64 / events as f64)
+    /// A section of the configuration, with the `config` that the events are for.
+    pub(crate) fn configured(&self, options: &Options) -> Result<Options, Error> {
+        let config = serde_json::from_value(self.config.clone());
+        let config = config.map_err(|error| Error::Golden {
+            path: options.path.clone(),
+            why: format!("its config cannot be said in TOML: {error}"),
+        })?;
+        Ok(Options { tables: Vec::new(), config, ..options.clone() })
+    }
+
+    /// There is no event in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.expected.is_empty()
+    }
+
+    /// The events.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
     }
 }
 

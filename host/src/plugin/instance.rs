@@ -128,6 +128,8 @@ impl Instance {
         store.set_hostcall_fuel(
             usize::try_from(u64::from(allowance.output_mb) << 20).unwrap_or(usize::MAX),
         );
+        // Refused by an engine that does not count.
+        store.set_fuel(u64::MAX).ok();
         store.set_epoch_deadline(ticks(allowance.deadline));
         let instance = code.instantiate(&mut store);
         let instance = instance.map_err(|trap| outcome(&store, &trap, allowance))?;
@@ -156,6 +158,11 @@ impl Instance {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         self.store.data().memory_bytes()
+    }
+
+    /// Instructions executed so far; 0 if the engine does not count.
+    pub(crate) fn instructions(&self) -> u64 {
+        u64::MAX - self.store.get_fuel().unwrap_or(u64::MAX)
     }
 
     pub(crate) fn subscribe(&mut self, table: Table<'_>) -> Result<Option<Interest>, Outcome> {

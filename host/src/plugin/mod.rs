@@ -17,6 +17,7 @@ mod bindings;
 mod calls;
 mod chain;
 mod convert;
+mod cost;
 mod dedup;
 mod engine;
 mod error;
@@ -42,7 +43,8 @@ mod type_name;
 mod versions;
 
 pub use chain::Chain;
-pub use engine::Runtime;
+pub use cost::Cost;
+pub use engine::{Runtime, compiled_code};
 pub use error::Error;
 pub use golden::{Difference, Golden, GoldenReport, beside as golden_beside};
 pub use instance::Role;

@@ -44,7 +44,6 @@ fn what_differs_is_shown_line_by_line() {
     };
     let (expected, actual) = (change("ann@x.org"), change("a***@x.org"));
     assert_eq!(difference.to_string(), format!("event 1\n  - {expected}\n  + {actual}\n"));
-    assert!(report.nanoseconds > 0.0);
 }
 
 #[test]

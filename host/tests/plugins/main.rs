@@ -6,6 +6,7 @@ mod compiled_code;
 mod configured;
 mod drop_duplicates;
 mod filter_rows;
+mod frozen;
 mod golden;
 mod golden_envelopes;
 mod hostile;

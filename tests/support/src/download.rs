@@ -10,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use tailwater_project::run;
+
 use crate::progress::Progress;
 use crate::wait_for;
 
@@ -68,16 +70,6 @@ pub(crate) fn check_sha256(file: &Path, expected: &str) -> Result<()> {
     let found = format!("{:x}", hasher.finalize());
     ensure!(found == expected, "{} has sha256 {found}, expected {expected}", file.display());
     Ok(())
-}
-
-/// Runs a short command and returns what it printed; its errors carry its stderr.
-pub(crate) fn run(command: &mut Command) -> Result<String> {
-    let program = command.get_program().display().to_string();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {program}"))?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{program} ended with {}: {stderr}{stdout}", output.status);
-    Ok(stdout.into_owned())
 }
 
 fn tempfile() -> Result<File> {

@@ -2,14 +2,18 @@
 //! registries, C from Debian. Each is fetched once, by pinned version and digest, and works offline
 //! afterwards.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use tailwater_project::Toolchain;
 
 use crate::cache;
 use crate::download::{run, run_with_progress};
+use crate::guests::target_directory;
 
 /// What a plugin's code depends on besides its source: a new version builds all again.
 pub(crate) const VERSIONS: [&str; 4] =
@@ -38,6 +42,72 @@ const JAVASCRIPT: [(&str, &str); 2] = [
 ];
 const COMPONENTIZE_JS: &str = "node_modules/@bytecodealliance/componentize-js/src/cli.js";
 const JCO: &str = "node_modules/@bytecodealliance/jco/dist/jco.js";
+
+/// The toolchains that the repository's plugins are built with.
+#[derive(Debug, Clone, Copy)]
+pub struct Pinned;
+
+impl Toolchain for Pinned {
+    fn cargo(&self) -> Result<Command> {
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut cargo = Command::new(program);
+        cargo.arg("--locked").env("CARGO_TARGET_DIR", target_directory());
+        Ok(cargo)
+    }
+
+    fn go(&self, _module: &Path) -> Result<Command> {
+        go()
+    }
+
+    fn node(&self) -> Result<Command> {
+        node()
+    }
+
+    fn componentize_js(&self, _project: &Path) -> Result<PathBuf> {
+        componentize_js()
+    }
+
+    fn componentize_py(&self) -> Result<Command> {
+        componentize_py()
+    }
+
+    fn clang(&self) -> Result<Command> {
+        Ok(Command::new("clang"))
+    }
+}
+
+/// Puts the pinned compilers into a directory under their names, as a user has them on the `PATH`; the
+/// `PATH` with that directory first. Cargo and clang are on everybody's.
+pub fn on_path(directory: &Path) -> Result<OsString> {
+    fs::create_dir_all(directory)?;
+    for (name, command) in
+        [("go", go()?), ("node", node()?), ("componentize-py", componentize_py()?)]
+    {
+        let file = directory.join(name);
+        fs::write(&file, script(&command))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Ok(std::env::join_paths(
+        [directory.to_owned()].into_iter().chain(std::env::split_paths(&path)),
+    )?)
+}
+
+/// A shell script that runs a command with further arguments.
+fn script(command: &Command) -> String {
+    let quoted = |text: &OsStr| format!("'{}'", text.to_string_lossy().replace('\'', "'\\''"));
+    let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let variables = variables.map(|(name, value)| format!("{}={} ", name.display(), quoted(value)));
+    let arguments = command.get_args().map(|argument| format!(" {}", quoted(argument)));
+    let (variables, arguments): (String, String) = (variables.collect(), arguments.collect());
+    let program = quoted(command.get_program());
+    format!("#!/bin/sh\nexec env {variables}{program}{arguments} \"$@\"\n")
+}
+
+/// The directory with the JavaScript compiler that `npm install` makes in a project.
+pub fn node_modules() -> Result<PathBuf> {
+    Ok(javascript()?.join("node_modules"))
+}
 
 /// Fetches what is not there yet.
 pub(crate) fn everything() -> Result<()> {

@@ -1,14 +1,13 @@
-//! C plugins: `plugin.c`, with Debian's clang, lld and wasi-libc.
+//! C plugins: `plugin.c`, with clang, lld and wasi-libc.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use anyhow::Result;
 
-use super::generate;
-use crate::download::run;
-use crate::workspace_root;
+use super::{Source, generate};
+use crate::command::run;
+use crate::material;
+use crate::toolchain::Toolchain;
 
 /// A library without `main`; everything a caller of the module needs is exported by the bindings.
 const FLAGS: [&str; 9] = [
@@ -26,18 +25,21 @@ const FLAGS: [&str; 9] = [
 /// What the bindings' names begin with.
 const NAME: &str = "tailwater";
 
-pub(super) fn build(source: &Path, world: &str, scratch: &Path) -> Result<Vec<u8>> {
-    let bindings = scratch.join("bindings");
+pub(super) fn build(source: &Source<'_>, toolchain: &dyn Toolchain) -> Result<Vec<u8>> {
+    let bindings = source.scratch.join("bindings");
     let options = wit_bindgen_c::Opts {
         // The same names of types in both worlds, so that the helpers fit both.
         rename_world: Some(NAME.to_owned()),
         ..wit_bindgen_c::Opts::default()
     };
-    generate::bindings(world, options.build(), &bindings)?;
-    let module = scratch.join("plugin.wasm");
-    let mut clang = Command::new("clang");
-    clang.args(FLAGS).arg("-I").arg(&bindings).arg("-I").arg(workspace_root().join("guest-sdk/c"));
-    clang.arg(source.join("plugin.c")).arg(bindings.join(format!("{NAME}.c")));
+    let mut clang = toolchain.clang()?;
+    generate::bindings(source, options.build(), &bindings)?;
+    // The project's own copies come first: clang looks beside the source.
+    let helpers = source.scratch.join("helpers");
+    material::write(&helpers, material::C_SDK)?;
+    let module = source.scratch.join("plugin.wasm");
+    clang.args(FLAGS).arg("-I").arg(&bindings).arg("-I").arg(helpers);
+    clang.arg(source.directory.join("plugin.c")).arg(bindings.join(format!("{NAME}.c")));
     // It carries the world into the module.
     clang.arg(bindings.join(format!("{NAME}_component_type.o")));
     run(clang.arg("-o").arg(&module))?;

@@ -2,30 +2,27 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use wit_component::ComponentEncoder;
+
+use crate::command::run;
+use crate::toolchain::Toolchain;
 
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 const PROFILE: &str = "plugin";
 
-pub(super) fn build(source: &Path, feature: Option<&str>) -> Result<Vec<u8>> {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut cargo = Command::new(program);
-    cargo.args(["build", "--locked", "--lib", "--profile", PROFILE, "--target", WASM_TARGET]);
+pub(super) fn build(
+    source: &Path,
+    feature: Option<&str>,
+    toolchain: &dyn Toolchain,
+) -> Result<Vec<u8>> {
+    let mut cargo = toolchain.cargo()?;
+    cargo.args(["build", "--lib", "--profile", PROFILE, "--target", WASM_TARGET]);
     cargo.arg("--manifest-path").arg(source.join("Cargo.toml"));
-    cargo.arg("--target-dir").arg(super::target_directory());
     cargo.args(feature.into_iter().flat_map(|feature| ["--features", feature]));
-    cargo.args(["--message-format", "json-render-diagnostics"]);
-    let output = cargo.output().context("run cargo")?;
-    ensure!(
-        output.status.success(),
-        "cargo ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let module = wasm_artifact(&String::from_utf8(output.stdout)?)?;
+    let messages = run(cargo.args(["--message-format", "json-render-diagnostics"]))?;
+    let module = wasm_artifact(&messages)?;
     ComponentEncoder::default()
         .validate(true)
         .module(&fs::read(module)?)

@@ -1,12 +1,14 @@
 //! JavaScript plugins: `plugin.js`, with componentize-js; `plugin.ts` has its types taken away first.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
-use crate::download::run;
-use crate::{toolchains, workspace_root};
+use super::Source;
+use crate::command::run;
+use crate::material;
+use crate::toolchain::Toolchain;
 
 /// Parts of WASI that plugins are not given.
 const DISABLED: [&str; 5] = ["stdio", "random", "clocks", "http", "fetch-event"];
@@ -17,31 +19,33 @@ const STRIP_TYPES: &str = "const { readFileSync, writeFileSync } = require('node
     const { stripTypeScriptTypes } = require('node:module'); \
     writeFileSync(to, stripTypeScriptTypes(readFileSync(from, 'utf8')));";
 
-pub(super) fn build(source: &Path, world: &str, scratch: &Path) -> Result<Vec<u8>> {
-    let modules = scratch.join("modules");
+pub(super) fn build(source: &Source<'_>, toolchain: &dyn Toolchain) -> Result<Vec<u8>> {
+    let mut command = toolchain.node()?;
+    let componentize = toolchain.componentize_js(source.directory)?;
+    let (helpers, modules) = (source.scratch.join("helpers"), source.scratch.join("modules"));
+    material::write(&helpers, material::JS_SDK)?;
     fs::create_dir_all(&modules)?;
-    for directory in [workspace_root().join("guest-sdk/js"), source.to_owned()] {
-        for entry in fs::read_dir(&directory)? {
-            add(&entry?.path(), &modules)?;
+    for directory in [helpers.as_path(), source.directory] {
+        for entry in fs::read_dir(directory)? {
+            add(&entry?.path(), &modules, toolchain)?;
         }
     }
-    let component = scratch.join("plugin.wasm");
-    let mut command = toolchains::node()?;
-    command.arg(toolchains::componentize_js()?).arg(modules.join("plugin.js"));
-    command.arg("--wit").arg(workspace_root().join("wit")).args(["--world-name", world]);
+    let component = source.scratch.join("plugin.wasm");
+    command.arg(componentize).arg(modules.join("plugin.js"));
+    command.arg("--wit").arg(&source.wit).args(["--world-name", &source.world]);
     command.arg("--disable").args(DISABLED).arg("--out").arg(&component);
     run(&mut command)?;
     Ok(fs::read(component)?)
 }
 
 /// Brings a module beside the others, as JavaScript; what is none is passed over.
-fn add(file: &Path, modules: &Path) -> Result<()> {
+fn add(file: &Path, modules: &Path, toolchain: &dyn Toolchain) -> Result<()> {
     let Some(name) = file.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
-    let to: PathBuf = modules.join(name);
+    let to = modules.join(name);
     if name.ends_with(".js") && !name.ends_with(".test.js") {
         fs::copy(file, to)?;
     } else if name.ends_with(".ts") && !name.ends_with(".d.ts") {
-        let mut node = toolchains::node()?;
+        let mut node = toolchain.node()?;
         node.args(["--no-warnings", "--eval", STRIP_TYPES, "--"]).arg(file);
         run(node.arg(to.with_extension("js")))?;
     }

@@ -1,4 +1,4 @@
-//! What wit-bindgen makes of `wit/`, for the languages that compile it as source.
+//! What wit-bindgen makes of the contract, for the languages that compile it as source.
 
 use std::fs;
 use std::path::Path;
@@ -8,31 +8,29 @@ use wit_bindgen_core::{Files, WorldGenerator};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::{Resolve, WorldId};
 
-use crate::workspace_root;
+use super::Source;
+use crate::material;
 
-/// Answers the WASI functions that the runtimes of C and Go link, without WASI.
-const NO_WASI: &str = include_str!("../../../../guest-sdk/no-wasi.wat");
-
-/// Writes a language's bindings of a world into `directory`.
+/// Writes a language's bindings of the project's world into `directory`.
 pub(super) fn bindings(
-    world: &str,
+    source: &Source<'_>,
     mut generator: Box<dyn WorldGenerator>,
     directory: &Path,
 ) -> Result<()> {
-    let (mut resolve, world) = contract(world)?;
+    let (mut resolve, world) = contract(source)?;
     let mut files = Files::default();
     generator.generate(&mut resolve, world, &mut files)?;
     for (name, content) in files.iter() {
         let file = directory.join(name);
         fs::create_dir_all(file.parent().context("a file lies in a directory")?)?;
-        fs::write(&file, content).with_context(|| format!("write {}", file.display()))?;
+        fs::write(&file, content).with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())
 }
 
 /// Writes into a module which world it is of.
-pub(super) fn with_world(world: &str, mut module: Vec<u8>) -> Result<Vec<u8>> {
-    let (resolve, world) = contract(world)?;
+pub(super) fn with_world(source: &Source<'_>, mut module: Vec<u8>) -> Result<Vec<u8>> {
+    let (resolve, world) = contract(source)?;
     wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     Ok(module)
 }
@@ -42,14 +40,14 @@ pub(super) fn component(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default()
         .validate(true)
         .module(module)?
-        .adapter("wasi_snapshot_preview1", &wat::parse_str(NO_WASI)?)?
+        .adapter("wasi_snapshot_preview1", &wat::parse_str(material::NO_WASI)?)?
         .encode()
         .context("make a component of the module")
 }
 
-fn contract(world: &str) -> Result<(Resolve, WorldId)> {
+fn contract(source: &Source<'_>) -> Result<(Resolve, WorldId)> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(workspace_root().join("wit"))?;
-    let world = resolve.select_world(&[package], Some(world))?;
+    let (package, _) = resolve.push_path(&source.wit)?;
+    let world = resolve.select_world(&[package], Some(&source.world))?;
     Ok((resolve, world))
 }

@@ -1,0 +1,18 @@
+//! Running the programs of a toolchain.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Runs a command to its end and returns what it printed.
+///
+/// # Errors
+/// It cannot be run, or fails; the error carries what it said.
+pub fn run(command: &mut Command) -> Result<String> {
+    let program = command.get_program().display().to_string();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {program}"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{program} ended with {}: {stderr}{stdout}", output.status);
+    Ok(stdout.into_owned())
+}

@@ -1,0 +1,31 @@
+// Takes the blanks off both ends of text columns.
+
+import { configure, packed, texts } from "./columns.js";
+
+/** The plugin's `config`. `columns`: what to trim; what a table does not have is passed over. */
+let settings = { columns: ["name"] };
+
+export function init(config) {
+  settings = configure(config, settings);
+}
+
+/** Which columns it wants to see of a table; undefined: it never sees a row of it. */
+export function subscribe(table) {
+  const has = (name) => table.columns.some((column) => column.name === name);
+  const columns = settings.columns.filter(has).map((column) => ({ column, old: false, form: "packed" }));
+  if (columns.length === 0) return undefined;
+  return { columns, ops: false, positions: false, times: false };
+}
+
+/** What changes in a batch. */
+export function process(batch) {
+  const edits = batch.columns.map((column, index) => {
+    const trimmed = texts(column).map((text) => text === null ? null : trim(text));
+    return { column: index, rows: undefined, values: packed(trimmed) };
+  });
+  return { discard: [], edits, faults: [] };
+}
+
+function trim(text) {
+  return text.replace(/^ +| +$/g, "");
+}

@@ -1,0 +1,276 @@
+//! Plugins' projects, from the template to a tested component, with nothing but the binary and the
+//! language's own toolchain.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tailwater_test_support::{
+    Postgres, PostgresVersion, Scratch, Tailwater, binary, guests, toolchains, wait_for,
+    workspace_root,
+};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A directory in which somebody writes plugins.
+struct Author {
+    scratch: Scratch,
+    path: OsString,
+}
+
+impl Author {
+    fn new() -> Result<Author> {
+        let scratch = Scratch::new("author")?;
+        let path = toolchains::on_path(&scratch.join("bin"))?;
+        Ok(Author { scratch, path })
+    }
+
+    fn project(&self, name: &str) -> PathBuf {
+        self.scratch.join(name)
+    }
+
+    /// Runs `tailwater plugin` with these arguments.
+    fn plugin(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary()?);
+        command.arg("plugin").args(arguments).current_dir(self.scratch.path());
+        command.env("PATH", &self.path);
+        // What the repository's plugins depend on is there already.
+        command.env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", target());
+        command.output().context("run tailwater")
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.plugin(arguments)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (printed, said) = (text(&output.stdout), text(&output.stderr));
+        ensure!(output.status.success(), "{arguments:?}: {}\n{printed}{said}", output.status);
+        Ok(printed)
+    }
+
+    /// What it says when it refuses.
+    fn refusal(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.plugin(arguments)?;
+        ensure!(output.status.code() == Some(1), "{arguments:?}: {}", output.status);
+        Ok(String::from_utf8(output.stderr)?)
+    }
+}
+
+/// One for all, so that the SDK is compiled once.
+fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target.map_or_else(|| workspace_root().join("target"), PathBuf::from).join("projects")
+}
+
+fn builds_and_passes_its_golden_events(language: &str, role: &str) -> Result<()> {
+    let author = Author::new()?;
+    // Another name in each role: they share cargo's directory.
+    let name = format!("first-{role}");
+    author.succeed(&["new", "--lang", language, "--role", role, &name])?;
+    let project = author.project(&name);
+    if language == "js" {
+        symlink(toolchains::node_modules()?, project.join("node_modules"))?;
+    }
+    author.succeed(&["build", &name])?;
+    let component = project.join(&name).with_extension("wasm");
+    let inspected = author.succeed(&["inspect", &component.to_string_lossy()])?;
+    ensure!(inspected.contains(&format!("role     {role}\n")), "{inspected}");
+    for tested in [&*name, &*component.to_string_lossy()] {
+        let report = author.succeed(&["test", tested])?;
+        ensure!(report.contains("events, 0 differ; "), "{report}");
+        ensure!(report.contains("instructions per event"), "{report}");
+    }
+    differences_are_shown(&author, &name, &project)
+}
+
+/// Golden events that say something else fail, and show what.
+fn differences_are_shown(author: &Author, name: &str, project: &Path) -> Result<()> {
+    let file = project.join("golden.jsonl");
+    let golden = fs::read_to_string(&file)?.replace("\"bob\"}}]", "\"nobody\"}}]");
+    fs::write(&file, golden.replace("\"bob\", \"seen\": \"3\"}}]", "\"nobody\"}}]"))?;
+    let output = author.plugin(&["test", name])?;
+    let printed = String::from_utf8(output.stdout)?;
+    ensure!(output.status.code() == Some(1) && printed.contains(", 1 differ"), "{printed}");
+    ensure!(printed.contains("  - {") && printed.contains("nobody"), "{printed}");
+    Ok(())
+}
+
+#[test]
+fn a_new_project_in_rust_builds_and_passes_its_golden_events() -> Result<()> {
+    builds_and_passes_its_golden_events("rust", "transform")?;
+    builds_and_passes_its_golden_events("rust", "dedup")
+}
+
+#[test]
+fn a_new_project_in_go_builds_and_passes_its_golden_events() -> Result<()> {
+    builds_and_passes_its_golden_events("go", "transform")?;
+    builds_and_passes_its_golden_events("go", "dedup")
+}
+
+#[test]
+fn a_new_project_in_javascript_builds_and_passes_its_golden_events() -> Result<()> {
+    builds_and_passes_its_golden_events("js", "transform")?;
+    builds_and_passes_its_golden_events("js", "dedup")
+}
+
+#[test]
+fn a_new_project_in_python_builds_and_passes_its_golden_events() -> Result<()> {
+    builds_and_passes_its_golden_events("python", "transform")?;
+    builds_and_passes_its_golden_events("python", "dedup")
+}
+
+#[test]
+fn a_new_project_in_c_builds_and_passes_its_golden_events() -> Result<()> {
+    builds_and_passes_its_golden_events("c", "transform")?;
+    builds_and_passes_its_golden_events("c", "dedup")
+}
+
+#[test]
+fn a_new_rust_projects_own_tests_pass() -> Result<()> {
+    let author = Author::new()?;
+    for role in ["transform", "dedup"] {
+        let name = format!("tested-{role}");
+        author.succeed(&["new", "--lang", "rust", "--role", role, &name])?;
+        let mut cargo = Command::new("cargo");
+        cargo.args(["test", "--lib", "--quiet"]).current_dir(author.project(&name));
+        cargo.env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", target());
+        let output = cargo.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bench_has_a_line_for_each_size_of_a_batch() -> Result<()> {
+    let author = Author::new()?;
+    author.succeed(&["new", "--lang", "c", "benched"])?;
+    author.succeed(&["build", "benched"])?;
+    let table = author.succeed(&["bench", "benched"])?;
+    let batches: Vec<&str> =
+        table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    ensure!(batches == ["1", "16", "256", "4096"], "{table}");
+    let costs = table.lines().skip(1).flat_map(|line| line.split_whitespace().skip(1));
+    for cost in costs {
+        ensure!(cost.parse::<f64>()? > 0.0, "{table}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_does_not_compile_is_told_in_the_compilers_words() -> Result<()> {
+    let author = Author::new()?;
+    author.succeed(&["new", "--lang", "c", "broken"])?;
+    fs::write(author.project("broken").join("plugin.c"), "int main(void) { return nothing; }\n")?;
+    let said = author.refusal(&["build", "broken"])?;
+    ensure!(said.contains("plugin.c:1:") && said.contains("nothing"), "{said}");
+    ensure!(!author.project("broken").join("broken.wasm").exists(), "there is a component");
+    let said = author.refusal(&["test", "broken"])?;
+    ensure!(said.contains("broken.wasm cannot be read"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_toolchain_that_is_missing_is_named_with_what_to_install() -> Result<()> {
+    let mut author = Author::new()?;
+    let nothing = author.project("nothing");
+    fs::create_dir(&nothing)?;
+    for (language, advice) in [
+        ("rust", "rustup"),
+        ("go", "go.dev/dl"),
+        ("js", "nodejs.org"),
+        ("python", "pip install componentize-py"),
+        ("c", "apt-get install clang"),
+    ] {
+        author.succeed(&["new", "--lang", language, language])?;
+        let path = std::mem::replace(&mut author.path, nothing.clone().into());
+        let said = author.refusal(&["build", language])?;
+        author.path = path;
+        ensure!(said.contains("not installed") && said.contains(advice), "{said}");
+        ensure!(said.lines().count() == 1, "{said}");
+    }
+    let said = author.refusal(&["build", "js"])?;
+    ensure!(said.contains("run `npm install` in js"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn names_directories_and_languages_that_cannot_be_are_refused_in_a_sentence() -> Result<()> {
+    let author = Author::new()?;
+    author.succeed(&["new", "--lang", "c", "twice"])?;
+    let said = author.refusal(&["new", "--lang", "go", "twice"])?;
+    ensure!(said.contains("twice exists already; choose another name"), "{said}");
+    let said = author.refusal(&["new", "--lang", "go", "No/Name"])?;
+    ensure!(said.contains("`No/Name` cannot name a plugin"), "{said}");
+    let said = author.refusal(&["build", "bin"])?;
+    ensure!(said.contains("bin is no plugin's project"), "{said}");
+    let output = author.plugin(&["new", "--lang", "cobol", "x"])?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(2) && said.contains("one of rust, go"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn what_fits_no_world_is_shown_line_by_line() -> Result<()> {
+    let author = Author::new()?;
+    let world = "package a:b; world it { export init: func(config: string) -> result<_, string>; \
+                 export process: func(rows: u32) -> u32; }";
+    fs::write(author.project("other.wasm"), guests::component_of(world, "it")?)?;
+    let said = author.refusal(&["inspect", "other.wasm"])?;
+    ensure!(said.contains("it does not export `subscribe`"), "{said}");
+    let lines: Vec<&str> = said.lines().skip(1).collect();
+    let expected = [
+        "  - export process: func(batch: batch) -> result<patch, string>",
+        "  + export process: func(rows: u32) -> u32",
+        "  - export subscribe: func(table: table) -> result<option<interest>, string>",
+    ];
+    ensure!(lines == expected, "{said}");
+    Ok(())
+}
+
+fn wait_names(tailwater: &Tailwater, expected: &str) -> Result<()> {
+    wait_for(DEADLINE, "the names in the snapshot pipe", || {
+        let answer = tailwater.get("/v0/pipes/users_snapshot.ndjson")?;
+        ensure!(answer.text() == expected, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_watched_project_is_built_run_and_built_again_when_it_changes() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute("CREATE TABLE users (id bigint PRIMARY KEY, name text)")?;
+    source.execute("INSERT INTO users VALUES (1, ' ann ')")?;
+    let (url, listen) = (source.url(), "{listen}");
+    let run = ["run", "--source", &url, "--listen", listen, "--data", "data", "--watch", "trim"];
+    let tailwater = Tailwater::with_arguments(run)?;
+    let mut new = Command::new(binary()?);
+    new.args(["plugin", "new", "--lang", "c", "trim"]).current_dir(tailwater.directory());
+    ensure!(new.status()?.success(), "no project was made");
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_names(&tailwater, "{\"id\":1,\"name\":\"ann\"}\n")?;
+
+    let project = tailwater.directory().join("trim");
+    let (file, golden) = (project.join("plugin.c"), project.join("golden.jsonl"));
+    let text = fs::read_to_string(&file)?;
+    fs::write(&file, text.replace("(void)error;", "(void)mistake;"))?;
+    wait_for(DEADLINE, "the compiler's complaint", || {
+        ensure!(tailwater.log().contains("undeclared identifier 'mistake'"), "not yet");
+        Ok(())
+    })?;
+    fs::write(&golden, fs::read_to_string(&golden)?.replace("\" ann \"", "\"..ann.\""))?;
+    fs::write(&file, text.replace("' '", "'.'"))?;
+    wait_for(DEADLINE, "the new version", || {
+        ensure!(tailwater.log().contains("new plugin version takes over"), "not yet");
+        Ok(())
+    })?;
+    source.execute("INSERT INTO users VALUES (2, '.bob.')")?;
+    wait_names(&tailwater, "{\"id\":1,\"name\":\"ann\"}\n{\"id\":2,\"name\":\"bob\"}\n")?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
