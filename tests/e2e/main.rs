@@ -16,5 +16,6 @@ mod other_cluster;
 mod outages;
 mod plugins;
 mod reshape;
+mod secrets;
 mod service;
 mod tls;
