@@ -11,6 +11,7 @@ mod kafka_group;
 mod kafka_limits;
 mod kill;
 mod legs;
+mod names;
 mod one_change;
 mod other_cluster;
 mod outages;

@@ -166,6 +166,12 @@ fn strangers(interface: &Interface, pipe: &str, dice: &mut Dice, about: &str) {
         assert!(wanted.contains(&response.status), "{about}: {path}: {}", response.text());
         sentence(&response);
     }
+    for (parameter, said) in
+        [("limit=10001", "`limit` is at most 10000"), ("id.is=5", "`id.is` is null or not-null")]
+    {
+        let response = interface.get(&format!("{pipe}?{parameter}"));
+        assert_eq!(sentence(&response), said);
+    }
     let reload = interface.request("POST", &format!("/v0/plugins/{odd}/reload"), &[], b"");
     assert_eq!(reload.status, 404, "{about}: {odd}");
 }

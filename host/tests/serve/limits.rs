@@ -115,7 +115,7 @@ fn a_statement_that_is_longer_than_a_statement_is_refused() {
     let interface = Interface::with_clickhouse("", "default");
     let response = interface.sql(&format!("SELECT '{}'", "x".repeat(300_000)), "");
     assert_eq!(response.status, 400);
-    assert!(sentence(&response).contains("at most 262144 bytes"));
+    assert!(sentence(&response).contains("the body is one statement in UTF-8, at most 262144"));
 }
 
 /// What was ended does not go on behind the answer's back.
@@ -125,5 +125,5 @@ fn nothing_runs(database: &str) {
     wait_until(Duration::from_secs(20), "all statements to end", || {
         ClickHouse::shared().query(&running).is_ok_and(|count| count.trim() == "0")
     })
-    .unwrap();
+    .expect("what was ended ends");
 }

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
+use tailwater::config::Secret;
 use tailwater_test_support::{ClickHouse, http_request, unique_name};
 use tempfile::TempDir;
 
@@ -171,6 +172,25 @@ fn no_statement_writes_reads_outside_or_lifts_its_bounds() {
         assert!([400, 403].contains(&response.status), "{attempt}: {}", response.text());
     }
     prey.is_untouched();
+}
+
+#[test]
+fn a_refusal_says_what_is_wrong() {
+    let interface = Interface::with_clickhouse("", "default");
+    for (statement, said) in [
+        ("DROP TABLE t", "a statement here begins with SELECT"),
+        ("SELECT * FROM url('x')", "`url` reaches outside of the mirrored tables"),
+        ("SELECT nothing", "clickhouse refused the statement (code 47)"),
+    ] {
+        let response = interface.sql(statement, "");
+        assert!(sentence(&response).contains(said), "{}", response.text());
+    }
+    let mut endpoint = interface.clickhouse.borrow().clone().expect("an endpoint");
+    endpoint.password = Secret::new("not-the-word");
+    interface.clickhouse.send_replace(Some(endpoint));
+    let response = interface.sql("SELECT 1", "");
+    assert_eq!(response.status, 503);
+    assert_eq!(sentence(&response), "clickhouse refused the configured user and password");
 }
 
 #[test]
