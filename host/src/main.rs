@@ -1,12 +1,12 @@
 //! The program: reads the command line and the settings, and hands over.
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Parser as _;
-use tailwater::config::{Cli, Command, Config, EmbeddedCommand, Exit, RunArgs};
+use tailwater::config::{self, Cli, Command, Config, EmbeddedCommand, Exit, RunArgs};
 use tailwater::develop::Projects;
 use tailwater::pipeline::Pipeline;
 use tailwater::plugin::Reloads;
@@ -17,11 +17,20 @@ use tailwater::{commands, embedded};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
+/// Why a command line with a secret is refused.
+const VISIBLE: &str = "the command line holds a secret that everybody on this machine can read, and \
+                       it cannot be moved into the environment; set TAILWATER_SOURCE or \
+                       TAILWATER_TOKEN yourself";
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = config::read_arguments(&arguments).unwrap_or_else(|error| error.exit());
     // The engine's child process has no settings and makes its own threads.
     if let Command::Clickhouse { args } = &cli.command {
         return embedded::serve(args.clone());
+    }
+    if let Err(error) = config::move_secrets(&arguments).context(VISIBLE) {
+        return fail(Exit::Usage, &error).into();
     }
     let config = match Config::load(&cli, &|name| std::env::var(name).ok()) {
         Ok(config) => config,

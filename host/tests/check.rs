@@ -70,6 +70,16 @@ fn an_existing_publication_and_slot_are_found() {
 }
 
 #[test]
+fn a_slot_of_another_database_is_not_taken() {
+    let (database, other) = (shop(), shop());
+    let slot = unique_name("check");
+    let make = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')");
+    other.query(&make).unwrap();
+    let sentence = complaint(&database.url(), &format!("slot = \"{slot}\""));
+    assert!(sentence.contains(&format!("belongs to database {}", other.name())), "{sentence}");
+}
+
+#[test]
 fn what_the_settings_name_must_be_there() {
     let database = shop();
     database.execute("CREATE TABLE log (line text); CREATE PUBLICATION none").unwrap();
@@ -93,7 +103,7 @@ fn a_user_without_the_rights_is_told_which() {
     let login = format!("CREATE ROLE {role} LOGIN PASSWORD 'hunter2'");
     database.execute(&login).unwrap();
     let url = database.tcp_url().replace("tailwater:correct%20horse", &format!("{role}:hunter2"));
-    assert!(complaint(&url, "").contains("REPLICATION"));
+    assert!(complaint(&url, "").contains("may not replicate; run ALTER ROLE"));
     database.execute(&format!("ALTER ROLE {role} REPLICATION")).unwrap();
     assert!(complaint(&url, "").contains("GRANT CREATE ON DATABASE"));
     let name = database.name();
@@ -126,7 +136,9 @@ fn an_address_or_password_that_is_wrong_is_said() {
     assert!(complaint(&nobody, "").contains("check host, port"));
     let elsewhere = right.replace(database.name(), "no_such_database");
     assert!(complaint(&elsewhere, "").contains("check the database's name"));
-    assert!(complaint("postgres://u:hunter2@h:port/d", "").contains("URL"));
+    assert!(
+        complaint("postgres://u:hunter2@h:port/d", "").contains("the source URL cannot be used")
+    );
 }
 
 #[test]
@@ -152,7 +164,10 @@ fn kafka_answers_or_says_why_not() {
     assert!(!refused.contains("hunter2"), "{refused}");
     let unknown = format!("{}librdkafka = {{ \"no.such\" = 1 }}\n", brokers(kafka.bootstrap()));
     let unknown = findings(unknown).unwrap_err();
-    assert!(unknown.contains("[kafka.librdkafka]") && unknown.contains("no.such"), "{unknown}");
+    assert!(
+        unknown.contains("do not make a client; check the names") && unknown.contains("no.such"),
+        "{unknown}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
     ClickHouse, Database, Postgres, PostgresOptions, PostgresVersion, Tailwater, TailwaterProcess,
@@ -143,5 +143,38 @@ fn a_repeated_failure_is_logged_once_and_says_when_it_is_over() -> Result<()> {
     ensure!(count("ClickHouse has trouble; trying until it works") == 1, "{log}");
     ensure!(count("ClickHouse works again") == 1, "{log}");
     ensure!(process.is_running()?, "it ended");
+    Ok(())
+}
+
+/// Of a copy, changes and a stop there are a few lines, and they say how far it came.
+#[test]
+fn log_lines_are_objects_on_request_few_and_say_the_position() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    notes(&source)?;
+    source.execute("INSERT INTO notes SELECT generate_series(1, 1000)")?;
+    let tailwater = Tailwater::with_source(&source.url())?.variable("TAILWATER_LOG_FORMAT", "json");
+    let process = tailwater.start()?;
+    serves(&tailwater, DEADLINE, 100)?;
+    for id in 1001..1050 {
+        source.execute(&format!("INSERT INTO notes VALUES ({id})"))?;
+    }
+    wait_for(DEADLINE, "the last row", || {
+        let answer = tailwater.get("/v0/pipes/notes_snapshot.ndjson?id=1049")?;
+        ensure!(answer.text() == "{\"id\":1049}\n", "{}", answer.text());
+        Ok(())
+    })?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    let log = tailwater.log();
+    let mut positions = Vec::new();
+    for line in log.lines() {
+        let line: serde_json::Value =
+            serde_json::from_str(line).with_context(|| format!("no object: {line}"))?;
+        for key in ["timestamp", "level", "message", "target"] {
+            ensure!(line[key].is_string(), "a line without {key}: {line}");
+        }
+        positions.extend(line["after"].as_str().or(line["confirmed"].as_str()).map(str::to_owned));
+    }
+    ensure!(log.lines().count() <= 25, "{} lines:\n{log}", log.lines().count());
+    ensure!(positions.len() >= 2, "where it began and where it stopped: {log}");
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! default for every key. This module only puts them together: a new section is one field of
 //! [`Config`].
 
+mod arguments;
 mod cli;
 mod coherence;
 mod file;
@@ -18,6 +19,7 @@ use crate::telemetry::logging;
 use crate::transport::Setting;
 use crate::{capture, embedded, plugin, serve, sink, transport};
 
+pub use arguments::{move_secrets, read_arguments};
 pub use cli::{
     CheckArgs, Cli, Command, EmbeddedCommand, PluginArgs, PluginCommand, Role, RunArgs, StatusArgs,
     TokenCommand,

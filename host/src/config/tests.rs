@@ -259,3 +259,17 @@ fn sections_that_do_not_fit_each_other_are_refused() {
         assert!(!error.contains("hunter2"), "{error}");
     }
 }
+
+#[test]
+fn names_and_urls_of_another_form_are_shown_the_right_one() {
+    for (text, wanted) in [
+        ("[clickhouse]\nurl = \"http://h:1/?a=1\"\n", "settings belong into [clickhouse.settings]"),
+        (
+            "[source]\ntables = [\"users\"]\n",
+            "`[source] tables` names tables as schema.table: not `users`, but `public.users`",
+        ),
+    ] {
+        let error = read(text).expect(text).validate().expect_err(text).to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
+}

@@ -476,4 +476,18 @@ pub(crate) mod tests {
             prop_assert_eq!(read, cells);
         }
     }
+
+    #[test]
+    fn what_is_no_message_is_said_in_a_sentence() {
+        let too_long = [&b"C"[..], &[0; 26]].concat();
+        for (frame, said) in [
+            (&b""[..], "empty message"),
+            (b"?", "unknown message type 0x3f"),
+            (b"C\0", "ends inside its"),
+            (&too_long, "has 1 bytes too many"),
+        ] {
+            let error = Message::parse(frame).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
 }

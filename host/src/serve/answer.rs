@@ -14,7 +14,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, sentence: impl Into<String>) -> Refusal {
-        Refusal { status, sentence: sentence.into() }
+        Refusal { status, sentence: on_one_line(sentence.into()) }
     }
 
     pub(super) fn bad(sentence: impl Into<String>) -> Refusal {
@@ -26,6 +26,20 @@ impl Refusal {
     }
 }
 
+/// A table's or column's name may hold a line end, and so may what a client sent.
+fn on_one_line(sentence: String) -> String {
+    match sentence.contains(char::is_control) {
+        true => sentence.chars().fold(String::new(), |mut line, c| {
+            match c.is_control() {
+                true => line.extend(c.escape_default()),
+                false => line.push(c),
+            }
+            line
+        }),
+        false => sentence,
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(json!({ "error": self.sentence }))).into_response();
@@ -34,5 +48,15 @@ impl IntoResponse for Refusal {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_stays_on_its_line_whatever_name_is_in_it() {
+        assert_eq!(Refusal::bad("`a\nb\0é`").sentence, "`a\\nb\\u{0}é`");
     }
 }

@@ -18,6 +18,9 @@ use crate::config::Secret;
 /// The largest part of an error answer that is read, in bytes.
 const ERROR_BYTES: usize = 64 * 1024;
 
+/// The longest text of ClickHouse's that is passed on, in bytes: it may repeat a whole statement.
+const LONGEST_TEXT: usize = 1000;
+
 /// Where ClickHouse is and who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -168,14 +171,20 @@ fn code_of(text: &str) -> Option<u32> {
     rest.split_once('.')?.0.parse().ok()
 }
 
-/// ClickHouse's sentence without its frame: `Code: 60. DB::Exception: …. (UNKNOWN_TABLE) (version …)`.
+/// ClickHouse's sentence without its frame: `Code: 60. DB::Exception: …. (UNKNOWN_TABLE) (version …)`,
+/// on one line.
 fn plain(text: &str) -> String {
     let mut text = text.trim();
     while let Some((_, rest)) = text.split_once("DB::Exception: ") {
         text = rest;
     }
     let text = text.rsplit_once(" (version ").map_or(text, |(text, _)| text);
-    text.trim_end().trim_end_matches('.').to_owned()
+    let words: Vec<&str> = text.trim_end_matches(['.', ' ']).split_ascii_whitespace().collect();
+    let line = words.join(" ");
+    match line.floor_char_boundary(LONGEST_TEXT) {
+        end if end < line.len() => format!("{}…", &line[..end]),
+        _ => line,
+    }
 }
 
 impl ClickHouseError {
@@ -271,6 +280,14 @@ mod tests {
                     (UNKNOWN_SETTING) (version 26.7.2.1 (official build))\n";
         assert_eq!(code_of(text), Some(115));
         assert_eq!(plain(text), "Unknown setting 'x'. (UNKNOWN_SETTING)");
+    }
+
+    #[test]
+    fn an_exception_that_repeats_a_long_statement_becomes_a_line_that_can_be_read() {
+        let text = format!("Code: 62. DB::Exception: Syntax error\nin {}", "é\n".repeat(5_000));
+        let line = plain(&text);
+        assert!(line.starts_with("Syntax error in é é") && line.ends_with('…'), "{line}");
+        assert!(line.len() < 1_010 && !line.contains('\n'), "{line}");
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! it has; [`HARMLESS`] are let through), no quoted path in place of a table, no `OUTFILE`, and no
 //! `SETTINGS`, which a subquery may have in spite of `readonly`.
 //!
+//! Time is checked between blocks of rows only, so functions whose work grows with the square of a
+//! value's length, [`SLOW`], would outrun it: two texts of 65 kB take 14 seconds.
+//!
 //! That works only as long as both sides see the same words. What ClickHouse's lexer reads in a way
 //! of its own is therefore refused outside of quotes: `$` (a heredoc, or part of a name), `//` and
 //! `#` (comments), and all that is not ASCII (some of it quotes, some of it space).
@@ -60,6 +63,20 @@ const ALWAYS_REFUSED: [&str; 14] = [
     "catboostevaluate",
 ];
 
+/// Functions that compare every part of a value with every other one.
+const SLOW: [&str; 10] = [
+    "editdistance",
+    "editdistanceutf8",
+    "levenshteindistance",
+    "levenshteindistanceutf8",
+    "dameraulevenshteindistance",
+    "jarosimilarity",
+    "jarowinklersimilarity",
+    "arraylevenshteindistance",
+    "arraylevenshteindistanceweighted",
+    "arraysimilarity",
+];
+
 /// Statements that read.
 const READING: [&str; 7] = ["select", "with", "show", "describe", "desc", "explain", "exists"];
 
@@ -76,6 +93,8 @@ pub(super) enum Forbidden {
     NotReading,
     #[error("`{0}` reaches outside of the mirrored tables and is not allowed here")]
     Outside(String),
+    #[error("`{0}` cannot be stopped when its time is up and is not allowed here")]
+    Slow(String),
     #[error("a path in place of a table's name is not allowed here")]
     Path,
     #[error("SETTINGS are the operator's; write a column of that name in backticks")]
@@ -159,6 +178,11 @@ fn check_word(
             if called && refused.contains(&name.to_ascii_lowercase()) =>
         {
             Err(Forbidden::Outside(name.clone()))
+        }
+        Word::Bare(name) | Word::Quoted(name)
+            if called && SLOW.contains(&name.to_ascii_lowercase().as_str()) =>
+        {
+            Err(Forbidden::Slow(name.clone()))
         }
         // A column `settings` of a table is left: `t.settings`.
         Word::Bare(name)
@@ -317,6 +341,8 @@ mod tests {
             ("SELECT * FROM urlCluster('http://x')", outside("urlcluster")),
             ("SELECT * FROM Python(x)", outside("python")),
             ("SELECT 1 INTO OUTFILE '/tmp/x'", outside("outfile")),
+            ("SELECT editDistance(a, b) FROM t", Slow("editdistance".to_owned())),
+            ("SELECT `jaroSimilarity` (a, b)", Slow("jaroSimilarity".to_owned())),
             ("SELECT * FROM '/etc/passwd'", Path),
             ("SELECT * FROM `/etc/passwd`", Path),
             ("SELECT * FROM `default`.'x.csv'", Path),

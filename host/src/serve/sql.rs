@@ -6,26 +6,19 @@ use super::answer::Refusal;
 use super::clickhouse::Statement;
 use super::guard;
 use super::options::Options;
+use super::parameters::take;
 use super::pipe::{Format, bounds, first_byte};
 
 /// The format asked for; `json` unless there is a `format=`.
-pub(super) fn format(parameters: Vec<(String, String)>) -> Result<Format, Refusal> {
-    let mut format = Format::Json;
-    for (key, value) in parameters {
-        match key.as_str() {
-            "token" => {}
-            "format" => {
-                format = Format::named(&value)
-                    .ok_or_else(|| Refusal::bad("`format` is one of json, csv, ndjson, parquet"))?;
-            }
-            _ => {
-                return Err(Refusal::bad(format!(
-                    "`{key}` is not a parameter; allowed: q, format, token"
-                )));
-            }
-        }
+pub(super) fn format(mut parameters: Vec<(String, String)>) -> Result<Format, Refusal> {
+    let named = take(&mut parameters, "format")?;
+    if let Some((key, _)) = parameters.iter().find(|(key, _)| key != "token") {
+        return Err(Refusal::bad(format!("`{key}` is not a parameter; allowed: q, format, token")));
     }
-    Ok(format)
+    named.map_or(Ok(Format::Json), |name| {
+        let wrong = || Refusal::bad("`format` is one of json, csv, ndjson, parquet");
+        Format::named(&name).ok_or_else(wrong)
+    })
 }
 
 /// The statement with its bounds, if it only reads what ClickHouse stores.

@@ -301,5 +301,5 @@ fn a_pinned_digest_admits_no_other_file() {
     let Err(error) = load(vec![options(&file, &format!("digest = '{digest}'"))]) else {
         panic!("it was loaded")
     };
-    assert!(error.to_string().contains(&format!("pins {digest}")), "{error}");
+    assert!(error.to_string().contains(&format!("but its section pins {digest}")), "{error}");
 }

@@ -1,6 +1,8 @@
 //! Who may ask what.
 
-use tailwater::serve::{Server, hash_token, new_token};
+use std::path::Path;
+
+use tailwater::serve::{Options, Server, hash_token, new_token};
 use tailwater_test_support::http_request;
 
 use crate::interface::{Interface, options, sentence};
@@ -75,6 +77,7 @@ fn a_wrong_token_is_refused_wherever_it_stands() {
     for wrong in ["operato", "operator2", "OPERATOR", "", hash.as_str()] {
         let response = interface.get_as(wrong, "/v0/status");
         assert_eq!(response.status, 401, "{wrong:?}");
+        assert!(sentence(&response).contains("this token is not known here"));
         assert!(!response.text().contains(&hash));
         assert_eq!(interface.get(&format!("/v0/status?token={wrong}")).status, 401);
     }
@@ -118,6 +121,7 @@ fn without_tokens_everything_is_open_but_only_by_a_local_name() {
     let url = format!("{}/v0/status", interface.base());
     let rebound = raw(&interface, "GET /v0/status HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     assert!(rebound.starts_with("HTTP/1.1 403 "), "{rebound}");
+    assert!(rebound.contains("only to `localhost` or an IP address"), "{rebound}");
     assert_eq!(http_request("GET", &url, &[], b"").unwrap().status, 200);
 }
 
@@ -152,5 +156,21 @@ fn a_taken_address_is_named() {
     taken.listen = interface.address.parse().unwrap();
     let context = interface.context();
     let error = interface.runtime.block_on(Server::bind(taken, context)).unwrap_err().to_string();
-    assert!(error.contains(&interface.address) && error.contains("--listen"), "{error}");
+    assert!(error.contains(&interface.address), "{error}");
+    assert!(error.contains("set another address by --listen"), "{error}");
+}
+
+#[test]
+fn settings_of_the_interface_that_contradict_each_other_are_named() {
+    let interface = Interface::start("");
+    let bind = |text: &str| {
+        let binding = Server::bind(options(text), interface.context());
+        interface.runtime.block_on(binding).expect_err(text).to_string()
+    };
+    let error = bind("default_rows = 20000");
+    assert!(error.contains("(20000) is more than `max_rows` (10000)"), "{error}");
+    let text = tokens(&[("one", "\"everything\"")]);
+    let read = tailwater::config::parse::<Options>(&text, Path::new("t.toml"), &|_| None);
+    let error = read.unwrap_err().to_string();
+    assert!(error.contains("unknown scope `everything`; allowed: `pipe:<name>`"), "{error}");
 }

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tailwater::config::Secret;
 use tailwater::serve::{
     Context, Endpoint, Mirrored, Options, Readiness, ServeError, Server, Status, StepStatus,
 };
 use tailwater::shutdown::{Phase, Shutdown};
 use tailwater::telemetry::metrics::Metrics;
-use tailwater_test_support::{HttpResponse, http_request};
+use tailwater_test_support::{ClickHouse, HttpResponse, http_request};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,7 +21,6 @@ pub struct Interface {
     pub address: String,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
-    #[expect(dead_code, reason = "for tests that have a ClickHouse")]
     pub clickhouse: watch::Sender<Option<Endpoint>>,
     pub tables: watch::Sender<Vec<Mirrored>>,
     pub shutdown: Shutdown,
@@ -80,6 +80,23 @@ impl Interface {
             context,
             _status: status,
         }
+    }
+
+    /// The same in front of the ClickHouse that tests share, over a database of that name.
+    pub fn with_clickhouse(text: &str, database: &str) -> Interface {
+        let (interface, server) = (Interface::start(text), ClickHouse::shared());
+        interface.clickhouse.send_replace(Some(Endpoint {
+            url: server.url(),
+            user: server.user().to_owned(),
+            password: Secret::new(server.password()),
+            database: database.to_owned(),
+        }));
+        interface
+    }
+
+    /// POSTs a statement to `/v0/sql`; `parameters` begin with `?` or are empty.
+    pub fn sql(&self, statement: &str, parameters: &str) -> HttpResponse {
+        self.request("POST", &format!("/v0/sql{parameters}"), &[], statement.as_bytes())
     }
 
     pub fn context(&self) -> Context {

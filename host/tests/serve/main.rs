@@ -2,4 +2,7 @@
 
 mod access;
 mod health;
+mod injection;
 mod interface;
+mod limits;
+mod sql;

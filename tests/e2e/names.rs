@@ -1,0 +1,74 @@
+//! Names of the source are data: schemas, tables and columns with quotes, backslashes and Unicode in
+//! them are copied, streamed and served like any other.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use tailwater_test_support::{Database, Postgres, PostgresVersion, Tailwater, wait_for};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const TABLES: usize = 12;
+const PIECES: [&str; 20] = [
+    "\"", "'", "`", "\\", "\\n", "\n", "\t", " ", ";", "--", "/*", "$$", "%", "{a:Int8}", "?", "/",
+    ".", "é", "名", "🦀",
+];
+
+/// At most 63 bytes, like no other, and with a letter behind, for a name may not end in nothing.
+fn name(dice: &mut StdRng, number: usize) -> String {
+    let pieces = dice.random_range(1..7);
+    let odd: String = (0..pieces).filter_map(|_| PIECES.choose(dice)).copied().collect();
+    format!("n{number}{odd}x")
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn encoded(name: &str) -> String {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// The table's value by its pipe.
+fn serves(tailwater: &Tailwater, table: &str, column: &str, value: &str) -> Result<()> {
+    wait_for(DEADLINE, "the row", || {
+        let answer = tailwater.get(&format!("/v0/pipes/{}_snapshot.ndjson", encoded(table)))?;
+        let row: serde_json::Value = serde_json::from_slice(&answer.body)?;
+        ensure!(row[column] == value, "{table:?} {column:?}: {}", answer.text());
+        Ok(())
+    })
+}
+
+fn make(source: &Database<'_>, table: &str, column: &str) -> Result<()> {
+    let (table, column) = (quoted(table), quoted(column));
+    source.execute(&format!("CREATE TABLE {table} (id int PRIMARY KEY, {column} text)"))?;
+    source.execute(&format!("INSERT INTO {table} VALUES (1, 'copied')"))
+}
+
+#[test]
+fn any_name_of_the_source_is_copied_streamed_and_served() -> Result<()> {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut dice = StdRng::seed_from_u64(seed);
+    let names: Vec<_> =
+        (0..TABLES).map(|number| (name(&mut dice, number), name(&mut dice, number))).collect();
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    for (table, column) in &names {
+        make(&source, table, column)?;
+    }
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    for (table, column) in &names {
+        serves(&tailwater, table, column, "copied")?;
+        let (quoted_table, quoted_column) = (quoted(table), quoted(column));
+        source.execute(&format!("UPDATE {quoted_table} SET {quoted_column} = 'streamed'"))?;
+    }
+    for (table, column) in &names {
+        serves(&tailwater, table, column, "streamed")?;
+    }
+    ensure!(process.is_running()?, "it ended:\n{}", tailwater.log_tail());
+    Ok(())
+}
