@@ -1,8 +1,13 @@
-//! The commands that look, print and end: `check`, `status`, `plugin`, `embedded fetch`, `token`.
+//! The commands that look, print and end: `check`, `status`, `plugin`, `dlq`, `embedded fetch`, `token`.
+
+mod dlq;
 
 use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
+
+pub use dlq::dlq;
 
 use crate::check;
 use crate::config::{Config, Exit, PluginCommand, Role, StatusArgs, TokenCommand};
@@ -10,6 +15,9 @@ use crate::embedded;
 use crate::plugin;
 use crate::serve::{StatusError, fetch_status, hash_token, new_token, reload_plugin};
 use crate::telemetry::logging::chain;
+
+/// How long an answer may take that waits for rows to be stored.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// `check`: one line for each thing that the role needs.
 pub async fn check(config: &Config, role: Role) -> Exit {

@@ -1,12 +1,16 @@
 //! A change that could not be processed: kept whole, with the reason, so that it blocks nothing,
 //! is never lost silently, and can be driven through again.
 
+mod replay;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::change::{Change, Changes, Row, Value};
+use crate::change::{Change, Changes, Old, Row, Value};
 use crate::position::Position;
 use crate::table::Table;
+
+pub use replay::{Replay, changes_of};
 
 /// The stage that gave up on the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +54,10 @@ pub struct DeadLetter {
     /// Which part of the original this is, if it had to be divided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// How the change is driven through again; none of a record that could not be read. It travels
+    /// beside the letter, not in it: a wide table's description is longer than most rows.
+    #[serde(skip)]
+    pub replay: Option<Replay>,
 }
 
 /// A part of a dead letter whose original is larger than what carries it. All parts are alike but
@@ -88,7 +96,23 @@ impl DeadLetter {
             reason,
             original: Json::Object(original).to_string(),
             part: None,
+            replay: Some(Replay {
+                table: Table::clone(table),
+                lsn: change.lsn,
+                committed_at: changes.transaction(change).committed_at,
+                xid: changes.transaction(change).xid,
+                whole_before: matches!(change.old, Old::Full(_)),
+            }),
         }
+    }
+
+    /// Whether it is the same change, given up on at the same place.
+    #[must_use]
+    pub fn is_again(&self, other: &DeadLetter) -> bool {
+        let name = |letter: &DeadLetter| letter.plugin.as_ref().map(|plugin| plugin.name.clone());
+        (self.position, &self.table, self.stage) == (other.position, &other.table, other.stage)
+            && name(self) == name(other)
+            && self.original == other.original
     }
 
     /// Itself if its original takes at most so many bytes as a JSON string, else in parts that do.
@@ -108,6 +132,7 @@ impl DeadLetter {
             reason: self.reason.clone(),
             original: piece.to_owned(),
             part: Some(Part { number: index + 1, of }),
+            replay: None,
         };
         pieces.into_iter().enumerate().map(part).collect()
     }
@@ -158,6 +183,7 @@ mod tests {
             reason: "too large".into(),
             original: original.into(),
             part: None,
+            replay: None,
         }
     }
 

@@ -3,7 +3,7 @@
 //! dies the same death each time. A release build has none of this: [`pass`] is empty there.
 
 /// Every name, in the order of the steps.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "during_snapshot",
     "during_swap",
     "before_send",
@@ -14,6 +14,7 @@ pub const NAMES: [&str; 12] = [
     "after_alter",
     "before_store",
     "after_store",
+    "before_redriven",
     "before_slot_advance",
     "before_offset_commit",
 ];

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::change::Changes;
 use crate::dead_letter::DeadLetter;
@@ -21,12 +22,24 @@ pub struct Hop<P> {
     pub plugins: Arc<str>,
     /// What may be acknowledged once they are durable.
     pub point: P,
+    /// Said if these changes were dead letters and come through again.
+    pub redrive: Option<Redrive>,
+}
+
+/// Dead letters on their way through again. What they become has the positions they always had, so
+/// it neither overtakes a newer version of its row nor counts twice.
+#[derive(Debug)]
+pub struct Redrive {
+    /// The letters, all of one plugin, or of no plugin at all.
+    pub letters: Vec<DeadLetter>,
+    /// Told, once what they became is stored and they are closed, how many of them failed again.
+    pub done: oneshot::Sender<usize>,
 }
 
 impl<P> Hop<P> {
     /// A batch that no plugin has seen yet.
     pub fn new(changes: Changes, point: P) -> Hop<P> {
-        Hop { changes, dead_letters: Vec::new(), plugins: Arc::default(), point }
+        Hop { changes, dead_letters: Vec::new(), plugins: Arc::default(), point, redrive: None }
     }
 }
 

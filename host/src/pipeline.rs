@@ -159,6 +159,8 @@ impl Pipeline {
         let transform = self.transform(&[Stage::Capture, Stage::Sink])?;
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
+        let letters = destination.sink.letters();
+        self.report.dead_letters().open(letters, captured.downgrade(), transform.versions());
         let capture = self.spawn_capture(&source, resume, &ack, &end, captured);
         let transforming = transform.spawn(to_transform, transformed);
         let metrics = Arc::clone(self.report.metrics());
@@ -293,6 +295,8 @@ impl Pipeline {
         let transform = self.transform(&[Stage::Sink])?;
         let (received, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
+        let letters = destination.sink.letters();
+        self.report.dead_letters().open(letters, received.downgrade(), transform.versions());
         let (acknowledge, acknowledged) = std::sync::mpsc::channel();
         let transforming = transform.spawn(to_transform, transformed);
         let receiver = receive::Receiver {

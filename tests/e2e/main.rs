@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod changes;
+mod dead_letters;
 mod engine;
 mod extremes;
 mod faults;

@@ -19,8 +19,8 @@ use crate::transport::Setting;
 use crate::{capture, embedded, plugin, serve, sink, transport};
 
 pub use cli::{
-    CheckArgs, Cli, Command, EmbeddedCommand, PluginCommand, Role, RunArgs, StatusArgs,
-    TokenCommand,
+    CheckArgs, Cli, Command, DlqChoice, DlqCommand, EmbeddedCommand, PluginCommand, Role, RunArgs,
+    StatusArgs, TokenCommand,
 };
 pub use file::{Environment, parse};
 pub use secret::{REDACTED, Secret, redact_url};

@@ -429,6 +429,7 @@ impl Incoming<'_> {
             reason: error.to_string(),
             original: self.value.map(lossy).unwrap_or_default(),
             part: None,
+            replay: None,
         }
     }
 }

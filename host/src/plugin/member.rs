@@ -49,6 +49,8 @@ pub(crate) struct Member {
     pub(super) failed_rows: u64,
     /// Time and rows of the version that runs.
     pub(super) pace: Pace,
+    /// The rows were set aside before, and later changes of theirs were looked at since.
+    redriving: bool,
 }
 
 #[derive(Clone)]
@@ -84,6 +86,7 @@ impl Member {
             usage: Usage::default(),
             failed_rows: 0,
             pace: Pace::default(),
+            redriving: false,
         }
     }
 
@@ -126,6 +129,18 @@ impl Member {
         done
     }
 
+    /// Runs the plugin over changes that were set aside before.
+    pub(crate) fn run_again(
+        &mut self,
+        changes: &mut Changes,
+        fates: &mut Fates,
+    ) -> Result<(), Error> {
+        self.redriving = true;
+        let done = self.run(changes, fates);
+        self.redriving = false;
+        done
+    }
+
     fn run_tables(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
         for (index, Rows { shown: rows, truncates }) in by_table(changes).into_iter().enumerate() {
             let table = Arc::clone(&changes.tables[index]);
@@ -160,7 +175,7 @@ impl Member {
         fates: &mut Fates,
     ) -> Result<(), Error> {
         let retries = self.options().retries;
-        let mut tasks = vec![Task { rows, retries, late: false }];
+        let mut tasks = vec![Task { rows, retries, late: self.redriving }];
         while let Some(task) = tasks.pop() {
             let started = Instant::now();
             match self.show(table, changes, &task)? {
@@ -344,7 +359,8 @@ impl Member {
     ) -> Result<(), Error> {
         let change = &changes.list[row as usize];
         self.failed_rows += 1;
-        if self.options().on_error == OnError::Halt {
+        let on_error = if self.redriving { OnError::DeadLetter } else { self.options().on_error };
+        if on_error == OnError::Halt {
             return Err(Error::Fault {
                 plugin: self.options().name.clone(),
                 position: changes.position(change),
@@ -352,7 +368,7 @@ impl Member {
                 reason,
             });
         }
-        if self.options().on_error == OnError::Skip {
+        if on_error == OnError::Skip {
             self.count_fault("skipped");
             fates.drop_row(row);
             return Ok(());

@@ -148,7 +148,7 @@ impl Producer {
     /// # Errors
     /// Kafka's; this producer is then of no more use.
     pub fn send(&mut self, hop: Hop<LogPoint>) -> Result<(), Error> {
-        let Hop { changes, dead_letters, plugins, point } = hop;
+        let Hop { changes, dead_letters, plugins, point, .. } = hop;
         self.transaction.since.get_or_insert_with(Instant::now);
         match &mut self.transaction.point {
             Some(earlier) => earlier.merge(point),
