@@ -51,6 +51,9 @@ pub struct DeadLetter {
     /// The change as JSON: `{"before": {column: text|null}, "after": …}`, values in PostgreSQL's
     /// text form; a column that was not sent is left out.
     pub original: String,
+    /// The functions that were running in the plugin when it trapped, innermost first, one a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<String>,
     /// Which part of the original this is, if it had to be divided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
@@ -95,6 +98,7 @@ impl DeadLetter {
             plugin,
             reason,
             original: Json::Object(original).to_string(),
+            backtrace: None,
             part: None,
             replay: Some(Replay {
                 table: Table::clone(table),
@@ -131,6 +135,7 @@ impl DeadLetter {
             plugin: self.plugin.clone(),
             reason: self.reason.clone(),
             original: piece.to_owned(),
+            backtrace: self.backtrace.clone(),
             part: Some(Part { number: index + 1, of }),
             replay: None,
         };
@@ -182,6 +187,7 @@ mod tests {
             plugin: None,
             reason: "too large".into(),
             original: original.into(),
+            backtrace: None,
             part: None,
             replay: None,
         }

@@ -32,6 +32,8 @@ pub struct Hop<P> {
 pub struct Redrive {
     /// The letters, all of one plugin, or of no plugin at all.
     pub letters: Vec<DeadLetter>,
+    /// What each is called where it is stored.
+    pub ids: Vec<String>,
     /// Told, once what they became is stored and they are closed, how many of them failed again.
     pub done: oneshot::Sender<usize>,
 }

@@ -20,7 +20,7 @@ use crate::plugin::Versions;
 use crate::sink::{self, Chosen, Letters, Summary};
 
 /// Letters that go through together.
-const PAGE: usize = 1_000;
+const PAGE: usize = 256;
 
 /// The dead letters that the process can reach; cheap to clone.
 #[derive(Clone, Default)]
@@ -142,9 +142,9 @@ impl DeadLetters {
             };
             let together = page.into_iter().take_while(|(_, letter)| is_first(letter));
             let (ids, letters): (Vec<String>, Vec<DeadLetter>) = together.unzip();
-            last = ids.into_iter().last().zip(letters.last().cloned());
+            last = ids.last().cloned().zip(letters.last().cloned());
             let count = letters.len();
-            let failed = desk.drive(letters).await?;
+            let failed = desk.drive(letters, ids).await?;
             done.redriven += count - failed;
             done.failed += failed;
         }
@@ -164,10 +164,10 @@ impl Desk {
     }
 
     /// How many failed again.
-    async fn drive(&self, letters: Vec<DeadLetter>) -> Result<usize, Refused> {
+    async fn drive(&self, letters: Vec<DeadLetter>, ids: Vec<String>) -> Result<usize, Refused> {
         let changes = changes_of(&letters);
         let (done, told) = oneshot::channel();
-        if !(self.forward)(changes, Redrive { letters, done }).await {
+        if !(self.forward)(changes, Redrive { letters, ids, done }).await {
             return Err(Refused::Ended);
         }
         told.await.map_err(|_| Refused::Ended)

@@ -227,7 +227,11 @@ impl Member {
         if task.rows.len() > 1 {
             reason.push_str(", on this row or on one shown with it");
         }
+        let set_aside = fates.dead_letters.len();
         self.set_all_aside(changes, &task, &reason, fates)?;
+        for letter in &mut fates.dead_letters[set_aside..] {
+            letter.backtrace = outcome.backtrace().map(str::to_owned);
+        }
         Ok(Vec::new())
     }
 

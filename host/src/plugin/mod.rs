@@ -33,6 +33,7 @@ mod reloads;
 mod rewrite;
 mod shape;
 mod task;
+mod trapped;
 mod type_name;
 mod versions;
 

@@ -48,6 +48,10 @@ pub struct Summary {
     pub reason: String,
     /// Whether it can be driven through again.
     pub redrivable: bool,
+    /// The functions that were running in the plugin when it trapped, innermost first, if the letter
+    /// was asked for whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<String>,
     /// The change itself, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<String>,
@@ -64,6 +68,7 @@ struct Stored {
     plugin_digest: String,
     reason: String,
     original: String,
+    backtrace: String,
     replay: String,
 }
 
@@ -99,7 +104,7 @@ impl Letters {
         limit: usize,
         values: bool,
     ) -> Result<Vec<Summary>, Error> {
-        let original = if values { ", original" } else { "" };
+        let original = if values { ", original, nullIf(backtrace, '') AS backtrace" } else { "" };
         let sql = format!(
             "SELECT {ID} AS id, position, source_table AS `table`, op, stage, plugin, \
              plugin_digest AS digest, reason, toBool(replay != '') AS redrivable{original} \
@@ -128,7 +133,7 @@ impl Letters {
         });
         let sql = format!(
             "SELECT {ID} AS id, position, source_table, op, stage, plugin, plugin_digest, reason, original, \
-             replay FROM {} FINAL WHERE replay != '' AND {} AND {behind} \
+             backtrace, replay FROM {} FINAL WHERE replay != '' AND {} AND {behind} \
              ORDER BY plugin, version, id LIMIT {limit}",
             self.home(),
             chosen.condition(),
@@ -149,25 +154,13 @@ impl Letters {
         Ok(counted.first().and_then(|counted| counted.count.parse().ok()).unwrap_or_default())
     }
 
-    /// Removes these.
-    pub(super) async fn remove(&self, letters: &[&DeadLetter]) -> Result<(), Error> {
-        if letters.is_empty() {
+    /// Removes the letters of these ids.
+    pub(super) async fn remove(&self, ids: &[String]) -> Result<(), Error> {
+        if ids.is_empty() {
             return Ok(());
         }
-        let one = |letter: &&DeadLetter| {
-            let stage = serde_json::to_value(letter.stage).expect("a plain enum");
-            format!(
-                "({}, toUInt128('{}'), {}, {}, {})",
-                literal(&letter.table),
-                letter.position.version(),
-                literal(stage.as_str().expect("a plain enum")),
-                literal(letter.plugin.as_ref().map_or("", |plugin| &plugin.name)),
-                literal(&letter.original),
-            )
-        };
-        let all: Vec<String> = letters.iter().map(one).collect();
-        let whole = "(source_table, version, stage, plugin, original)";
-        self.delete(&format!("{whole} IN ({})", all.join(", "))).await
+        let ids: Vec<String> = ids.iter().map(|id| literal(id)).collect();
+        self.delete(&format!("{ID} IN ({})", ids.join(", "))).await
     }
 
     /// Waits until it is done: who looks afterwards finds them gone.
@@ -198,6 +191,7 @@ fn letter(stored: Stored) -> Result<(String, DeadLetter), Error> {
         plugin: (!plugin.name.is_empty()).then_some(plugin),
         reason: stored.reason,
         original: stored.original,
+        backtrace: (!stored.backtrace.is_empty()).then_some(stored.backtrace),
         part: None,
         replay: Some(serde_json::from_str(&stored.replay).map_err(|_| broken("replay"))?),
     };

@@ -244,13 +244,14 @@ impl Writer {
                 plugin.map_or("", |plugin| &plugin.digest),
                 &letter.reason,
                 &letter.original,
+                letter.backtrace.as_deref().unwrap_or_default(),
                 &replay,
             ] {
                 write_string(text.as_bytes(), &mut rows);
             }
         }
         let columns = "version, position, source_table, op, stage, plugin, plugin_digest, reason, \
-                       original, replay";
+                       original, backtrace, replay";
         self.insert_own("dead_letters", columns, rows.into()).await?;
         self.metrics.dead_letters.get_or_create(&STORED).inc_by(letters.len() as u64);
         tracing::warn!(count = letters.len(), "set changes aside as dead letters");
@@ -262,10 +263,12 @@ impl Writer {
     async fn close_redriven(&self, batch: &mut Batch) -> Result<(), Error> {
         let failed = &batch.dead_letters;
         let letters = Letters::new(self.client.clone());
-        for Redrive { letters: redriven, done } in batch.redrives.drain(..) {
+        for Redrive { letters: redriven, ids, done } in batch.redrives.drain(..) {
             failpoint::pass("before_redriven");
-            let again = |letter: &&DeadLetter| failed.iter().any(|new| new.is_again(letter));
-            let closed: Vec<&DeadLetter> = redriven.iter().filter(|l| !again(l)).collect();
+            let again = |letter: &DeadLetter| failed.iter().any(|new| new.is_again(letter));
+            let pairs = ids.into_iter().zip(&redriven);
+            let closed: Vec<String> =
+                pairs.filter(|(_, letter)| !again(letter)).map(|(id, _)| id).collect();
             let task = "remove dead letters that came through";
             until_done!(self, task, letters.remove(&closed))?;
             let fails =
