@@ -36,6 +36,13 @@ impl Op {
             Op::Truncate => "t",
         }
     }
+
+    /// The operation of a letter of Debezium's.
+    #[must_use]
+    pub fn of_code(code: &str) -> Option<Op> {
+        let all = [Op::Read, Op::Insert, Op::Update, Op::Delete, Op::Truncate];
+        all.into_iter().find(|op| op.code() == code)
+    }
 }
 
 /// One cell's content.

@@ -1,9 +1,14 @@
-//! The commands that look, print and end: `check`, `status`, `plugin`, `embedded fetch`, `token`.
+//! The commands that look, print and end: `check`, `status`, `plugin`, `dlq`, `embedded fetch`, `token`.
 
+mod dlq;
 mod plugin;
 
 use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+pub use dlq::dlq;
+pub use plugin::plugin;
 
 use crate::check;
 use crate::config::{Config, Exit, Role, StatusArgs, TokenCommand};
@@ -11,7 +16,8 @@ use crate::embedded;
 use crate::serve::{StatusError, fetch_status, hash_token, new_token};
 use crate::telemetry::logging::chain;
 
-pub use plugin::plugin;
+/// How long an answer may take that waits for rows to be stored.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// `check`: one line for each thing that the role needs.
 pub async fn check(config: &Config, role: Role) -> Exit {

@@ -1,12 +1,16 @@
 //! A change that could not be processed: kept whole, with the reason, so that it blocks nothing,
 //! is never lost silently, and can be driven through again.
 
+mod replay;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::change::{Change, Changes, Row, Value};
+use crate::change::{Change, Changes, Old, Row, Value};
 use crate::position::Position;
 use crate::table::Table;
+
+pub use replay::{Replay, changes_of};
 
 /// The stage that gave up on the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,9 +51,16 @@ pub struct DeadLetter {
     /// The change as JSON: `{"before": {column: text|null}, "after": …}`, values in PostgreSQL's
     /// text form; a column that was not sent is left out.
     pub original: String,
+    /// The functions that were running in the plugin when it trapped, innermost first, one a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<String>,
     /// Which part of the original this is, if it had to be divided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// How the change is driven through again; none of a record that could not be read. It travels
+    /// beside the letter, not in it: a wide table's description is longer than most rows.
+    #[serde(skip)]
+    pub replay: Option<Replay>,
 }
 
 /// A part of a dead letter whose original is larger than what carries it. All parts are alike but
@@ -87,8 +98,25 @@ impl DeadLetter {
             plugin,
             reason,
             original: Json::Object(original).to_string(),
+            backtrace: None,
             part: None,
+            replay: Some(Replay {
+                table: Table::clone(table),
+                lsn: change.lsn,
+                committed_at: changes.transaction(change).committed_at,
+                xid: changes.transaction(change).xid,
+                whole_before: matches!(change.old, Old::Full(_)),
+            }),
         }
+    }
+
+    /// Whether it is the same change, given up on at the same place.
+    #[must_use]
+    pub fn is_again(&self, other: &DeadLetter) -> bool {
+        let name = |letter: &DeadLetter| letter.plugin.as_ref().map(|plugin| plugin.name.clone());
+        (self.position, &self.table, self.stage) == (other.position, &other.table, other.stage)
+            && name(self) == name(other)
+            && self.original == other.original
     }
 
     /// Itself if its original takes at most so many bytes as a JSON string, else in parts that do.
@@ -107,7 +135,9 @@ impl DeadLetter {
             plugin: self.plugin.clone(),
             reason: self.reason.clone(),
             original: piece.to_owned(),
+            backtrace: self.backtrace.clone(),
             part: Some(Part { number: index + 1, of }),
+            replay: None,
         };
         pieces.into_iter().enumerate().map(part).collect()
     }
@@ -157,7 +187,9 @@ mod tests {
             plugin: None,
             reason: "too large".into(),
             original: original.into(),
+            backtrace: None,
             part: None,
+            replay: None,
         }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::change::Changes;
 use crate::dead_letter::DeadLetter;
@@ -22,12 +23,26 @@ pub struct Hop<P> {
     pub plugins: Arc<str>,
     /// What may be acknowledged once they are durable.
     pub point: P,
+    /// Said if these changes were dead letters and come through again.
+    pub redrive: Option<Redrive>,
+}
+
+/// Dead letters on their way through again. What they become has the positions they always had, so
+/// it neither overtakes a newer version of its row nor counts twice.
+#[derive(Debug)]
+pub struct Redrive {
+    /// The letters, all of one plugin, or of no plugin at all.
+    pub letters: Vec<DeadLetter>,
+    /// What each is called where it is stored.
+    pub ids: Vec<String>,
+    /// Told, once what they became is stored and they are closed, how many of them failed again.
+    pub done: oneshot::Sender<usize>,
 }
 
 impl<P> Hop<P> {
     /// A batch that no plugin has seen yet.
     pub fn new(changes: Changes, point: P) -> Hop<P> {
-        Hop { changes, dead_letters: Vec::new(), plugins: Arc::default(), point }
+        Hop { changes, dead_letters: Vec::new(), plugins: Arc::default(), point, redrive: None }
     }
 }
 
@@ -76,12 +91,22 @@ pub struct LogPoint {
     pub remembered: Vec<Delta>,
 }
 
+impl LogPoint {
+    /// Whether tables are being copied after this point. One that says nothing of a place in the log,
+    /// as that of dead letters driven through again, changes nothing.
+    #[must_use]
+    pub fn copying_after(&self, before: bool) -> bool {
+        let streamed = self.confirm > Lsn(0) || self.position > Position::default();
+        self.copying || (before && !streamed)
+    }
+}
+
 impl Point for LogPoint {
     fn merge(&mut self, later: Self) {
         self.confirm = self.confirm.max(later.confirm);
         self.position = self.position.max(later.position);
+        self.copying = later.copying_after(self.copying);
         self.snapshots.extend(later.snapshots);
-        self.copying = later.copying;
         self.remembered.extend(later.remembered);
     }
 

@@ -42,6 +42,7 @@ pub mod hop;
 
 /// What travels with it: where a change stands.
 pub mod position;
+pub mod redrive;
 
 /// The schema of what travels.
 pub mod table;

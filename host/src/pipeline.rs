@@ -190,6 +190,8 @@ impl Pipeline {
         let end = self.shutdown.part();
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
+        let letters = destination.sink.letters();
+        self.report.dead_letters().open(letters, captured.downgrade(), transform.versions());
         let capture = self.spawn_capture(source, resume, &ack, &end, captured);
         let transforming = transform.spawn(to_transform, transformed);
         let metrics = Arc::clone(self.report.metrics());
@@ -343,6 +345,8 @@ impl Pipeline {
         let (starts, kept) = resume_sink(store.as_ref(), &mut transform)?.unzip();
         let (received, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
+        let letters = destination.sink.letters();
+        self.report.dead_letters().open(letters, received.downgrade(), transform.versions());
         let (acknowledge, acknowledged) = std::sync::mpsc::channel();
         let transforming = transform.spawn(to_transform, transformed);
         let receiver = receive::Receiver {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod changes;
 mod clock;
+mod dead_letters;
 mod engine;
 mod extremes;
 mod faults;

@@ -46,6 +46,9 @@ pub enum Command {
     /// Plugins: look into them, reload them
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Dead letters: look at them, drive them through again, drop them
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// The embedded ClickHouse engine
     #[command(subcommand)]
     Embedded(EmbeddedCommand),
@@ -157,6 +160,63 @@ pub struct PluginArgs {
     pub golden: Option<PathBuf>,
 }
 
+/// `dlq`
+#[derive(Debug, Clone, Subcommand)]
+pub enum DlqCommand {
+    /// List them without what their rows hold, by position
+    List {
+        /// Which ones.
+        #[command(flatten)]
+        choice: DlqChoice,
+        /// Where.
+        #[command(flatten)]
+        at: StatusArgs,
+    },
+    /// Print one with its row
+    Show {
+        /// Its id, as listed
+        id: String,
+        /// Where.
+        #[command(flatten)]
+        at: StatusArgs,
+    },
+    /// Drive them through again, from the plugin that failed on; exit code 1 if some fail again
+    Redrive {
+        /// Which ones.
+        #[command(flatten)]
+        choice: DlqChoice,
+        /// Where.
+        #[command(flatten)]
+        at: StatusArgs,
+    },
+    /// Remove them for good
+    Drop {
+        /// Which ones.
+        #[command(flatten)]
+        choice: DlqChoice,
+        /// Where.
+        #[command(flatten)]
+        at: StatusArgs,
+    },
+}
+
+/// Which dead letters; all that is given must fit.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DlqChoice {
+    /// The one of that id
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Those that this plugin failed on
+    #[arg(long, value_name = "NAME")]
+    pub plugin: Option<String>,
+    /// Those of this table
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    pub table: Option<String>,
+    /// Every one
+    #[arg(long, conflicts_with_all = ["id", "plugin", "table"])]
+    pub all: bool,
+}
+
 /// `embedded`
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum EmbeddedCommand {
@@ -218,6 +278,7 @@ impl Cli {
             Command::Check(check) => &check.source,
             Command::Status(_)
             | Command::Plugin(_)
+            | Command::Dlq(_)
             | Command::Embedded(_)
             | Command::Token(_)
             | Command::Clickhouse { .. } => &None,

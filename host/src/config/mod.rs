@@ -21,8 +21,8 @@ use crate::{capture, embedded, plugin, serve, sink, transport};
 
 pub use arguments::{move_secrets, read_arguments};
 pub use cli::{
-    CheckArgs, Cli, Command, EmbeddedCommand, PluginArgs, PluginCommand, Role, RunArgs, StatusArgs,
-    TokenCommand,
+    CheckArgs, Cli, Command, DlqChoice, DlqCommand, EmbeddedCommand, PluginArgs, PluginCommand,
+    Role, RunArgs, StatusArgs, TokenCommand,
 };
 pub use file::{Environment, parse};
 pub use secret::{REDACTED, Secret, redact_url};

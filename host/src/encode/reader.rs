@@ -433,7 +433,9 @@ impl Incoming<'_> {
             plugin: None,
             reason: error.to_string(),
             original: self.value.map(lossy).unwrap_or_default(),
+            backtrace: None,
             part: None,
+            replay: None,
         }
     }
 }

@@ -31,7 +31,7 @@ impl Ledger for CaptureLedger {
 
     fn advance(&mut self, point: &LogPoint) {
         self.checkpoint.advance(point);
-        self.copying = point.copying;
+        self.copying = point.copying_after(self.copying);
     }
 
     fn progress(&self) -> Option<BTreeMap<String, String>> {

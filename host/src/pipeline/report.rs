@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::config::{Config, Role};
 use crate::plugin::{Reloads, Stage, Versions};
 use crate::position::Lsn;
+use crate::redrive::DeadLetters;
 use crate::serve::{Context, Endpoint, Leg, Mirrored, PluginStatus, Readiness, Status, StepStatus};
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::metrics::{Metrics, StepLabels};
@@ -29,6 +30,7 @@ struct Shared {
     status: watch::Sender<Status>,
     plugins: Mutex<Vec<(Stage, Versions)>>,
     reloads: Reloads,
+    dead_letters: DeadLetters,
     steps: &'static [&'static str],
     since: Instant,
 }
@@ -56,6 +58,7 @@ impl Report {
             status: watch::Sender::new(status),
             plugins: Mutex::default(),
             reloads: Reloads::default(),
+            dead_letters: DeadLetters::default(),
             steps,
             since: Instant::now(),
         }))
@@ -67,6 +70,10 @@ impl Report {
 
     pub(super) fn leg(&self, name: &str) -> Leg {
         self.0.readiness.leg(name)
+    }
+
+    pub(super) fn dead_letters(&self) -> &DeadLetters {
+        &self.0.dead_letters
     }
 
     pub(super) fn clickhouse(&self, endpoint: Endpoint) {
@@ -92,6 +99,7 @@ impl Report {
             readiness: self.0.readiness.clone(),
             metrics: Arc::clone(&self.0.metrics),
             plugins: self.0.reloads.clone(),
+            dead_letters: self.0.dead_letters.clone(),
         }
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::hop::{Hop, Point};
+use crate::change::Changes;
+use crate::dead_letter::DeadLetter;
+use crate::hop::{Hop, Point, Redrive};
 use crate::plugin::{
     Chain, Error, MemoryError, Options, PluginStatus, Runtime, Stage, Store, Versions,
 };
@@ -75,12 +77,7 @@ impl Transform {
         let versions = self.versions();
         let mut stamp = Stamp::default();
         while let Some(mut hop) = input.blocking_recv() {
-            let scope = hop.point.scope();
-            for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
-                chain.enter(&scope);
-                hop.dead_letters.extend(chain.transform(&mut hop.changes)?);
-                hop.point.remember(chain.take_deltas());
-            }
+            self.transform(&mut hop)?;
             if let Ok(count @ 1..) = u64::try_from(hop.dead_letters.len()) {
                 let labels = StepLabels { step: "transformed" };
                 self.metrics.dead_letters.get_or_create(&labels).inc_by(count);
@@ -91,6 +88,49 @@ impl Transform {
             }
         }
         Ok(())
+    }
+}
+
+impl Transform {
+    fn transform<P: Point>(&mut self, hop: &mut Hop<P>) -> Result<(), Error> {
+        let scope = hop.point.scope();
+        for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
+            chain.enter(&scope);
+        }
+        if let Some(Redrive { letters, .. }) = &hop.redrive {
+            let plugin = letters.first().and_then(|letter| letter.plugin.as_ref());
+            if let Some(plugin) = plugin {
+                let again = self.redrive(&mut hop.changes, letters, &plugin.name)?;
+                hop.dead_letters.extend(again);
+            }
+        } else {
+            for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
+                hop.dead_letters.extend(chain.transform(&mut hop.changes)?);
+            }
+        }
+        for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
+            hop.point.remember(chain.take_deltas());
+        }
+        Ok(())
+    }
+
+    /// Runs the plugin that failed, and all behind it, over its letters; what they fail on.
+    fn redrive(
+        &mut self,
+        changes: &mut Changes,
+        letters: &[DeadLetter],
+        plugin: &str,
+    ) -> Result<Vec<DeadLetter>, Error> {
+        let Some(first) = self.chains.iter().position(|chain| chain.has(plugin)) else {
+            // What no plugin has looked at does not go on.
+            changes.list.clear();
+            return Ok(letters.to_vec());
+        };
+        let mut again = self.chains[first].redrive(changes, Some(plugin))?;
+        for chain in &mut self.chains[first + 1..] {
+            again.extend(chain.redrive(changes, None)?);
+        }
+        Ok(again)
     }
 }
 

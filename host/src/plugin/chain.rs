@@ -130,6 +130,33 @@ impl Chain {
         self.members.iter().map(|member| member.instance.instructions()).sum()
     }
 
+    /// Drives changes that were set aside through again: the plugin `first` failed on them, and those
+    /// behind it have not seen them; none: no plugin of the chain has. Whatever fails is set aside
+    /// again, whatever `on_error` says.
+    ///
+    /// # Errors
+    /// An instance does not start again.
+    pub fn redrive(
+        &mut self,
+        changes: &mut Changes,
+        first: Option<&str>,
+    ) -> Result<Vec<DeadLetter>, Error> {
+        self.take_over(changes);
+        let is_first = |member: &Member| Some(member.version().id.name.as_str()) == first;
+        let start = self.members.iter().position(is_first).unwrap_or_default();
+        let mut fates = Fates::default();
+        let mut members = self.members[start..].iter_mut();
+        let done = members.try_for_each(|member| member.run_again(changes, &mut fates));
+        self.members.iter_mut().for_each(Member::commit);
+        done.map(|()| fates.dead_letters)
+    }
+
+    /// Whether it has a plugin of that name.
+    #[must_use]
+    pub fn has(&self, plugin: &str) -> bool {
+        self.members.iter().any(|member| member.version().id.name == plugin)
+    }
+
     fn run(&mut self, changes: &mut Changes) -> (Result<(), Error>, Fates) {
         let mut fates = Fates::default();
         let mut members = self.members.iter_mut();

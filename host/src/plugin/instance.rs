@@ -15,6 +15,7 @@ pub use crate::plugin::calls::Role;
 use crate::plugin::engine::TICK;
 use crate::plugin::limits::Guest;
 use crate::plugin::state::State;
+use crate::plugin::trapped::Trapped;
 
 /// What a component may import: the contract's interfaces of any compatible version.
 const GRANTED: [&str; 4] = [
@@ -30,9 +31,9 @@ pub(crate) enum Outcome {
     /// It exports functions of other types than the contract's.
     #[error("{0}")]
     Shape(String),
-    /// It trapped: the code and the innermost frames.
+    /// It trapped.
     #[error("it trapped: {0}")]
-    Trap(String),
+    Trap(Trapped),
     /// It ran longer than `deadline_ms`.
     #[error("it ran longer than its deadline of {} ms", .0.as_millis())]
     Deadline(Duration),
@@ -51,6 +52,14 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// The functions that were running, if it trapped in one.
+    pub(crate) fn backtrace(&self) -> Option<&str> {
+        match self {
+            Outcome::Trap(trapped) => trapped.backtrace.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The label of the metric.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -213,31 +222,18 @@ fn outcome(store: &Store<Guest>, trap: &wasmtime::Error, allowance: Allowance) -
     match trap.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Outcome::Deadline(allowance.deadline),
         _ if store.data().memory_exceeded() => Outcome::Memory(allowance.memory_mb),
-        Some(code) => Outcome::Trap(describe(*code, trap)),
+        Some(code) => Outcome::Trap(Trapped::new(*code, trap)),
         None if is_output_limit(trap) => Outcome::Output(allowance.output_mb),
-        None => Outcome::Trap(shorten(format!("{:#}", trap.root_cause()))),
+        None => {
+            let what = shorten(format!("{:#}", trap.root_cause()));
+            Outcome::Trap(Trapped::other(what, trap))
+        }
     }
 }
 
 /// wasmtime has no type for it, only this sentence.
 fn is_output_limit(trap: &wasmtime::Error) -> bool {
     trap.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls"))
-}
-
-/// The trap's code and the innermost functions, which say more than `unreachable` does.
-fn describe(code: Trap, trap: &wasmtime::Error) -> String {
-    let frames = trap.downcast_ref::<wasmtime::WasmBacktrace>();
-    let frames = frames.map_or(&[][..], |backtrace| backtrace.frames());
-    let names = frames.iter().filter_map(|frame| frame.func_name()).take(3);
-    let innermost: Vec<String> = names.map(|name| rustc_demangle(name).to_owned()).collect();
-    if innermost.is_empty() {
-        return code.to_string();
-    }
-    format!("{code} in {}", innermost.join(" < "))
-}
-
-fn rustc_demangle(name: &str) -> &str {
-    name.split_once("17h").map_or(name, |(path, _)| path)
 }
 
 /// Guests choose how long their messages are; operators read them.

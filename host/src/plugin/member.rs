@@ -53,6 +53,8 @@ pub(crate) struct Member {
     pub(super) failed_rows: u64,
     /// Time and rows of the version that runs.
     pub(super) pace: Pace,
+    /// The rows were set aside before, and later changes of theirs were looked at since.
+    redriving: bool,
 }
 
 #[derive(Clone)]
@@ -92,6 +94,7 @@ impl Member {
             usage: Usage::default(),
             failed_rows: 0,
             pace: Pace::default(),
+            redriving: false,
         }
     }
 
@@ -115,6 +118,18 @@ impl Member {
         let done = self.run_tables(changes, fates);
         fates.sweep(changes);
         self.report(started.elapsed());
+        done
+    }
+
+    /// Runs the plugin over changes that were set aside before.
+    pub(crate) fn run_again(
+        &mut self,
+        changes: &mut Changes,
+        fates: &mut Fates,
+    ) -> Result<(), Error> {
+        self.redriving = true;
+        let done = self.run(changes, fates);
+        self.redriving = false;
         done
     }
 
@@ -154,7 +169,7 @@ impl Member {
         fates: &mut Fates,
     ) -> Result<(), Error> {
         let retries = self.options().retries;
-        let mut tasks = vec![Task { rows, retries, late: false }];
+        let mut tasks = vec![Task { rows, retries, late: self.redriving }];
         while let Some(task) = tasks.pop() {
             let started = Instant::now();
             match self.show(table, changes, &task)? {
@@ -206,7 +221,11 @@ impl Member {
         if task.rows.len() > 1 {
             reason.push_str(", on this row or on one shown with it");
         }
+        let set_aside = fates.dead_letters.len();
         self.set_all_aside(changes, &task, &reason, fates)?;
+        for letter in &mut fates.dead_letters[set_aside..] {
+            letter.backtrace = outcome.backtrace().map(str::to_owned);
+        }
         Ok(Vec::new())
     }
 
@@ -350,7 +369,8 @@ impl Member {
     ) -> Result<(), Error> {
         let change = &changes.list[row as usize];
         self.failed_rows += 1;
-        if self.options().on_error == OnError::Halt {
+        let on_error = if self.redriving { OnError::DeadLetter } else { self.options().on_error };
+        if on_error == OnError::Halt {
             return Err(Error::Fault {
                 plugin: self.options().name.clone(),
                 position: changes.position(change),
@@ -358,7 +378,7 @@ impl Member {
                 reason,
             });
         }
-        if self.options().on_error == OnError::Skip {
+        if on_error == OnError::Skip {
             self.count_fault("skipped");
             fates.drop_row(row);
             return Ok(());

@@ -39,6 +39,7 @@ mod shape;
 mod state;
 mod store;
 mod task;
+mod trapped;
 mod type_name;
 mod versions;
 

@@ -6,6 +6,7 @@
 mod access;
 mod answer;
 mod clickhouse;
+mod dlq;
 mod filter;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -34,12 +35,13 @@ use tokio::sync::watch;
 pub use clickhouse::{Endpoint, clickhouse_version};
 pub use options::{Int64, Options};
 pub use readiness::{Leg, LegState, Readiness};
-pub use status::{PluginStatus, Status, StatusError, StepStatus, fetch_status, reload_plugin};
+pub use status::{PluginStatus, Status, StatusError, StepStatus, ask, fetch_status, reload_plugin};
 pub use tables::{Mirrored, MirroredColumn};
 pub use token::{Scope, Token, hash_token, new_token};
 
 use crate::disposition::Disposition;
 use crate::plugin::Reloads;
+use crate::redrive::DeadLetters;
 use crate::telemetry::metrics::Metrics;
 
 /// How long open answers may go on after the shutdown began.
@@ -60,6 +62,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What `/v0/plugins/<name>/reload` asks.
     pub plugins: Reloads,
+    /// What `/v0/dlq` shows and drives through again.
+    pub dead_letters: DeadLetters,
 }
 
 /// Why the interface does not serve.

@@ -17,7 +17,7 @@ use super::answer::Refusal;
 use super::clickhouse::ClickHouse;
 use super::guard::TableFunctions;
 use super::token::Scope;
-use super::{Context, Options, filter, parameters, pipe, sql, tail};
+use super::{Context, Options, dlq, filter, parameters, pipe, sql, tail};
 
 /// The longest SQL statement, in bytes.
 const STATEMENT_BYTES: usize = 256 * 1024;
@@ -48,11 +48,12 @@ pub(super) fn router(options: Options, context: Context) -> Router {
         .route("/v0/pipes/{file}", get(pipe))
         .route("/v0/sql", get(sql_get).post(sql_post))
         .route("/v0/plugins/{name}/reload", post(reload))
+        .merge(dlq::routes())
         .fallback(|| async { Refusal::absent(PATHS) })
         .method_not_allowed_fallback(|| async {
             Refusal::new(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "this path takes GET (or POST, for sql and reload)",
+                "this path takes GET (or POST, for sql, reload, redrive and drop)",
             )
         })
         .layer(DefaultBodyLimit::max(STATEMENT_BYTES))
@@ -62,7 +63,7 @@ pub(super) fn router(options: Options, context: Context) -> Router {
 }
 
 const PATHS: &str = "no such path; there are /v0/pipes/<table>_snapshot.json (csv, ndjson, \
-                     parquet), /v0/sql?q=, /v0/status, /livez, /readyz and /metrics";
+                     parquet), /v0/sql?q=, /v0/status, /v0/dlq, /livez, /readyz and /metrics";
 
 /// One line for each request. The query stays out of it: it may hold a token or a row's values.
 async fn log(request: Request, next: Next) -> Response {

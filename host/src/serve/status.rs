@@ -147,7 +147,11 @@ pub async fn reload_plugin(
     ask(Method::POST, &url, token, Duration::from_secs(120)).await
 }
 
-async fn ask<T: serde::de::DeserializeOwned>(
+/// Asks a running instance for anything, for so long.
+///
+/// # Errors
+/// [`StatusError`].
+pub async fn ask<T: serde::de::DeserializeOwned>(
     method: Method,
     url: &str,
     token: Option<&Secret>,

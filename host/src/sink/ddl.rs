@@ -197,7 +197,8 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
         (
             "dead_letters",
             "version UInt128, position String, source_table String, op String, stage String, \
-             plugin String, plugin_digest String, reason String, original String",
+             plugin String, plugin_digest String, reason String, original String, \
+             backtrace String, replay String",
             "",
             // Changes that could not even be read have no position to tell them apart.
             "source_table, version, stage, plugin, sipHash64(original)",

@@ -36,6 +36,7 @@ mod ddl;
 mod decimal;
 mod encode;
 mod error;
+mod letters;
 mod names;
 mod options;
 mod published;
@@ -47,6 +48,7 @@ mod types;
 mod writer;
 
 pub use error::{Cause, Error};
+pub use letters::{Chosen, Letters, Summary};
 pub use names::{literal, quoted};
 pub use options::{Compression, Dedup, Options, TableOptions};
 
@@ -125,6 +127,12 @@ impl Sink {
     #[must_use]
     pub fn database(&self) -> &str {
         self.writer.client.database()
+    }
+
+    /// The dead letters that are stored.
+    #[must_use]
+    pub fn letters(&self) -> Letters {
+        Letters::new(self.writer.client.clone())
     }
 
     /// The tables that can be queried, those of earlier runs included.
@@ -270,7 +278,14 @@ impl Sink {
         filling.since.get_or_insert_with(Instant::now);
         filling.snapshots.extend_from_slice(hop.point.snapshots());
         filling.dead_letters.extend(hop.dead_letters);
+        let redriven = hop.redrive.is_some();
+        filling.redrives.extend(hop.redrive);
+        let committed = filling.committed.len();
         filling.add(&hop.changes, &encoders, spare);
+        if redriven {
+            // They say nothing of how long a change takes.
+            filling.committed.truncate(committed);
+        }
         Ok(hop.point)
     }
 

@@ -21,6 +21,7 @@ use super::block::{Block, Encoder, Rows};
 use super::client::Client;
 use super::encode::write_string;
 use super::error::Error;
+use super::letters::Letters;
 use super::names::{OWN_PREFIX, literal};
 use super::options::Dedup;
 use super::toast::Filler;
@@ -28,7 +29,7 @@ use super::{shape, snapshots};
 use crate::dead_letter::DeadLetter;
 use crate::disposition::Disposition;
 use crate::failpoint;
-use crate::hop::SnapshotDone;
+use crate::hop::{Redrive, SnapshotDone};
 use crate::serve::Leg;
 use crate::telemetry::metrics::{ChangeLabels, Metrics, StepLabels};
 
@@ -121,6 +122,7 @@ impl Writer {
         }
         drop(stores);
         self.store_dead_letters(&batch.dead_letters).await?;
+        self.close_redriven(batch).await?;
         self.store_snapshots(&batch.snapshots).await?;
         self.leg.moving();
         self.observe(batch);
@@ -231,6 +233,8 @@ impl Writer {
             rows.extend_from_slice(&letter.position.version().to_le_bytes());
             let stage = serde_json::to_value(letter.stage).expect("a plain enum");
             let plugin = letter.plugin.as_ref();
+            let replay = letter.replay.as_ref().map(serde_json::to_string).transpose();
+            let replay = replay.expect("it has only plain fields").unwrap_or_default();
             for text in [
                 letter.position.to_string().as_str(),
                 &letter.table,
@@ -240,15 +244,38 @@ impl Writer {
                 plugin.map_or("", |plugin| &plugin.digest),
                 &letter.reason,
                 &letter.original,
+                letter.backtrace.as_deref().unwrap_or_default(),
+                &replay,
             ] {
                 write_string(text.as_bytes(), &mut rows);
             }
         }
         let columns = "version, position, source_table, op, stage, plugin, plugin_digest, reason, \
-                       original";
+                       original, backtrace, replay";
         self.insert_own("dead_letters", columns, rows.into()).await?;
         self.metrics.dead_letters.get_or_create(&STORED).inc_by(letters.len() as u64);
         tracing::warn!(count = letters.len(), "set changes aside as dead letters");
+        Ok(())
+    }
+
+    /// Removes the letters whose changes are stored now, and says how many failed again. Dying before
+    /// this leaves them to be driven through once more, which changes nothing.
+    async fn close_redriven(&self, batch: &mut Batch) -> Result<(), Error> {
+        let failed = &batch.dead_letters;
+        let letters = Letters::new(self.client.clone());
+        for Redrive { letters: redriven, ids, done } in batch.redrives.drain(..) {
+            failpoint::pass("before_redriven");
+            let again = |letter: &DeadLetter| failed.iter().any(|new| new.is_again(letter));
+            let pairs = ids.into_iter().zip(&redriven);
+            let closed: Vec<String> =
+                pairs.filter(|(_, letter)| !again(letter)).map(|(id, _)| id).collect();
+            let task = "remove dead letters that came through";
+            until_done!(self, task, letters.remove(&closed))?;
+            let fails =
+                |letter: &&DeadLetter| failed.iter().any(|new| new.position == letter.position);
+            // Who asked may have gone.
+            done.send(redriven.iter().filter(fails).count()).ok();
+        }
         Ok(())
     }
 

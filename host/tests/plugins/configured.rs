@@ -120,6 +120,40 @@ fn a_config_that_does_not_fit_is_explained() {
     assert_eq!(said, expected);
 }
 
+/// What a plugin in any language says of a config, without what goes around it.
+fn refusal(plugin: &str, config: &str) -> String {
+    let settings = format!("deadline_ms = 20000\nmemory_mb = 256\nconfig = {{ {config} }}");
+    let said = sentence(&plugin_file(plugin), &settings);
+    let begin = format!("plugin {plugin} does not start: ");
+    let reason =
+        said.strip_prefix(&begin).and_then(|rest| rest.strip_suffix("; check its `config`"));
+    reason.unwrap_or_else(|| panic!("{said}")).to_owned()
+}
+
+#[test]
+fn plugins_in_every_language_say_what_is_wrong_with_their_config() {
+    let cases = [
+        ("mask", "rules = [{ columns = ['a'], by = 'hash' }]", "needs `key`, a secret of 16 bytes"),
+        ("filter-expression", "where = 'a +'", "`where` is no expression: invalid syntax"),
+        ("filter-expression", "where = 'len(a) > 1'", "`len(a)` is no part of an expression"),
+        (
+            "filter-expression",
+            "where = 'a > 1 and \"x\"'",
+            "`\"x\"` is text where boolean is expected",
+        ),
+        ("filter-expression", "were = 'a > 1'", "`where` is the only setting"),
+        ("drop-no-op", "ignore = ['[']", "`[` in `ignore` is no pattern"),
+        ("drop-no-op", "ignored = []", "unknown field \"ignored\""),
+        ("sample", "percent = 101", "`percent` is a number above 0 and up to 100"),
+        ("sample", "columns = []", "`columns` is a list of column names"),
+        ("sample", "part = 1", "unknown field `part`"),
+    ];
+    for (plugin, config, expected) in cases {
+        let reason = refusal(plugin, config);
+        assert!(reason.contains(expected), "{plugin} with {config}: {reason}");
+    }
+}
+
 #[test]
 fn a_pattern_that_is_no_table_is_explained() {
     let said = sentence(&plugin_file("mask-email"), "tables = ['public.user*']");

@@ -89,6 +89,9 @@ fn sets_poison_aside(deed: &str, settings: &str) -> (Loaded, DeadLetter) {
 fn a_panic_costs_its_row_only() {
     let (chain, letter) = sets_poison_aside("panic-on-poison", "");
     assert!(letter.reason.starts_with("it trapped: "), "{}", letter.reason);
+    let backtrace = letter.backtrace.expect("the way to the trap");
+    let explodes = backtrace.lines().find(|line| line.contains("hostile::explode at 0x"));
+    assert!(explodes.is_some() && backtrace.lines().count() <= 32, "{backtrace}");
     assert_eq!((letter.table.as_str(), letter.op.as_str()), ("public.members", "c"));
     assert_eq!(letter.stage, Stage::Transform);
     assert_eq!(letter.original, r#"{"after":{"id":"20","name":"poison"},"before":null}"#);

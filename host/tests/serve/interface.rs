@@ -60,6 +60,7 @@ impl Interface {
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),
             plugins: tailwater::plugin::Reloads::default(),
+            dead_letters: tailwater::redrive::DeadLetters::default(),
         };
         let runtime = Runtime::new().expect("a runtime");
         let server = runtime.block_on(Server::bind(options(text), context.clone())).expect("bind");

@@ -67,7 +67,7 @@ pub(crate) fn check_sha256(file: &Path, expected: &str) -> Result<()> {
         }
         hasher.update(&buffer[..length]);
     }
-    let found = format!("{:x}", hasher.finalize());
+    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     ensure!(found == expected, "{} has sha256 {found}, expected {expected}", file.display());
     Ok(())
 }

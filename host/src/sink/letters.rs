@@ -1,0 +1,199 @@
+//! The dead letters in ClickHouse: listed, shown, read for another drive, removed.
+
+use serde::{Deserialize, Serialize};
+
+use super::client::Client;
+use super::error::Error;
+use super::names::{OWN_PREFIX, literal};
+use crate::dead_letter::{DeadLetter, PluginVersion};
+
+/// What tells letters apart, as the table's order does.
+const ID: &str = "lower(hex(sipHash128(source_table, version, stage, plugin, original)))";
+
+/// The dead letters of a database; cheap to clone.
+#[derive(Clone)]
+pub struct Letters {
+    client: Client,
+}
+
+/// Which letters; all that is said must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// One letter.
+    pub id: Option<String>,
+    /// Those that this plugin failed on.
+    pub plugin: Option<String>,
+    /// Those of this table, `schema.table`.
+    pub table: Option<String>,
+}
+
+/// A letter without the row's values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Names it.
+    pub id: String,
+    /// Where the change stands.
+    pub position: String,
+    /// `schema.table`
+    pub table: String,
+    /// Debezium's letter of the operation.
+    pub op: String,
+    /// The stage that gave up.
+    pub stage: String,
+    /// The plugin that failed, if one did.
+    pub plugin: String,
+    /// SHA-256 of that plugin, hex.
+    pub digest: String,
+    /// What went wrong.
+    pub reason: String,
+    /// Whether it can be driven through again.
+    pub redrivable: bool,
+    /// The functions that were running in the plugin when it trapped, innermost first, if the letter
+    /// was asked for whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<String>,
+    /// The change itself, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    id: String,
+    position: String,
+    source_table: String,
+    op: String,
+    stage: String,
+    plugin: String,
+    plugin_digest: String,
+    reason: String,
+    original: String,
+    backtrace: String,
+    replay: String,
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    count: String,
+}
+
+impl Chosen {
+    fn condition(&self) -> String {
+        let one = |column: &str, value: &Option<String>| {
+            value.as_ref().map(|value| format!("{column} = {}", literal(value)))
+        };
+        let parts =
+            [one(ID, &self.id), one("plugin", &self.plugin), one("source_table", &self.table)];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        if parts.is_empty() { "1".to_owned() } else { parts.join(" AND ") }
+    }
+}
+
+impl Letters {
+    pub(super) fn new(client: Client) -> Letters {
+        Letters { client }
+    }
+
+    /// Letters in the order of their positions, `limit` at most; with the rows' values or without.
+    ///
+    /// # Errors
+    /// ClickHouse does not answer or refuses.
+    pub async fn list(
+        &self,
+        chosen: &Chosen,
+        limit: usize,
+        values: bool,
+    ) -> Result<Vec<Summary>, Error> {
+        let original = if values { ", original, nullIf(backtrace, '') AS backtrace" } else { "" };
+        let sql = format!(
+            "SELECT {ID} AS id, position, source_table AS `table`, op, stage, plugin, \
+             plugin_digest AS digest, reason, toBool(replay != '') AS redrivable{original} \
+             FROM {} FINAL WHERE {} ORDER BY version, id LIMIT {limit}",
+            self.home(),
+            chosen.condition(),
+        );
+        self.client.rows("read dead letters", &sql).await
+    }
+
+    /// Letters to be driven through again and their ids, by plugin and position, from the first behind
+    /// `after` on.
+    ///
+    /// # Errors
+    /// ClickHouse does not answer or refuses.
+    pub async fn page(
+        &self,
+        chosen: &Chosen,
+        after: Option<&(String, DeadLetter)>,
+        limit: usize,
+    ) -> Result<Vec<(String, DeadLetter)>, Error> {
+        let behind = after.map_or("1".to_owned(), |(id, last)| {
+            let plugin = last.plugin.as_ref().map_or("", |plugin| &plugin.name);
+            let (plugin, version) = (literal(plugin), last.position.version());
+            format!("(plugin, version, {ID}) > ({plugin}, toUInt128('{version}'), {})", literal(id))
+        });
+        let sql = format!(
+            "SELECT {ID} AS id, position, source_table, op, stage, plugin, plugin_digest, reason, original, \
+             backtrace, replay FROM {} FINAL WHERE replay != '' AND {} AND {behind} \
+             ORDER BY plugin, version, id LIMIT {limit}",
+            self.home(),
+            chosen.condition(),
+        );
+        let stored = self.client.rows::<Stored>("read dead letters", &sql).await?;
+        stored.into_iter().map(letter).collect()
+    }
+
+    /// Removes letters for good; how many.
+    ///
+    /// # Errors
+    /// ClickHouse does not answer or refuses.
+    pub async fn drop(&self, chosen: &Chosen) -> Result<u64, Error> {
+        let (home, condition) = (self.home(), chosen.condition());
+        let sql = format!("SELECT toString(count()) AS count FROM {home} FINAL WHERE {condition}");
+        let counted = self.client.rows::<Counted>("count dead letters", &sql).await?;
+        self.delete(&condition).await?;
+        Ok(counted.first().and_then(|counted| counted.count.parse().ok()).unwrap_or_default())
+    }
+
+    /// Removes the letters of these ids.
+    pub(super) async fn remove(&self, ids: &[String]) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = ids.iter().map(|id| literal(id)).collect();
+        self.delete(&format!("{ID} IN ({})", ids.join(", "))).await
+    }
+
+    /// Waits until it is done: who looks afterwards finds them gone.
+    async fn delete(&self, condition: &str) -> Result<(), Error> {
+        let sql = format!(
+            "ALTER TABLE {} DELETE WHERE {condition} SETTINGS mutations_sync = 2",
+            self.home()
+        );
+        self.client.execute("remove dead letters", &sql).await
+    }
+
+    fn home(&self) -> String {
+        self.client.table(&format!("{OWN_PREFIX}dead_letters"))
+    }
+}
+
+fn letter(stored: Stored) -> Result<(String, DeadLetter), Error> {
+    let broken = |what: &str| Error::Answer {
+        task: "read dead letters".to_owned(),
+        detail: format!("a letter's {what} is not what was written"),
+    };
+    let plugin = PluginVersion { name: stored.plugin, digest: stored.plugin_digest };
+    let letter = DeadLetter {
+        position: stored.position.parse().map_err(|_| broken("position"))?,
+        table: stored.source_table,
+        op: stored.op,
+        stage: serde_json::from_value(stored.stage.into()).map_err(|_| broken("stage"))?,
+        plugin: (!plugin.name.is_empty()).then_some(plugin),
+        reason: stored.reason,
+        original: stored.original,
+        backtrace: (!stored.backtrace.is_empty()).then_some(stored.backtrace),
+        part: None,
+        replay: Some(serde_json::from_str(&stored.replay).map_err(|_| broken("replay"))?),
+    };
+    Ok((stored.id, letter))
+}
