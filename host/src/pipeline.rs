@@ -200,7 +200,8 @@ impl Pipeline {
         let leg = self.report.leg("send");
         let mut patience = Patience::new("send to kafka", "sent", &self.shutdown);
         while let Some(source) = self.source().await? {
-            let (back, ended) = self.send_once(kafka, &source, transform, &ack, &leg).await;
+            let (back, ended) =
+                self.send_once(kafka, &source, transform, &ack, (&leg, &patience)).await;
             transform = back;
             if !patience.another(ended, &leg, self.report.metrics()).await? {
                 break;
@@ -216,7 +217,7 @@ impl Pipeline {
         source: &Source,
         mut transform: Transform,
         ack: &SlotAck,
-        leg: &Leg,
+        (leg, patience): (&Leg, &Patience),
     ) -> (Transform, Result<(), Error>) {
         let started = self.start_producer(kafka, source).await;
         let (mut producer, resume) = match started {
@@ -224,6 +225,7 @@ impl Pipeline {
             Err(error) => return (transform, Err(error)),
         };
         leg.moving();
+        patience.works();
         transform.rewind(resume.position);
         let end = self.shutdown.part();
         let (captured, to_transform) = mpsc::channel(QUEUE);

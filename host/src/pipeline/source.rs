@@ -25,6 +25,7 @@ impl Pipeline {
         loop {
             let found = match capture::check(&url, &options).await {
                 Ok(preflight) => {
+                    patience.works();
                     let database = url.database().to_owned();
                     let (slot_exists, system) = (preflight.slot.is_some(), preflight.system);
                     return Ok(Some(Source { url, options, database, slot_exists, system }));
