@@ -240,8 +240,9 @@ impl Pipeline {
             if store.is_none() {
                 store = self.open_memory(&transform, "capture", &source.options.slot)?;
             }
+            let way = (&leg, &patience);
             let (back, ended) =
-                self.send_once(kafka, &source, transform, store.as_ref(), &ack, &leg).await;
+                self.send_once(kafka, &source, transform, store.as_ref(), &ack, way).await;
             transform = back;
             if !patience.another(ended, &leg, self.report.metrics()).await? {
                 break;
@@ -258,7 +259,7 @@ impl Pipeline {
         mut transform: Transform,
         store: Option<&Arc<Store>>,
         ack: &SlotAck,
-        leg: &Leg,
+        (leg, patience): (&Leg, &Patience),
     ) -> (Transform, Result<(), Error>) {
         let started = self.start_producer(kafka, source).await;
         let (mut producer, mut resume) = match started {
@@ -271,6 +272,7 @@ impl Pipeline {
             Err(error) => return (transform, Err(error)),
         };
         leg.moving();
+        patience.works();
         let end = self.shutdown.part();
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_send) = mpsc::channel(QUEUE);

@@ -178,3 +178,32 @@ fn log_lines_are_objects_on_request_few_and_say_the_position() -> Result<()> {
     ensure!(positions.len() >= 2, "where it began and where it stopped: {log}");
     Ok(())
 }
+
+#[test]
+fn a_source_that_is_away_is_logged_when_it_goes_and_when_it_is_back() -> Result<()> {
+    let postgres = Postgres::start(PostgresVersion::V15, PostgresOptions::default())?;
+    let source = postgres.create_database()?;
+    notes(&source)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    postgres.crash()?;
+    wait_for(DEADLINE, "several attempts", || {
+        let metrics = tailwater.get("/metrics")?.text();
+        let line =
+            metrics.lines().find(|line| line.contains("reconnects_total{step=\"captured\"}"));
+        let attempts = line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
+        ensure!(attempts.is_some_and(|attempts| attempts >= 6), "{attempts:?} attempts");
+        Ok(())
+    })?;
+    postgres.restart()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO notes VALUES (1)")?;
+    serves(&tailwater, DEADLINE, 1)?;
+    let log = tailwater.log();
+    let count = |text: &str| log.matches(text).count();
+    // The connection breaks, nobody listens, the server recovers.
+    ensure!((1..=4).contains(&count("failed, trying again")), "{log}");
+    ensure!(count("works again") == 1 && log.contains("failures="), "{log}");
+    Ok(())
+}

@@ -54,7 +54,7 @@ use crate::position::{Lsn, Position};
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
 use crate::table::TableName;
-use crate::telemetry::logging::chain;
+use crate::telemetry::logging::{Repeated, chain};
 use crate::telemetry::metrics::{Metrics, StepLabels};
 use connection::Connection;
 use stream::Stream;
@@ -120,9 +120,10 @@ impl Capture {
     /// What only a person can fix.
     pub fn run(mut self, out: Sender<Hop<LogPoint>>) -> Result<(), Error> {
         let mut wait = BACKOFF.0;
+        let failures = Repeated::new("stream from the source");
         loop {
             let before = self.resume.position;
-            let error = match self.session(&out) {
+            let error = match self.session(&out, &failures) {
                 Ok(None) => return Ok(()),
                 Ok(Some(connection)) => {
                     drop(out);
@@ -137,9 +138,8 @@ impl Capture {
             if self.resume.position > before {
                 wait = BACKOFF.0;
             }
-            let text = chain(&error);
-            warn!(error = %text, wait_ms = wait.as_millis(), "source lost; trying again");
-            self.leg.stalled(text);
+            failures.failed(&error);
+            self.leg.stalled(chain(&error));
             self.metrics.reconnects.get_or_create(&StepLabels { step: "captured" }).inc();
             if self.stopped_within(wait) {
                 return Ok(());
@@ -149,7 +149,11 @@ impl Capture {
     }
 
     /// One connection, from preflight to its end. `None` if told to stop before it streamed.
-    fn session(&mut self, out: &Sender<Hop<LogPoint>>) -> Result<Option<Connection>, Error> {
+    fn session(
+        &mut self,
+        out: &Sender<Hop<LogPoint>>,
+        failures: &Repeated,
+    ) -> Result<Option<Connection>, Error> {
         let runtime = self.runtime.clone();
         let client = runtime.block_on(catalog::connect(&self.url))?;
         let preflight = runtime.block_on(preflight::check(&client, &self.options))?;
@@ -171,6 +175,7 @@ impl Capture {
         connection.start_copy(&self.start_replication())?;
         info!(slot = %self.options.slot, after = %self.resume.position, "streaming");
         self.leg.moving();
+        failures.succeeded();
         let stream = Stream {
             connection,
             client: &client,

@@ -81,6 +81,7 @@ impl Pipeline {
                 Sink::connect(options.clone(), origin.clone(), metrics, leg.clone()).await;
             let failed = match connected {
                 Ok(sink) => {
+                    patience.works();
                     self.announce(&options, &sink);
                     return Ok(Some(Destination { sink, engine: Running(engine) }));
                 }

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use rand::Rng;
-use tracing::warn;
 
 use super::Error;
 use crate::disposition::Disposition;
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
-use crate::telemetry::logging::chain;
+use crate::telemetry::logging::{Repeated, chain};
 use crate::telemetry::metrics::{Metrics, StepLabels};
 
 /// Pauses double from the first to the second of these.
@@ -20,7 +19,7 @@ const LASTING: Duration = Duration::from_secs(30);
 /// Waits longer after every attempt that failed, less a random part so that many spread out.
 #[derive(Debug)]
 pub(super) struct Patience {
-    task: &'static str,
+    failures: Repeated,
     step: &'static str,
     shutdown: Shutdown,
     pause: Duration,
@@ -31,7 +30,18 @@ impl Patience {
     /// `task` is what the log says is being tried, `step` the label of its metric.
     pub(super) fn new(task: &'static str, step: &'static str, shutdown: &Shutdown) -> Patience {
         let begun = std::time::Instant::now();
-        Patience { task, step, shutdown: shutdown.clone(), pause: PAUSE.0, begun }
+        Patience {
+            failures: Repeated::new(task),
+            step,
+            shutdown: shutdown.clone(),
+            pause: PAUSE.0,
+            begun,
+        }
+    }
+
+    /// What was tried works: tells the log if it had failed before.
+    pub(super) fn works(&self) {
+        self.failures.succeeded();
     }
 
     /// Whether to try again, after the pause: not when it ended well, and not when the process
@@ -53,10 +63,9 @@ impl Patience {
         if self.begun.elapsed() >= LASTING {
             self.pause = PAUSE.0;
         }
-        let text = chain(&error);
         let pause = self.pause.max(error.least_pause());
-        warn!(error = %text, wait_ms = pause.as_millis(), "cannot {}; trying again", self.task);
-        leg.stalled(text);
+        self.failures.failed(&error);
+        leg.stalled(chain(&error));
         metrics.reconnects.get_or_create(&StepLabels { step: self.step }).inc();
         let drains = self.shutdown.reached(Phase::Draining);
         let paused = tokio::time::timeout(pause, drains).await.is_err();

@@ -47,7 +47,7 @@ impl Receiver {
         let mut patience = Patience::new("receive from kafka", "consumed", &self.shutdown);
         let mut out = Some(out);
         loop {
-            let ended = self.consume(&mut out, acknowledged);
+            let ended = self.consume(&mut out, acknowledged, &patience);
             let another = patience.another(ended, &self.leg, &self.metrics);
             if !self.runtime.block_on(another)? {
                 return Ok(());
@@ -60,11 +60,13 @@ impl Receiver {
         &self,
         out: &mut Option<Sender<Hop<Offsets>>>,
         acknowledged: &Acknowledged,
+        patience: &Patience,
     ) -> Result<(), transport::Error> {
         let metrics = Arc::clone(&self.metrics);
         let starts = self.starts.clone();
         let mut consumer = Consumer::start(&self.options, &self.database, starts, metrics)?;
         self.leg.moving();
+        patience.works();
         while self.shutdown.phase() == Phase::Running
             && let Some(next) = out.as_ref()
         {

@@ -28,6 +28,7 @@ impl Pipeline {
         loop {
             let found = match capture::check(&url, &options).await {
                 Ok(preflight) => {
+                    patience.works();
                     let database = url.database().to_owned();
                     let confirmed = preflight.slot.map(|slot| slot.confirmed);
                     let (slot_exists, system) = (confirmed.is_some(), preflight.system);
