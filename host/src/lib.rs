@@ -42,13 +42,15 @@ pub mod hop;
 
 /// What travels with it: where a change stands.
 pub mod position;
-pub mod redrive;
 
 /// The schema of what travels.
 pub mod table;
 
 /// What is set aside.
 pub mod dead_letter;
+
+/// What was set aside, driven through again.
+pub mod redrive;
 
 /// Where tests let the process die.
 pub mod failpoint;
