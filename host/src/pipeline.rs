@@ -41,7 +41,7 @@ use crate::plugin::{self, Stage, Store};
 use crate::serve::{Context, Leg};
 use crate::shutdown::{Phase, Shutdown};
 use crate::sink;
-use crate::transport::{self, Producer};
+use crate::transport::{self, Producer, Pulse};
 use keeper::keep;
 use patience::Patience;
 use remembered::{resume_capture, resume_sink};
@@ -271,6 +271,10 @@ impl Pipeline {
             Ok(kept) => kept,
             Err(error) => return (transform, Err(error)),
         };
+        let pulse = match Pulse::start(kafka, &source.database, leg.clone()) {
+            Ok(pulse) => pulse,
+            Err(error) => return (transform, Err(error.into())),
+        };
         leg.moving();
         patience.works();
         let end = self.shutdown.part();
@@ -287,6 +291,7 @@ impl Pipeline {
             send::run(&mut producer, to_send, &runtime, |delivered| give(delivered.into()))
         });
         let sent = sending.await.expect("the sender does not panic");
+        drop(pulse);
         let kept = keeping.finish().await;
         // Whatever ended the sender ends the stages before it.
         end.advance(Phase::Drained);

@@ -92,7 +92,8 @@ fn an_embedded_engine_that_is_killed_under_load_comes_back() -> Result<()> {
     Ok(())
 }
 
-/// A connection that is open and silent is given up after `silence_timeout_s`.
+/// A connection that is open and silent is told of within five seconds, and given up after
+/// `silence_timeout_s`.
 #[test]
 fn a_source_that_falls_silent_is_noticed_in_bounded_time() -> Result<()> {
     let settings = vec![("wal_sender_timeout".to_owned(), "4s".to_owned())];
@@ -103,7 +104,7 @@ fn a_source_that_falls_silent_is_noticed_in_bounded_time() -> Result<()> {
     let proxy = Proxy::start(postgres.port())?;
     let url = source.tcp_url().replace(&postgres.port().to_string(), &proxy.port().to_string());
     let tailwater = Tailwater::with_config(&format!(
-        "[source]\nurl = \"{url}\"\nsilence_timeout_s = 4\n\n[http]\nlisten = \"{{listen}}\"\n"
+        "[source]\nurl = \"{url}\"\nsilence_timeout_s = 12\n\n[http]\nlisten = \"{{listen}}\"\n"
     ))?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
@@ -111,10 +112,10 @@ fn a_source_that_falls_silent_is_noticed_in_bounded_time() -> Result<()> {
     let deaf = Instant::now();
     wait_for(DEADLINE, "/readyz to say that the source is silent", || {
         let answer = tailwater.get("/readyz")?;
-        ensure!(answer.status == 503, "{} {}", answer.status, answer.text());
+        ensure!(answer.text().contains("the source is silent"), "{}", answer.text());
         Ok(())
     })?;
-    ensure!(deaf.elapsed() < Duration::from_secs(20), "it took {:?}", deaf.elapsed());
+    ensure!(deaf.elapsed() < Duration::from_secs(6), "it took {:?}", deaf.elapsed());
     recovers(&source, workload, &tailwater)?;
     ensure!(process.is_running()?, "it ended by itself");
     Ok(())

@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    ClickHouse, Database, Postgres, PostgresOptions, PostgresVersion, Tailwater, TailwaterProcess,
-    unique_name, wait_for,
+    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater,
+    TailwaterProcess, unique_name, wait_for,
 };
 use tailwater_tests::{Emails, wait_equal};
+
+use crate::legs::Link;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Within which a leg that stands still has to be told, and within which a stop is done.
@@ -68,6 +71,31 @@ fn a_leg_that_stands_still_is_named_in_time_even_without_traffic() -> Result<()>
     process.wait_ready(DEADLINE)?;
     source.execute("INSERT INTO notes VALUES (1)")?;
     serves(&tailwater, DEADLINE, 1)
+}
+
+/// Silent is worse than gone: connections stay open, and nobody answers on them.
+#[test]
+fn a_broker_that_falls_silent_is_named_in_time_even_without_traffic() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    notes(&source)?;
+    source.execute("INSERT INTO notes VALUES (1)")?;
+    let kafka = Kafka::start()?;
+    let link = Link::plain(&kafka, "");
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    let (mut capturing, mut sinking) = (capture.start()?, sink.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    sinking.wait_ready(DEADLINE)?;
+    serves(&sink, DEADLINE, 1)?;
+    let broker = i32::try_from(kafka.process_id().context("find the broker")?)?;
+    let broker = Pid::from_raw(broker).context("a process id")?;
+    kill_process(broker, Signal::STOP)?;
+    let told = tells(&capture, "send").and_then(|()| tells(&sink, "receive"));
+    kill_process(broker, Signal::CONT)?;
+    told?;
+    capturing.wait_ready(DEADLINE)?;
+    sinking.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO notes VALUES (2)")?;
+    serves(&sink, DEADLINE, 2)
 }
 
 #[test]

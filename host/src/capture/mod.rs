@@ -183,6 +183,7 @@ impl Capture {
             out,
             ack: &self.ack,
             shutdown: &self.shutdown,
+            leg: &self.leg,
             metrics: &self.metrics,
             linger: Duration::from_millis(self.options.linger_ms),
             silence: Duration::from_secs(self.options.silence_timeout_s.max(1)),

@@ -18,6 +18,7 @@ use crate::decode::message::POSTGRES_EPOCH_MICROS;
 use crate::decode::{Decoder, Step};
 use crate::hop::{Hop, LogPoint};
 use crate::position::{Lsn, Position};
+use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::metrics::Metrics;
 
@@ -25,6 +26,11 @@ use crate::telemetry::metrics::Metrics;
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// And not more often than this when only the confirmed position moved.
 const STATUS_MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// A server that was silent for so long is asked for a sign of life, which it gives at once,
+const ASK: Duration = Duration::from_secs(2);
+/// and one that gives none by then stands still, as everybody is told. Less than the five seconds
+/// within which that is promised; the connection is given up later, after `silence`.
+const NOTICE: Duration = Duration::from_secs(4);
 /// How long a read waits when nothing is pending.
 const IDLE_READ: Duration = Duration::from_millis(50);
 /// A stream whose bytes come closer together than this is a dense one,
@@ -49,6 +55,8 @@ pub struct Stream<'a> {
     pub ack: &'a SlotAck,
     /// When to end.
     pub shutdown: &'a Shutdown,
+    /// Whether it moves.
+    pub leg: &'a Leg,
     /// Counters.
     pub metrics: &'a Metrics,
     /// How long a change may wait for company.
@@ -74,6 +82,8 @@ struct State {
     last_status: Instant,
     told: Lsn,
     reply_now: bool,
+    /// Whether the leg was said to stand still.
+    silent: bool,
     read_timeout: Duration,
     dense: bool,
 }
@@ -91,6 +101,7 @@ impl State {
             last_status: now,
             told: Lsn(0),
             reply_now: true,
+            silent: false,
             read_timeout: Duration::ZERO,
             dense: false,
         }
@@ -139,11 +150,25 @@ impl Stream<'_> {
                 let now = Instant::now();
                 state.dense = now.duration_since(state.last_heard) < DENSE_GAP;
                 state.last_heard = now;
+                if std::mem::take(&mut state.silent) {
+                    self.leg.moving();
+                }
                 Ok(())
             }
-            None if state.last_heard.elapsed() >= self.silence => Err(Error::Silent(self.silence)),
-            None => Ok(()),
+            None => self.hear_nothing(state),
         }
+    }
+
+    fn hear_nothing(&self, state: &mut State) -> Result<(), Error> {
+        let quiet = state.last_heard.elapsed();
+        if quiet >= self.silence {
+            return Err(Error::Silent(self.silence));
+        }
+        if quiet >= NOTICE && !state.silent {
+            state.silent = true;
+            self.leg.stalled("the source is silent; look at the network and at its walsender");
+        }
+        Ok(())
     }
 
     fn decode(&mut self, state: &mut State) -> Result<(), Error> {
@@ -235,11 +260,11 @@ impl Stream<'_> {
         let confirmed = self.ack.confirmed();
         let since = state.last_status.elapsed();
         let moved = confirmed > state.told && since >= STATUS_MIN_INTERVAL;
-        if !(moved || state.reply_now || since >= STATUS_INTERVAL) {
+        let patience = ASK.min(self.silence / 2);
+        let ask = state.last_heard.elapsed() >= patience;
+        if !(moved || state.reply_now || since >= STATUS_INTERVAL || (ask && since >= patience)) {
             return Ok(());
         }
-        // Half the silence is over: ask for a sign of life.
-        let ask = state.last_heard.elapsed() >= self.silence / 2;
         let received = state.server_end.max(confirmed);
         self.connection.write_copy(&status_update(received, confirmed, ask))?;
         (state.told, state.last_status, state.reply_now) = (confirmed, Instant::now(), false);

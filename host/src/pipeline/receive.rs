@@ -16,7 +16,7 @@ use crate::hop::Hop;
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::metrics::Metrics;
-use crate::transport::{self, Consumer, Offsets, Starts};
+use crate::transport::{self, Consumer, Offsets, Pulse, Starts};
 
 /// How long one look at Kafka or at the queue may take, and so how late a commit may be.
 const LOOK: Duration = Duration::from_millis(50);
@@ -65,6 +65,7 @@ impl Receiver {
         let metrics = Arc::clone(&self.metrics);
         let starts = self.starts.clone();
         let mut consumer = Consumer::start(&self.options, &self.database, starts, metrics)?;
+        let _pulse = Pulse::start(&self.options, &self.database, self.leg.clone())?;
         self.leg.moving();
         patience.works();
         while self.shutdown.phase() == Phase::Running

@@ -13,6 +13,7 @@ mod member;
 mod offsets;
 mod options;
 mod producer;
+mod pulse;
 mod reach;
 mod starts;
 mod topics;
@@ -23,6 +24,7 @@ pub use error::Error;
 pub use offsets::Offsets;
 pub use options::{Compression, Delivery, Options, Setting, Start};
 pub use producer::Producer;
+pub use pulse::Pulse;
 pub use reach::reach;
 pub use starts::Starts;
 
