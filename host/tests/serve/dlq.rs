@@ -6,7 +6,7 @@ use crate::interface::{Interface, sentence};
 fn a_choice_of_letters_that_means_nothing_is_refused() {
     let interface = Interface::start("");
     let asked = [
-        ("GET", "?limit=many", "`limit` is a whole number"),
+        ("GET", "?limit=many", "`limit` is a whole number, 0 or more"),
         ("GET", "?plugins=mask", "there is no parameter `plugins` here"),
         ("POST", "/redrive", "say which letters: `id`, `plugin` or `table`, or else `all=true`"),
         ("POST", "/drop", "say which letters: `id`, `plugin` or `table`, or else `all=true`"),
