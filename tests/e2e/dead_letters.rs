@@ -83,6 +83,9 @@ fn sets_aside(source: &Database<'_>, tailwater: &Tailwater) -> Result<()> {
     let id = letters(tailwater)?[1]["id"].as_str().context("an id")?.to_owned();
     let shown = ask(tailwater, "GET", &format!("/{id}"))?;
     ensure!(shown["original"].as_str().is_some_and(|row| row.contains("poison")), "{shown}");
+    let unknown = tailwater.get("/v0/dlq/nobody")?;
+    ensure!(unknown.status == 404, "{} {}", unknown.status, unknown.text());
+    ensure!(unknown.text().contains("there is no dead letter nobody"), "{}", unknown.text());
     let again = ask(tailwater, "POST", "/redrive?all=true")?;
     ensure!(again["redriven"] == 0 && again["failed"] == 2, "{again}");
     wait_letters(tailwater, 2)?;

@@ -30,10 +30,11 @@ pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
             let difference = world_difference(file);
             match found {
                 Ok(text) if difference.is_empty() => say(Ok(text)),
-                Ok(text) => say(Err(format!(
-                    "{} fits no world of the contract{difference}\n{text}",
-                    file.display()
-                ))),
+                Ok(text) => {
+                    let file = file.display();
+                    let why = Err(format!("{file} fits no world of the contract{difference}"));
+                    say(why.map_err(|why| why + "\n" + &text))
+                }
                 Err(sentence) => say(Err(sentence + &difference)),
             }
         }

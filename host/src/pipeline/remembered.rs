@@ -234,4 +234,15 @@ mod tests {
         let kept: Checkpoint = serde_json::from_str(&ledger.progress().unwrap()[""]).unwrap();
         assert_eq!(kept, Checkpoint { confirm: Lsn(6), ..known(5) });
     }
+
+    #[test]
+    fn a_memory_of_another_version_ends_the_leg_with_the_way_out() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = Store::open(scratch.path(), "capture-x").unwrap();
+        store.begin(&BTreeMap::from([(String::new(), "what is this".to_owned())])).unwrap();
+        let error = known_checkpoint(&store).unwrap_err();
+        assert_eq!(error.to_string(), "the plugins cannot remember");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("cannot be understood; remove the file"), "{cause}");
+    }
 }

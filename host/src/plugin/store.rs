@@ -359,3 +359,32 @@ fn from_disk((high, low, commit, ordinal, committed_at, key): RowOnDisk) -> (Mar
 fn position((commit, ordinal): (u64, u64)) -> Position {
     Position { commit: Lsn(commit), ordinal }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(directory: &Path) -> String {
+        let Err(error) = Store::open(directory, "it") else { panic!("it opened") };
+        error.to_string()
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_said() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("state");
+        fs::write(&file, "a file").unwrap();
+        let said = refusal(&file);
+        assert!(said.contains("for the plugins' memory cannot be made"), "{said}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_left_as_it_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("it.redb");
+        fs::write(&file, "no database").unwrap();
+        let said = refusal(scratch.path());
+        assert!(said.contains("it.redb cannot be read or written"), "{said}");
+        assert_eq!(fs::read(&file).unwrap(), b"no database");
+    }
+}

@@ -33,8 +33,7 @@ async fn list(
 ) -> Result<Response, Refusal> {
     caller.require(&Scope::Admin)?;
     let mut query = parameters::parse(query.as_deref())?;
-    let limit = parameters::take(&mut query, "limit")?.map(|limit| limit.parse()).transpose();
-    let limit = limit.map_err(|_| Refusal::bad("`limit` is a whole number"))?.unwrap_or(LISTED);
+    let limit = parameters::number(&mut query, "limit")?.unwrap_or(LISTED);
     let (chosen, _) = choose(query)?;
     Ok(Json(app.context.dead_letters.list(&chosen, limit, false).await?).into_response())
 }

@@ -1,5 +1,8 @@
 //! The query string, strictly: a value that is not UTF-8 is refused, not repaired.
 
+use std::num::ParseIntError;
+use std::str::FromStr;
+
 use percent_encoding::percent_decode;
 
 use super::answer::Refusal;
@@ -36,6 +39,15 @@ pub(super) fn take(
         return Err(Refusal::bad(format!("the query parameter `{name}` is given twice")));
     }
     Ok(Some(value))
+}
+
+/// Takes a whole number out, as [`take`] does.
+pub(super) fn number<T: FromStr<Err = ParseIntError>>(
+    parameters: &mut Vec<(String, String)>,
+    name: &str,
+) -> Result<Option<T>, Refusal> {
+    let wrong = |_| Refusal::bad(format!("`{name}` is a whole number, 0 or more"));
+    take(parameters, name)?.map(|text| text.parse()).transpose().map_err(wrong)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::answer::Refusal;
 use super::clickhouse::Statement;
 use super::filter::filters;
 use super::options::{Int64, Options};
-use super::parameters::take;
+use super::parameters::number;
 use super::tables::{Mirrored, quoted};
 
 /// What an answer looks like.
@@ -117,14 +117,6 @@ pub(super) fn statement(
 
 fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
     names.map(quoted).collect::<Vec<_>>().join(", ")
-}
-
-fn number(parameters: &mut Vec<(String, String)>, name: &str) -> Result<Option<u64>, Refusal> {
-    let Some(text) = take(parameters, name)? else {
-        return Ok(None);
-    };
-    let wrong = |_| Refusal::bad(format!("`{name}` is a whole number, 0 or more"));
-    text.parse().map(Some).map_err(wrong)
 }
 
 #[cfg(test)]

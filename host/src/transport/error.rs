@@ -62,7 +62,9 @@ pub enum Error {
     TooLarge,
     /// What plugins remember is elsewhere, and cannot be made again.
     #[error(
-        "what the plugins remember of partition {partition} of {topic} is not on this machine, and          the topic has lost the records to make it from; start the sink that had the partition,          or run these plugins with stage = \"capture\""
+        "what the plugins remember of partition {partition} of {topic} is not on this machine, and \
+         the topic has lost the records to make it from; start the sink that had the partition, \
+         or run these plugins with stage = \"capture\""
     )]
     MemoryLost {
         /// The topic.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::wait_until;
+
 /// Forwards a loopback port of its own to another one.
 #[derive(Debug)]
 pub struct Proxy {
@@ -78,7 +80,8 @@ fn forward(mut from: TcpStream, mut to: TcpStream, number: u64, limits: Limits) 
                 break;
             }
             if let pace @ 1.. = limits.pace.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_secs_f64(read as f64 / pace as f64));
+                let takes = Duration::from_secs_f64(read as f64 / pace as f64);
+                drop(wait_until(takes, "the pace", || false));
             }
         }
         if number >= limits.deaf.load(Ordering::SeqCst) {
