@@ -108,6 +108,7 @@ impl Chain {
             *changes = kept;
             (done, fates) = self.look_again(changes);
         }
+        let done = done.and_then(|()| self.members.iter_mut().try_for_each(Member::count_failures));
         if !fates.dead_letters.is_empty() {
             let failed = fates.failed();
             self.members.iter_mut().for_each(|member| member.forget(&failed));

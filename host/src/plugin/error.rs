@@ -157,6 +157,19 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// It fails on most of what it is shown.
+    #[error(
+        "plugin {plugin} failed on {failed} of the last {rows} changes and is taken for broken; give \
+         it a version that works, or raise `breaker_percent`; the changes are kept where they came from"
+    )]
+    Broken {
+        /// Name in the configuration.
+        plugin: String,
+        /// Changes it failed on.
+        failed: u64,
+        /// Changes it was shown.
+        rows: u64,
+    },
 }
 
 impl Error {

@@ -14,6 +14,7 @@ use crate::change::Changes;
 use crate::dead_letter::{DeadLetter, Stage};
 use crate::plugin::adopt::{self, Beside, Verdicts};
 use crate::plugin::bindings::types::Interest;
+use crate::plugin::breaker::Breaker;
 use crate::plugin::convert::{Plan, Scratch, Unreadable, number, with_table};
 use crate::plugin::error::Error;
 use crate::plugin::fates::Fates;
@@ -53,6 +54,7 @@ pub(crate) struct Member {
     pub(super) failed_rows: u64,
     /// Time and rows of the version that runs.
     pub(super) pace: Pace,
+    pub(super) breaker: Breaker,
     /// The rows were set aside before, and later changes of theirs were looked at since.
     redriving: bool,
 }
@@ -94,6 +96,7 @@ impl Member {
             usage: Usage::default(),
             failed_rows: 0,
             pace: Pace::default(),
+            breaker: Breaker::default(),
             redriving: false,
         }
     }
@@ -119,6 +122,14 @@ impl Member {
         fates.sweep(changes);
         self.report(started.elapsed());
         done
+    }
+
+    /// Whether it failed on too many of the rows it was shown lately.
+    ///
+    /// # Errors
+    /// [`Error::Broken`].
+    pub(crate) fn count_failures(&mut self) -> Result<(), Error> {
+        self.breaker.count(&self.loader.options, self.usage.batch_rows, self.failed_rows)
     }
 
     /// Runs the plugin over changes that were set aside before.

@@ -14,6 +14,7 @@
 
 mod adopt;
 mod bindings;
+mod breaker;
 mod calls;
 mod chain;
 mod convert;

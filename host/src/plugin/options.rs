@@ -51,6 +51,13 @@ pub struct Options {
     /// in each partition. Default 16.
     #[serde(default = "default_state_mb")]
     pub state_mb: u32,
+    /// Rows after which it is looked whether the plugin fails on most of them. 0: never. Default 1000.
+    #[serde(default = "default_breaker_rows")]
+    pub breaker_rows: u64,
+    /// Percent of them that it may fail on; with more the pipeline stops, and loses nothing.
+    /// Default 50.
+    #[serde(default = "default_breaker_percent")]
+    pub breaker_percent: u32,
     /// Rows that a new version must see before the version before is let go; until then it is rolled
     /// back if it fails on more than the other. 0: no probation. Default 10000.
     #[serde(default = "default_probation_rows")]
@@ -159,6 +166,14 @@ fn default_state_mb() -> u32 {
 
 fn default_retries() -> u32 {
     3
+}
+
+fn default_breaker_rows() -> u64 {
+    1000
+}
+
+fn default_breaker_percent() -> u32 {
+    50
 }
 
 fn default_probation_rows() -> u64 {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use crate::plugin::breaker::Breaker;
 use crate::plugin::instance::Instance;
 use crate::plugin::loader::{Loader, Version};
 use crate::plugin::member::{Member, Subscription};
@@ -78,6 +79,7 @@ impl Member {
         };
         self.probation = Some(Probation::new(standby));
         self.exchange();
+        self.breaker = Breaker::default();
         let options = Arc::clone(&self.loader.options);
         self.limit_memory(&options);
         if self.options().probation_rows == 0 {

@@ -133,6 +133,27 @@ fn a_retryable_fault_is_retried_as_often_as_set() {
 }
 
 #[test]
+fn a_plugin_that_fails_on_most_rows_stops_the_pipeline_instead_of_setting_all_aside() {
+    let settings = "breaker_rows = 10\nbreaker_percent = 40";
+    let mut chain = hostile("refuse-batch", settings);
+    for _ in 0..3 {
+        assert_eq!(chain.run(&mut batch(3, None)).len(), 3);
+    }
+    let error = chain.chain.transform(&mut batch(3, None)).expect_err("it stops");
+    assert_eq!(error.disposition(), Disposition::Halt);
+    let said = "failed on 12 of the last 12 changes and is taken for broken";
+    assert!(error.to_string().contains(said), "{error}");
+}
+
+#[test]
+fn a_plugin_that_fails_on_few_rows_goes_on() {
+    let mut chain = hostile("fault-on-poison", "breaker_rows = 10\nbreaker_percent = 40");
+    for _ in 0..20 {
+        assert_eq!(chain.run(&mut batch(5, Some(2))).len(), 1);
+    }
+}
+
+#[test]
 fn halt_names_the_row_and_loses_nothing() {
     let mut chain = hostile("panic-on-poison", "on_error = 'halt'");
     let mut changes = batch(40, Some(20));
