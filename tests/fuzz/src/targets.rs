@@ -136,10 +136,10 @@ fn envelope(data: &[u8]) {
     let mut parts = data.split(|byte| *byte == 0);
     let (key, value) = (parts.next(), parts.next());
     let (position, exact) = (parts.next().unwrap_or(b"0/1:1"), parts.next());
-    for schema in [Some(fingerprint.as_bytes()), None] {
-        let position = schema.map(|_| position);
+    let ours = [position, b" ", fingerprint.as_bytes()].concat();
+    for origin in [Some(ours.as_slice()), None] {
         let topic = "p.public.t";
-        let record = Incoming { topic, offset: 7, key, value, position, schema, exact };
+        let record = Incoming { topic, offset: 7, key, value, origin, exact };
         // Twice: what the first reading learns must not trip the second.
         for _ in 0..2 {
             let before = changes.len();
