@@ -206,7 +206,7 @@ impl Consumer {
     /// Takes in one record, if one comes in time.
     fn poll(&mut self, timeout: Duration) -> Result<(), Error> {
         self.polled = Instant::now();
-        let polled = self.kafka.poll(timeout);
+        let polled = self.kafka.poll(whole_milliseconds(timeout));
         if let Some(error) = self.kafka.context().take_trouble() {
             return Err(error);
         }
@@ -239,6 +239,12 @@ impl Consumer {
         let pending = std::mem::take(&mut self.pending);
         hand_on(pending, self.kafka.context(), &self.metrics)
     }
+}
+
+/// Not less than the duration: the client waits in whole milliseconds, and spins through the rest.
+fn whole_milliseconds(duration: Duration) -> Duration {
+    let rounded_up = duration + Duration::from_micros(999);
+    Duration::from_millis(u64::try_from(rounded_up.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Pending {
@@ -356,5 +362,13 @@ mod tests {
     fn a_prefix_matches_only_itself() {
         assert_eq!(escaped("shop.v1"), r"shop\.v1");
         assert_eq!(escaped("shop-eu_1"), "shop-eu_1");
+    }
+
+    #[test]
+    fn the_client_is_asked_for_whole_milliseconds_and_not_less_than_wanted() {
+        for (wanted, asked) in [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (19_870, 20)] {
+            let rounded = whole_milliseconds(Duration::from_micros(wanted));
+            assert_eq!(rounded, Duration::from_millis(asked), "{wanted}");
+        }
     }
 }

@@ -115,7 +115,7 @@ pub struct Options {
     pub batch_rows: usize,
     /// Bytes of such a batch. Default: 4 MiB.
     pub batch_bytes: usize,
-    /// Longest wait for such a batch to fill, in milliseconds. Default: 20.
+    /// Longest wait for such a batch to fill, in milliseconds. Default: 5.
     pub batch_interval_ms: u64,
     /// Most bytes that one fetch takes from a partition, still compressed. What it holds
     /// decompressed counts: about 6 times with lz4, 25 times with zstd. Default: 200000.
@@ -143,7 +143,7 @@ impl Default for Options {
             topics: None,
             batch_rows: 10_000,
             batch_bytes: 4 << 20,
-            batch_interval_ms: 20,
+            batch_interval_ms: 5,
             fetch_bytes: 200_000,
             librdkafka: BTreeMap::new(),
         }

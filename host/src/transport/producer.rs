@@ -8,6 +8,7 @@
 //! is in it is passed over by the capture.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -318,7 +319,7 @@ impl Producer {
                 },
             }
             self.delivered()?;
-            self.kafka.poll(ROOM);
+            self.rest(ROOM);
         }
     }
 
@@ -331,9 +332,16 @@ impl Producer {
             if !waiting || Instant::now() >= deadline {
                 return Err(self.error("send to kafka", error));
             }
-            self.kafka.poll(EMPTY);
+            self.rest(EMPTY);
         }
         self.delivered()
+    }
+
+    /// Lets the client work for a while, and hears what it tells. Its own `poll` with a timeout spins
+    /// through the last millisecond: it waits in whole ones and asks again for what is left.
+    fn rest(&self, pause: Duration) {
+        thread::sleep(pause);
+        self.kafka.poll(Duration::ZERO);
     }
 
     /// Whether everything so far could be delivered.
