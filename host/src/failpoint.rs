@@ -3,9 +3,10 @@
 //! dies the same death each time. A release build has none of this: [`pass`] is empty there.
 
 /// Every name, in the order of the steps.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "during_snapshot",
     "during_swap",
+    "during_token_reload",
     "before_send",
     "after_send",
     "before_commit",

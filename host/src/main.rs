@@ -10,7 +10,7 @@ use tailwater::config::{self, Cli, Command, Config, EmbeddedCommand, Exit, RunAr
 use tailwater::develop::Projects;
 use tailwater::pipeline::Pipeline;
 use tailwater::plugin::Reloads;
-use tailwater::serve::Server;
+use tailwater::serve::{Server, Tokens};
 use tailwater::shutdown::{Phase, Shutdown};
 use tailwater::telemetry::logging;
 use tailwater::{commands, embedded};
@@ -79,11 +79,7 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     };
     let plugins = pipeline.context().plugins;
     let again = Arc::clone(cli);
-    plugins.read_settings_by(move || {
-        let read = Config::load(&again, &|name| std::env::var(name).ok());
-        read.map(|config| config.plugin).map_err(|error| logging::chain(&error))
-    });
-    tokio::spawn(reload_on_hangup(plugins));
+    plugins.read_settings_by(move || read_again(&again).map(|config| config.plugin));
     let server = match Server::bind(http, pipeline.context()).await {
         Ok(server) => server,
         Err(error) => return fail(Exit::Usage, &error.into()),
@@ -91,6 +87,7 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     if let Ok(address) = server.local_addr() {
         info!(url = %format_args!("http://{address}"), "serving");
     }
+    tokio::spawn(reload_on_hangup(Arc::clone(cli), plugins, server.tokens()));
     let served = shutdown.clone();
     let serving = tokio::spawn(server.run(async move { served.reached(Phase::Drained).await }));
     tokio::spawn(end_on_signals(shutdown.clone()));
@@ -115,18 +112,30 @@ fn build_and_follow(mut projects: Projects) -> anyhow::Result<()> {
     projects.follow().context("cannot watch the plugins' sources")
 }
 
-/// SIGHUP reads the plugins' settings and files again.
-async fn reload_on_hangup(plugins: Reloads) {
+fn read_again(cli: &Cli) -> Result<Config, String> {
+    let read = Config::load(cli, &|name| std::env::var(name).ok());
+    read.map_err(|error| logging::chain(&error))
+}
+
+/// SIGHUP reads the tokens, and the plugins' settings and files, again.
+async fn reload_on_hangup(cli: Arc<Cli>, plugins: Reloads, tokens: Tokens) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        error!("cannot listen for SIGHUP; reload plugins over HTTP");
+        error!("cannot listen for SIGHUP; reload plugins over HTTP, and restart for new tokens");
         return;
     };
     while hangup.recv().await.is_some() {
+        match read_again(&cli).and_then(|config| tokens.replace(&config.http)) {
+            Ok(count) => info!(tokens = count, "read the tokens again"),
+            Err(why) => {
+                error!(error = %why, "the settings are wrong, nothing was reloaded");
+                continue;
+            }
+        }
         let asked = plugins.clone();
         let reloading = tokio::task::spawn_blocking(move || asked.all());
         match reloading.await.expect("reloading does not panic") {
             Ok(done) => info!(plugins = done.len(), "looked at all plugins again"),
-            Err(why) => error!(error = %why, "the settings are wrong, nothing was reloaded"),
+            Err(why) => error!(error = %why, "the settings are wrong, no plugin was reloaded"),
         }
     }
 }

@@ -25,3 +25,4 @@ mod service;
 mod state;
 mod storage;
 mod tls;
+mod tokens;

@@ -51,7 +51,7 @@ pub(super) async fn identify(State(app): State<App>, mut request: Request, next:
 }
 
 fn caller(app: &App, request: &Request) -> Result<Caller, Refusal> {
-    let tokens = &app.options.token;
+    let tokens = app.tokens.current();
     if tokens.is_empty() {
         guard_host(request)?;
         return Ok(Caller::Local);
@@ -59,7 +59,7 @@ fn caller(app: &App, request: &Request) -> Result<Caller, Refusal> {
     let Some(presented) = presented(request)? else {
         return Ok(Caller::Nobody);
     };
-    match find(tokens, &presented) {
+    match find(&tokens, &presented) {
         Some(token) => Ok(Caller::Known(token.clone())),
         None => Err(Refusal::new(StatusCode::UNAUTHORIZED, "this token is not known here")),
     }

@@ -37,7 +37,7 @@ pub use options::{Int64, Options};
 pub use readiness::{Leg, LegState, Readiness};
 pub use status::{PluginStatus, Status, StatusError, StepStatus, ask, fetch_status, reload_plugin};
 pub use tables::{Mirrored, MirroredColumn};
-pub use token::{Scope, Token, hash_token, new_token};
+pub use token::{Scope, Token, Tokens, hash_token, new_token};
 
 use crate::disposition::Disposition;
 use crate::plugin::Reloads;
@@ -102,6 +102,7 @@ impl ServeError {
 pub struct Server {
     listener: TcpListener,
     router: Router,
+    tokens: Tokens,
 }
 
 impl Server {
@@ -115,7 +116,15 @@ impl Server {
         let listener = TcpListener::bind(listen)
             .await
             .map_err(|source| ServeError::Bind { listen, source })?;
-        Ok(Server { listener, router: routes::router(options, context) })
+        let tokens = Tokens::new(&options.token);
+        let router = routes::router(options, tokens.clone(), context);
+        Ok(Server { listener, router, tokens })
+    }
+
+    /// The tokens in force, to be replaced when the settings are read again.
+    #[must_use]
+    pub fn tokens(&self) -> Tokens {
+        self.tokens.clone()
     }
 
     /// The address really listened on, with the port the system chose for port 0.

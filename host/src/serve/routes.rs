@@ -16,7 +16,7 @@ use super::access::{Caller, identify};
 use super::answer::Refusal;
 use super::clickhouse::ClickHouse;
 use super::guard::TableFunctions;
-use super::token::Scope;
+use super::token::{Scope, Tokens};
 use super::{Context, Options, dlq, filter, parameters, pipe, sql, tail};
 
 /// The longest SQL statement, in bytes.
@@ -26,15 +26,17 @@ const STATEMENT_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct App {
     pub(super) options: Arc<Options>,
+    pub(super) tokens: Tokens,
     pub(super) context: Context,
     pub(super) clickhouse: ClickHouse,
     pub(super) table_functions: TableFunctions,
     started: Instant,
 }
 
-pub(super) fn router(options: Options, context: Context) -> Router {
+pub(super) fn router(options: Options, tokens: Tokens, context: Context) -> Router {
     let app = App {
         options: Arc::new(options),
+        tokens,
         clickhouse: ClickHouse::new(context.clickhouse.clone()),
         table_functions: TableFunctions::default(),
         context,

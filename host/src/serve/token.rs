@@ -1,10 +1,14 @@
 //! Tokens: kept as hashes, compared in constant time, never printed.
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use super::options::Options;
+use crate::failpoint;
 
 /// `[[http.token]]`
 #[derive(Debug, Clone, Deserialize)]
@@ -105,6 +109,39 @@ impl TryFrom<String> for TokenHash {
     }
 }
 
+/// The tokens in force; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens(Arc<RwLock<Arc<[Token]>>>);
+
+impl Tokens {
+    pub(super) fn new(tokens: &[Token]) -> Tokens {
+        Tokens(Arc::new(RwLock::new(tokens.into())))
+    }
+
+    pub(super) fn current(&self) -> Arc<[Token]> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts those of `options` in force from the next request on. Answers that have begun go on. How
+    /// many there are now.
+    ///
+    /// # Errors
+    /// A sentence with what to change; the tokens stay as they were. The last token does not go
+    /// without a restart, so that a file that was cut short does not open everything.
+    pub fn replace(&self, options: &Options) -> Result<usize, String> {
+        options.validate()?;
+        let mut tokens = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if options.token.is_empty() && !tokens.is_empty() {
+            return Err("the settings have no [[http.token]] any more, and without one everybody \
+                        on this machine could read everything; restart to do without"
+                .to_owned());
+        }
+        failpoint::pass("during_token_reload");
+        *tokens = options.token.as_slice().into();
+        Ok(tokens.len())
+    }
+}
+
 /// The token that was presented, if there is one. Looks at every hash whatever the outcome, so that
 /// the time tells nothing.
 pub(super) fn find<'t>(tokens: &'t [Token], presented: &str) -> Option<&'t Token> {
@@ -139,6 +176,23 @@ mod tests {
             hash: hash_token(name).try_into().unwrap(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned().try_into().unwrap()).collect(),
         }
+    }
+
+    #[test]
+    fn new_tokens_are_in_force_at_once_and_the_last_one_does_not_go() {
+        let tokens = Tokens::new(&[token("old", &["sql"])]);
+        let with = |token: Vec<Token>| Options { token, ..Options::default() };
+        let names = || tokens.current().iter().map(|token| token.name.clone()).collect::<Vec<_>>();
+
+        let refused = tokens.replace(&with(Vec::new())).unwrap_err();
+        assert!(refused.contains("no [[http.token]] any more"), "{refused}");
+        let twice = with(vec![token("a", &["sql"]), token("a", &["sql"])]);
+        assert!(tokens.replace(&twice).unwrap_err().contains("the name `a`"));
+        assert_eq!(names(), ["old"]);
+
+        let two = with(vec![token("new", &["sql"]), token("other", &["pipe:*"])]);
+        assert_eq!(tokens.replace(&two), Ok(2));
+        assert_eq!(names(), ["new", "other"]);
     }
 
     #[test]
