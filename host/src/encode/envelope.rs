@@ -32,10 +32,23 @@ pub struct Encoder {
     plans: FxHashMap<u64, Arc<Plan>>,
     /// The largest record of a table version's topic, where it is known.
     limits: FxHashMap<u64, usize>,
+    source: Source,
     /// The end of every envelope of the batch: `","ts_ms":…,"ts_us":…,"ts_ns":…}`
     written_at: Vec<u8>,
     /// `{"before": …}` members of the exact header, and `{"after": …}`'s.
     exact: [Vec<u8>; 2],
+}
+
+/// What the source blocks of a transaction's changes to one table have in common: all but `lsn`,
+/// which comes twice.
+#[derive(Debug, Default)]
+struct Source {
+    /// Transaction and table of the batch, and whether it is a copy.
+    of: Option<(u32, u32, bool)>,
+    /// Up to the first `lsn`.
+    head: Vec<u8>,
+    /// From the first to the second.
+    middle: Vec<u8>,
 }
 
 /// Which row of the envelope.
@@ -75,6 +88,7 @@ impl Encoder {
             source_db: db,
             plans: FxHashMap::default(),
             limits: FxHashMap::default(),
+            source: Source::default(),
             written_at: Vec::new(),
             exact: [Vec::new(), Vec::new()],
         }
@@ -95,6 +109,7 @@ impl Encoder {
         let targets: Vec<(u32, Arc<Plan>)> =
             changes.tables.iter().map(|table| self.target(table, batch)).collect();
         self.write_at(now);
+        self.source.of = None;
         for (index, change) in changes.list.iter().enumerate() {
             let (target, plan) = &targets[change.table as usize];
             let (bytes, records) = (batch.bytes.len(), batch.records.len());
@@ -359,15 +374,30 @@ impl Writing<'_> {
     }
 
     fn source(&mut self) {
+        let of = (self.change.transaction, self.record.0, self.change.op == Op::Read);
+        if self.encoder.source.of != Some(of) {
+            self.begin_source(of.2);
+            self.encoder.source.of = Some(of);
+        }
+        let (out, mut digits) = (&mut self.batch.bytes, itoa::Buffer::new());
+        let lsn = digits.format(self.change.lsn.0).as_bytes();
+        let Source { head, middle, .. } = &self.encoder.source;
+        for part in [head, lsn, middle, lsn, SOURCE_END] {
+            out.extend_from_slice(part);
+        }
+    }
+
+    /// Writes what the next source blocks have in common.
+    fn begin_source(&mut self, snapshot: bool) {
         let Transaction { previous_commit, committed_at, xid, .. } =
             *self.changes.transaction(self.change);
-        let out = &mut self.batch.bytes;
-        out.extend_from_slice(&self.encoder.source_head);
+        let Encoder { source, source_head, source_db, .. } = &mut *self.encoder;
+        let out = &mut source.head;
+        out.clear();
+        out.extend_from_slice(source_head);
         json::write_int(out, committed_at.div_euclid(1000));
-        let snapshot = self.change.op == Op::Read;
-        let snapshot: &[u8] = if snapshot { b",\"snapshot\":\"true\"" } else { SNAPSHOT_FALSE };
-        out.extend_from_slice(snapshot);
-        out.extend_from_slice(&self.encoder.source_db);
+        out.extend_from_slice(if snapshot { SNAPSHOT_TRUE } else { SNAPSHOT_FALSE });
+        out.extend_from_slice(source_db);
         if previous_commit.0 == 0 {
             out.extend_from_slice(b"null");
         } else {
@@ -376,7 +406,8 @@ impl Writing<'_> {
             out.extend_from_slice(b"\\\"");
         }
         out.extend_from_slice(b",\\\"");
-        write_unsigned(out, self.change.lsn.0);
+        let out = &mut source.middle;
+        out.clear();
         out.extend_from_slice(b"\\\"]\",\"ts_us\":");
         json::write_int(out, committed_at);
         out.extend_from_slice(b",\"ts_ns\":");
@@ -385,19 +416,20 @@ impl Writing<'_> {
         out.extend_from_slice(&self.plan.source);
         write_unsigned(out, u64::from(xid));
         out.extend_from_slice(b",\"lsn\":");
-        write_unsigned(out, self.change.lsn.0);
-        out.extend_from_slice(b",\"xmin\":null,\"origin\":null,\"origin_lsn\":null}");
     }
 
     fn tail(&mut self, op: Op) {
         let out = &mut self.batch.bytes;
-        out.extend_from_slice(b",\"transaction\":null,\"op\":\"");
         out.extend_from_slice(op.code().as_bytes());
         out.extend_from_slice(&self.encoder.written_at);
     }
 }
 
+const SNAPSHOT_TRUE: &[u8] = b",\"snapshot\":\"true\"";
 const SNAPSHOT_FALSE: &[u8] = b",\"snapshot\":\"false\"";
+/// What follows the second `lsn`, up to the letter of `op`.
+const SOURCE_END: &[u8] =
+    b",\"xmin\":null,\"origin\":null,\"origin_lsn\":null},\"transaction\":null,\"op\":\"";
 
 fn write_unsigned(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
