@@ -32,9 +32,10 @@ pub enum Route {
 }
 
 /// The named places of the product, each with the routes that pass it.
-pub const FAILPOINTS: [(&str, &[Route]); 12] = [
+pub const FAILPOINTS: [(&str, &[Route]); 15] = [
     ("during_snapshot", &[Route::Direct, Route::Kafka]),
     ("during_swap", &[Route::Direct, Route::Kafka]),
+    ("during_token_reload", &[Route::Direct, Route::Kafka]),
     ("before_send", &[Route::Kafka]),
     ("after_send", &[Route::Kafka]),
     ("before_commit", &[Route::Kafka]),
@@ -43,6 +44,8 @@ pub const FAILPOINTS: [(&str, &[Route]); 12] = [
     ("after_alter", &[Route::Direct, Route::Kafka]),
     ("before_store", &[Route::Direct, Route::Kafka]),
     ("after_store", &[Route::Direct, Route::Kafka]),
+    ("before_keep", &[Route::Direct, Route::Kafka]),
+    ("after_keep", &[Route::Direct, Route::Kafka]),
     ("before_slot_advance", &[Route::Direct]),
     ("before_offset_commit", &[Route::Kafka]),
 ];
@@ -63,6 +66,8 @@ pub struct Plan {
     pub seed: u64,
     /// How the changes go.
     pub route: Route,
+    /// Whether a plugin remembers every change it saw, and would drop one that it sees again.
+    pub remembers: bool,
     /// What happens.
     pub death: Death,
 }
@@ -82,8 +87,12 @@ impl Plan {
             0 => Death::After(random.random_range(1..3_000)),
             _ => Death::At(name, passage),
         };
-        Plan { seed, route, death }
+        Plan { seed, route, remembers: passes_by_memory(name) || random.random(), death }
     }
+}
+
+fn passes_by_memory(name: &str) -> bool {
+    name.ends_with("_keep")
 }
 
 fn happens_once(name: &str) -> bool {
@@ -98,7 +107,8 @@ pub fn survive(plan: Plan) -> Result<usize> {
     let workload = Runner::start(&source.url(), plan.seed, RATE)?;
     let audit = Audit::install(&source)?;
     let prefix = unique_name("fault");
-    let tailwater = Tailwater::with_config(&config(&source, plan.route, &prefix))?;
+    let config = config(&source, plan, &prefix)?;
+    let tailwater = Tailwater::with_config(&config)?;
     install(&tailwater, &[])?;
     let mut mark = None;
     if plan.death != Death::At("during_snapshot", 1) {
@@ -110,7 +120,8 @@ pub fn survive(plan: Plan) -> Result<usize> {
         }
         process.kill9()?;
     }
-    die(&tailwater, plan.death, &source).with_context(|| tailwater.log_tail())?;
+    die(&tailwater, plan.death, &source, &config).with_context(|| tailwater.log_tail())?;
+    tailwater.set_config(&config)?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
     if plan.route == Route::Kafka {
@@ -131,25 +142,33 @@ pub fn survive(plan: Plan) -> Result<usize> {
     Ok(rows)
 }
 
-fn config(source: &Database<'_>, route: Route, prefix: &str) -> String {
-    let kafka = match route {
+fn config(source: &Database<'_>, plan: Plan, prefix: &str) -> Result<String> {
+    let kafka = match plan.route {
         Route::Direct => String::new(),
         Route::Kafka => format!(
             "[kafka]\nbrokers = \"{}\"\nprefix = \"{prefix}\"\npartitions = 3\n\
-             transaction_interval_ms = 50\n",
+             transaction_interval_ms = 50\n\n",
             Kafka::shared().bootstrap()
         ),
     };
-    format!(
-        "[source]\nurl = \"{}\"\nexclude = [\"public.audit\"]\n\n{kafka}\n\
+    let remembers = match plan.remembers {
+        false => String::new(),
+        true => format!(
+            "[[plugin]]\nname = \"remembers\"\npath = \"{}\"\n\
+             [plugin.config]\nby = \"position\"\n\n",
+            guests::plugin("drop-duplicates")?.display()
+        ),
+    };
+    Ok(format!(
+        "[source]\nurl = \"{}\"\nexclude = [\"public.audit\"]\n\n{kafka}{remembers}\
          [[plugin]]\nname = \"guest\"\npath = \"plugin.wasm\"\n\n\
          [http]\nlisten = \"{{listen}}\"\n",
         source.url()
-    )
+    ))
 }
 
 /// Lives until the death; places that only an event passes get it once the process runs.
-fn die(tailwater: &Tailwater, death: Death, source: &Database<'_>) -> Result<()> {
+fn die(tailwater: &Tailwater, death: Death, source: &Database<'_>, config: &str) -> Result<()> {
     let (name, passage) = match death {
         Death::At(name, passage) => (name, passage),
         Death::After(life) => {
@@ -166,6 +185,10 @@ fn die(tailwater: &Tailwater, death: Death, source: &Database<'_>) -> Result<()>
         process.wait_ready(DEADLINE)?;
         match name {
             "during_swap" => install(tailwater, &OTHER)?,
+            "during_token_reload" => {
+                tailwater.set_config(&format!("{config}{TOKEN}"))?;
+                process.hang_up()?;
+            }
             _ => source.execute("ALTER TABLE users ADD COLUMN note text")?,
         }
     }
@@ -181,6 +204,10 @@ fn died_of_it(mut process: TailwaterProcess<'_>) -> Result<()> {
     ensure!(status.signal() == Some(SIGKILL), "it ended with {status}");
     Ok(())
 }
+
+/// A section that lets nobody in.
+const TOKEN: &str = "\n[[http.token]]\nname = \"nobody\"\nscopes = [\"metrics\"]\n\
+                     hash = \"0000000000000000000000000000000000000000000000000000000000000000\"\n";
 
 /// A custom section of a component: other bytes that mean the same.
 const OTHER: [u8; 7] = [0, 5, 4, b's', b'w', b'a', b'p'];

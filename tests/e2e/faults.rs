@@ -12,7 +12,8 @@ fn dies_at(place: &str) -> Result<()> {
     let (name, routes) = found.context("a named place")?;
     let once = name.starts_with("during_") || name.ends_with("_alter");
     for (route, seed) in routes.iter().copied().zip(1..) {
-        let plan = Plan { seed, route, death: Death::At(name, if once { 1 } else { PASSAGE }) };
+        let death = Death::At(name, if once { 1 } else { PASSAGE });
+        let plan = Plan { seed, route, remembers: name.ends_with("_keep"), death };
         survive(plan).with_context(|| format!("{plan:?}"))?;
     }
     Ok(())
@@ -26,6 +27,17 @@ fn a_death_during_the_snapshot_loses_and_doubles_nothing() -> Result<()> {
 #[test]
 fn a_death_during_a_plugin_swap_loses_and_doubles_nothing() -> Result<()> {
     dies_at("during_swap")
+}
+
+#[test]
+fn a_death_during_a_token_reload_loses_and_doubles_nothing() -> Result<()> {
+    dies_at("during_token_reload")
+}
+
+#[test]
+fn a_death_around_keeping_what_plugins_remember_loses_and_doubles_nothing() -> Result<()> {
+    dies_at("before_keep")?;
+    dies_at("after_keep")
 }
 
 #[test]
@@ -65,7 +77,7 @@ fn a_death_between_store_and_offsets_loses_and_doubles_nothing() -> Result<()> {
 #[test]
 fn a_death_at_a_moment_loses_and_doubles_nothing() -> Result<()> {
     for (route, seed) in [Route::Direct, Route::Kafka].into_iter().zip(1..) {
-        let plan = Plan { seed, route, death: Death::After(700) };
+        let plan = Plan { seed, route, remembers: true, death: Death::After(700) };
         survive(plan).with_context(|| format!("{plan:?}"))?;
     }
     Ok(())
