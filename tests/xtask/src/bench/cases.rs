@@ -7,6 +7,7 @@ use super::leg::{Setup, Since, Taken, passed, wait_passed};
 use super::report::Line;
 use super::shape::Shape;
 use super::source::{Source, topic_prefix};
+use super::usage::Usage;
 use super::{Bed, peer};
 
 /// Enough for the broker's compiler to be done.
@@ -44,9 +45,9 @@ pub(super) fn line(name: &str, events: u64, reference: f64, taken: Taken) -> Lin
 
 impl Bed {
     /// The reference's line.
-    pub(super) fn reference(name: &str, events: u64, seconds: f64) -> Line {
+    pub(super) fn reference(name: &str, events: u64, seconds: f64, used: Option<Usage>) -> Line {
         let name = name.to_owned();
-        Line { name, events, seconds, ratio_to_reference: None, used: None, latency: None }
+        Line { name, events, seconds, ratio_to_reference: None, used, latency: None }
     }
 
     /// From the slot in use to the slot confirmed. Gives the topics' prefix too.
@@ -73,7 +74,7 @@ impl Bed {
         ensure!(found == source.events, "{name}: {found} of {} were {step}", source.events);
         ensure!(process.terminate(super::STOP)?.success(), "{}", tailwater.log_tail());
         source.drop_slot(&slot)?;
-        Ok((line(&name, source.events, source.reference, taken), prefix))
+        Ok((line(&name, source.events, source.reference.seconds, taken), prefix))
     }
 
     /// Has the broker compile its code and the system its caches filled, so that the case that
@@ -96,7 +97,7 @@ impl Bed {
         let end = wait_passed(&tailwater, &mut process, "stored", source.events)?;
         let taken = begin.until(end, process.id())?;
         ensure!(process.terminate(super::STOP)?.success(), "{}", tailwater.log_tail());
-        Ok(line(name, source.events, source.reference, taken))
+        Ok(line(name, source.events, source.reference.seconds, taken))
     }
 
     /// A table copied, against `COPY` to nowhere: from the first row read to the last one durable.
@@ -134,7 +135,7 @@ impl Bed {
         ensure!(found == source.events, "debezium wrote {found} of {} records", source.events);
         drop(connect);
         source.drop_slot(&slot)?;
-        Ok(line(peer::NAME, source.events, source.reference, taken))
+        Ok(line(peer::NAME, source.events, source.reference.seconds, taken))
     }
 }
 

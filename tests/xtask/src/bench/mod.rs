@@ -60,6 +60,9 @@ pub(crate) struct Options {
     /// Only this case; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// A binary of tailwater that is built already, instead of this tree's
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// Another binary of tailwater, measured beside this one in the cases that read inserts
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
@@ -101,7 +104,10 @@ struct Bed {
 
 impl Bed {
     fn start(options: &Options) -> Result<Self> {
-        let binary = steps::binary(Profile::Release)?;
+        let binary = match &options.binary {
+            Some(built) => built.clone(),
+            None => steps::binary(Profile::Release)?,
+        };
         steps::guests()?;
         let kafka = step("starting Apache Kafka", || Kafka::start_as(Warmth::Full))?;
         let settings = [
@@ -168,7 +174,7 @@ impl Bed {
             return Ok(());
         }
         let source = self.fill(Shape::Inserts, options.rows, &slots)?;
-        report.add(Self::reference("pg_recvlogical", source.events, source.reference));
+        report.add(source.reference_line("pg_recvlogical"));
         let mut topics = None;
         for case in wanted {
             let (line, prefix) = self.capture(&source, case)?;
@@ -202,7 +208,7 @@ impl Bed {
         let source = self.fill::<&str>(Shape::Inserts, options.rows, &[])?;
         source.session.execute("VACUUM users")?;
         let copy = copy_to_nowhere(&self.postgres, source.database.name())?;
-        report.add(Self::reference("COPY users TO STDOUT", source.events, copy));
+        report.add(Self::reference("COPY users TO STDOUT", source.events, copy, None));
         for kafka in wanted {
             report.add(self.snapshot(&source, kafka, copy)?);
         }
@@ -222,7 +228,7 @@ impl Bed {
         for (name, shape) in shapes.into_iter().filter(|(name, _)| options.wants(name)) {
             let source = self.fill(shape, options.rows, &[name])?;
             let reference = format!("pg_recvlogical, {name}");
-            report.add(Self::reference(&reference, source.events, source.reference));
+            report.add(source.reference_line(&reference));
             report.add(
                 self.capture(&source, Capture { name, kafka: true, plugin: None, other: false })?.0,
             );

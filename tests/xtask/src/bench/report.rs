@@ -18,7 +18,7 @@ pub(super) struct Line {
     /// How fast against the reference of the same rows in the same run, 1 being as fast; none for
     /// the reference itself and where there is none.
     pub(super) ratio_to_reference: Option<f64>,
-    /// Of our process alone.
+    /// Of our process alone, or of the reference's client.
     pub(super) used: Option<Usage>,
     /// Commit to visible, in seconds: p50, p99, largest.
     pub(super) latency: Option<[f64; 3]>,
@@ -41,7 +41,7 @@ impl Line {
             "events_per_s": self.rate(),
             "ratio_to_reference": self.ratio_to_reference,
             "cpu_us_per_event": self.cpu_us_per_event(),
-            "peak_rss_mb": self.used.map(|used| used.peak_rss_mb),
+            "peak_rss_mb": self.used.and_then(|used| used.peak_rss_mb),
         });
         if let Some([p50, p99, max]) = self.latency {
             line["latency_seconds"] = json!({ "p50": p50, "p99": p99, "max": max });
@@ -61,7 +61,7 @@ impl Line {
             self.rate(),
             figure(self.ratio_to_reference, 2),
             figure(self.cpu_us_per_event(), 2),
-            figure(self.used.map(|used| used.peak_rss_mb), 0),
+            figure(self.used.and_then(|used| used.peak_rss_mb), 0),
         );
         if let Some([p50, p99, max]) = self.latency.map(|all| all.map(|seconds| seconds * 1e3)) {
             text.push_str(&format!("   p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms"));

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use tailwater_test_support::{Database, Postgres, Session, unique_name, wait_for};
 
+use super::Bed;
+use super::report::Line;
 use super::shape::Shape;
+use super::usage::{Usage, cpu_seconds_of_children};
 
 /// The publication of every such database.
 pub(super) const PUBLICATION: &str = "bench";
@@ -22,8 +25,16 @@ pub(super) struct Source<'a> {
     pub(super) events: u64,
     /// Where the log ends.
     end: String,
-    /// What `pg_recvlogical` took for it, in seconds.
-    pub(super) reference: f64,
+    pub(super) reference: Reference,
+}
+
+/// What `pg_recvlogical` took for the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reference {
+    pub(super) seconds: f64,
+    /// Of itself: what reading costs the one who does nothing with it, which tells how fast the
+    /// machine is today.
+    cpu_seconds: f64,
 }
 
 impl<'a> Source<'a> {
@@ -42,8 +53,8 @@ impl<'a> Source<'a> {
         session.execute(&format!(
             "CREATE PUBLICATION {PUBLICATION} FOR ALL TABLES WITH (publish_via_partition_root)"
         ))?;
-        let mut source =
-            Self { database, session, events, end: String::new(), reference: f64::NAN };
+        let reference = Reference { seconds: f64::NAN, cpu_seconds: f64::NAN };
+        let mut source = Self { database, session, events, end: String::new(), reference };
         for slot in slots.iter().copied().chain([REFERENCE]) {
             let name = source.slot(slot);
             let create = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')");
@@ -67,9 +78,17 @@ impl<'a> Source<'a> {
         format!("{name}{}", self.database.name())
     }
 
-    /// Reads the log to its end with `pg_recvlogical`, the changes thrown away; seconds.
-    fn receive(&self) -> Result<f64> {
+    /// The reference's line.
+    pub(super) fn reference_line(&self, name: &str) -> Line {
+        let Reference { seconds, cpu_seconds } = self.reference;
+        let used = Usage { cpu_seconds, peak_rss_mb: None };
+        Bed::reference(name, self.events, seconds, Some(used))
+    }
+
+    /// Reads the log to its end with `pg_recvlogical`, the changes thrown away.
+    fn receive(&self) -> Result<Reference> {
         let program = self.database.postgres().program("pg_recvlogical");
+        let before = cpu_seconds_of_children()?;
         let start = Instant::now();
         let status = Command::new(program)
             .args(["--start", "--no-loop", "--file", "/dev/null", "--endpos", &self.end])
@@ -80,9 +99,10 @@ impl<'a> Source<'a> {
             .status()
             .context("run pg_recvlogical")?;
         let seconds = start.elapsed().as_secs_f64();
+        let cpu_seconds = cpu_seconds_of_children()? - before;
         ensure!(status.success(), "pg_recvlogical ended with {status}");
         self.drop_slot(&self.slot(REFERENCE))?;
-        Ok(seconds)
+        Ok(Reference { seconds, cpu_seconds })
     }
 
     /// Waits until somebody reads from the slot; when that was.
