@@ -1,8 +1,8 @@
 //! A broken box between the source and us, which changes what passes: it is noticed, said, and nothing
 //! is stored of it.
 
-use anyhow::{Context as _, Result, ensure};
-use tailwater_test_support::{Postgres, PostgresVersion, Proxy, Tailwater, wait_for};
+use anyhow::{Result, ensure};
+use tailwater_test_support::{Postgres, PostgresVersion, Proxy, Tailwater};
 
 use crate::bad_input::{FAILED, ends_with};
 use crate::legs::{DEADLINE, serves};

@@ -31,8 +31,8 @@ const FUNCTIONS: [&str; 23] = [
     "result_rows_read",
     "result_storage_rows_read",
     "result_storage_bytes_read",
-    "result_storage_rows_written",
-    "result_storage_bytes_written",
+    "result_rows_written",
+    "result_bytes_written",
     "result_error",
 ];
 
