@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::capture::{self, SourceUrl};
 use crate::config::{Config, Role, Secret};
+use crate::embedded;
 use crate::plugin;
 use crate::serve::{Endpoint, clickhouse_version};
 use crate::telemetry::logging::chain;
@@ -37,22 +38,29 @@ impl fmt::Display for Finding {
 pub async fn run(config: &Config, role: Role) -> Vec<Finding> {
     let mut findings = Vec::new();
     if role != Role::Sink {
-        findings.push(finding("source", source(config)).await);
+        findings.push(finding("source", PATIENCE, source(config)).await);
     }
     findings.extend(plugins(config).await);
     if let Some(options) = &config.kafka {
-        findings.push(finding("kafka", kafka(options.clone())).await);
+        findings.push(finding("kafka", PATIENCE, kafka(options.clone())).await);
     }
     if role != Role::Capture {
-        findings.push(finding("clickhouse", clickhouse(config)).await);
+        findings.push(finding("clickhouse", PATIENCE, clickhouse(config)).await);
     }
     findings
 }
 
-async fn finding(item: &str, looking: impl Future<Output = Result<String, String>>) -> Finding {
-    let result = tokio::time::timeout(PATIENCE, looking)
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
+async fn finding(
+    item: &str,
+    patience: Duration,
+    looking: impl Future<Output = Result<String, String>>,
+) -> Finding {
+    let result = tokio::time::timeout(patience, looking).await.unwrap_or_else(|_| {
+        Err(format!(
+            "no answer within {} s; it hangs, or a firewall drops what is sent",
+            patience.as_secs()
+        ))
+    });
     Finding { item: item.to_owned(), result }
 }
 
@@ -134,9 +142,25 @@ async fn clickhouse(config: &Config) -> Result<String, String> {
 
 /// The engine's library; the engine itself is not started.
 fn engine(config: &Config) -> Result<String, String> {
-    match &config.embedded.library {
-        Some(file) if file.is_file() => Ok(format!("embedded, by {}", file.display())),
-        Some(file) => Err(format!("there is no {}; see `[embedded] library`", file.display())),
-        None => Ok("embedded".to_owned()),
+    let found = embedded::find_library(config.embedded.library.as_deref());
+    found.map(|file| format!("embedded, by {}", file.display())).map_err(|error| chain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// The kernel takes the connection of a server that hangs, and nobody answers.
+    #[tokio::test]
+    async fn a_source_that_hangs_is_not_waited_for_without_end() {
+        let hanging = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = hanging.local_addr().expect("an address").port();
+        let mut config = Config::default();
+        config.source.url = Secret::new(format!("postgres://u@127.0.0.1:{port}/d"));
+        let found = finding("source", Duration::from_secs(1), source(&config)).await;
+        let said = found.to_string();
+        assert!(said.starts_with("FAIL  source: no answer within 1 s; it hangs, or"), "{said}");
     }
 }

@@ -93,9 +93,7 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     tokio::spawn(end_on_signals(shutdown.clone()));
     let ended = pipeline.run().await;
     shutdown.advance(Phase::Drained);
-    if let Ok(Err(error)) = serving.await {
-        error!(error = %logging::chain(&error), "http");
-    }
+    serving.await.expect("the http interface does not panic");
     match ended {
         Ok(()) => {
             info!(

@@ -106,7 +106,8 @@ mod tests {
         let lsn = Lsn(0x16_B374_D848);
         assert_eq!(lsn.to_string(), "16/B374D848");
         assert_eq!("16/B374D848".parse(), Ok(lsn));
-        assert!("16B374D848".parse::<Lsn>().is_err());
+        let error = "16B374D848".parse::<Lsn>().unwrap_err().to_string();
+        assert_eq!(error, "`16B374D848` is not an LSN such as 16/B374D848");
         assert!("1/1FFFFFFFF".parse::<Lsn>().is_err());
     }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use tailwater::check::{self, Finding};
 use tailwater::config::{Config, Role, parse};
 use tailwater_test_support::{
-    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, SASL_USER, Scratch, free_port,
-    unique_name,
+    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Proxy, SASL_USER, Scratch, binary,
+    free_port, unique_name,
 };
 
 fn look(text: &str, role: Role) -> Vec<Finding> {
@@ -108,7 +108,7 @@ fn a_user_without_the_rights_is_told_which() {
     assert!(complaint(&url, "").contains("GRANT CREATE ON DATABASE"));
     let name = database.name();
     database.execute(&format!("GRANT CREATE ON DATABASE {name} TO {role}")).unwrap();
-    assert!(complaint(&url, "").contains("OWNER TO"));
+    assert!(complaint(&url, "").contains("does not own table public.users, so it may not publish"));
     database.execute("CREATE PUBLICATION tailwater FOR TABLE users").unwrap();
     assert!(complaint(&url, "").contains("GRANT SELECT ON \"public\".\"users\""));
     database.execute(&format!("GRANT SELECT ON users TO {role}")).unwrap();
@@ -125,6 +125,48 @@ fn a_server_that_cannot_stream_is_told_what_to_set() {
     assert!(sentence.contains("ALTER SYSTEM SET wal_level = 'logical'"), "{sentence}");
 }
 
+/// A slot that was left behind, a name that is taken, a server that is too old or no primary.
+#[test]
+fn a_server_that_gives_no_usable_slot_is_told_why() {
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let settings = vec![
+        setting("max_replication_slots", "1"),
+        setting("max_slot_wal_keep_size", "1MB"),
+        setting("wal_keep_size", "0"),
+    ];
+    let options = PostgresOptions { settings, ..Default::default() };
+    let postgres = Postgres::start(PostgresVersion::V15, options).unwrap();
+    let database = postgres.create_database().unwrap();
+    database.execute("CREATE TABLE users (id int PRIMARY KEY)").unwrap();
+    let url = database.url();
+    database.query("SELECT pg_create_logical_replication_slot('left', 'pgoutput')").unwrap();
+    let sentence = complaint(&url, "slot = \"fresh\"");
+    assert!(sentence.contains("all 1 replication slots are taken, none is left for fresh"));
+    for _ in 0..3 {
+        database.execute("INSERT INTO users SELECT count(*) FROM users").unwrap();
+        database.query("SELECT pg_switch_wal()").unwrap();
+    }
+    database.execute("CHECKPOINT").unwrap();
+    let sentence = complaint(&url, "slot = \"left\"");
+    assert!(sentence.contains("slot left lost its write-ahead log (max_slot_wal"), "{sentence}");
+    database.query("SELECT pg_drop_replication_slot('left')").unwrap();
+    database.query("SELECT pg_create_physical_replication_slot('left')").unwrap();
+    let sentence = complaint(&url, "slot = \"left\"");
+    assert!(sentence.contains("slot left is not a logical slot of pgoutput; choose"), "{sentence}");
+
+    let proxy = Proxy::start(postgres.port()).unwrap();
+    let version = &database.query("SHOW server_version_num").unwrap()[0][0];
+    proxy.damage(version.as_bytes(), format!("13{}", &version[2..]).as_bytes());
+    let port = postgres.port().to_string();
+    let old = database.tcp_url().replace(&port, &proxy.port().to_string());
+    let sentence = complaint(&format!("{old}?sslmode=disable"), "");
+    assert!(sentence.contains("the source is PostgreSQL 13; Tailwater needs 14"), "{sentence}");
+
+    postgres.become_standby().unwrap();
+    let sentence = complaint(&url, "");
+    assert!(sentence.contains("the source is a standby; connect to the primary"), "{sentence}");
+}
+
 #[test]
 fn an_address_or_password_that_is_wrong_is_said() {
     let database = shop();
@@ -132,6 +174,10 @@ fn an_address_or_password_that_is_wrong_is_said() {
     let right = database.tcp_url();
     let wrong = right.replace("correct%20horse", "hunter2");
     assert!(complaint(&wrong, "").contains("check user, password and pg_hba.conf"));
+    let none = right.replace(":correct%20horse", "");
+    assert!(complaint(&none, "").contains("the source asks for a password; put it into the URL"));
+    let kerberos = right.replace("tailwater:correct%20horse", "kerberos");
+    assert!(complaint(&kerberos, "").contains("the source asks for GSSAPI or SSPI authentication"));
     let nobody = format!("postgres://u:hunter2@127.0.0.1:{port}/d");
     assert!(complaint(&nobody, "").contains("check host, port"));
     let elsewhere = right.replace(database.name(), "no_such_database");
@@ -139,6 +185,15 @@ fn an_address_or_password_that_is_wrong_is_said() {
     assert!(
         complaint("postgres://u:hunter2@h:port/d", "").contains("the source URL cannot be used")
     );
+}
+
+/// As a service without an environment of its own does.
+#[test]
+fn a_url_without_a_user_needs_one_from_the_environment() {
+    let mut check = std::process::Command::new(binary().unwrap());
+    check.env_clear().args(["check", "--source", "postgres://127.0.0.1/d"]);
+    let said = String::from_utf8(check.output().unwrap().stderr).unwrap();
+    assert!(said.contains("it names no user: postgres://USER@host/database"), "{said}");
 }
 
 #[test]
@@ -219,4 +274,12 @@ fn each_role_looks_at_what_it_needs() {
     assert_eq!(items(Role::All), ["source", "clickhouse"]);
     assert_eq!(items(Role::Capture), ["source"]);
     assert_eq!(items(Role::Sink), ["clickhouse"]);
+}
+
+#[test]
+fn an_engine_that_was_not_fetched_is_said_before_the_run() {
+    let text = "[kafka]\nprefix = \"p\"\n[embedded]\nlibrary = \"no/such/library.so\"\n";
+    let sentence = of(&look(text, Role::Sink), "clickhouse").unwrap_err();
+    assert!(sentence.starts_with("the embedded ClickHouse engine is not on this machine"));
+    assert!(sentence.contains("(looked for no/such/library.so)"), "{sentence}");
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tailwater_test_support::{
-    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater, free_port, unique_name,
-    wait_for,
+    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater, free_port,
+    unique_name, wait_for,
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -43,7 +43,8 @@ fn a_wrong_password_is_said_and_not_shown() -> Result<()> {
     let name = user.rsplit('/').next().and_then(|user| user.split(':').next()).unwrap_or_default();
     let wrong = format!("postgres://{name}:not-the-word@{rest}");
     let tailwater = Tailwater::with_source(&wrong)?;
-    ends_with(&tailwater, FAILED, &["password", "check user, password and pg_hba.conf"])?;
+    let said = ["capture stopped: ", "password", "check user, password and pg_hba.conf"];
+    ends_with(&tailwater, FAILED, &said)?;
     ensure!(!tailwater.log().contains("not-the-word"), "the password is in the log");
     Ok(())
 }
@@ -102,7 +103,21 @@ fn a_file_that_is_no_component_is_refused_at_start() -> Result<()> {
         tailwater.directory().join("broken.wasm"),
         b"\0asm\x01\0\0\0 and then nonsense",
     )?;
-    ends_with(&tailwater, FAILED, &["broken", "broken.wasm"])
+    ends_with(
+        &tailwater,
+        FAILED,
+        &["transform stopped: ", "broken.wasm is not a WebAssembly component"],
+    )
+}
+
+#[test]
+fn a_clickhouse_that_refuses_the_user_is_said() -> Result<()> {
+    let (source, clickhouse) = (source()?, ClickHouse::shared());
+    let url = clickhouse.url();
+    let section = format!("\n[clickhouse]\nurl = \"{url}\"\npassword = \"not-the-word\"\n");
+    let tailwater = Tailwater::with_config(&(config(&source.url(), "") + &section))?;
+    let said = [&format!("store stopped: ClickHouse at {url} refuses user"), "set clickhouse.user"];
+    ends_with(&tailwater, FAILED, &said)
 }
 
 #[test]
@@ -136,6 +151,26 @@ fn a_slot_in_use_is_said_and_waited_for() -> Result<()> {
     })?;
     ensure!(waiting.terminate(DEADLINE)?.success(), "the second one ended badly");
     ensure!(running.terminate(DEADLINE)?.success(), "the first one ended badly");
+    Ok(())
+}
+
+#[test]
+fn a_slot_that_is_dropped_under_a_running_capture_is_not_made_anew_in_silence() -> Result<()> {
+    let source = source()?;
+    let slot = unique_name("dropped");
+    let tailwater =
+        Tailwater::with_config(&config(&source.url(), &format!("slot = \"{slot}\"\n")))?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute(&format!(
+        "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots
+         WHERE slot_name = '{slot}';
+         SELECT pg_drop_replication_slot('{slot}')"
+    ))?;
+    let status = process.wait_exit(DEADLINE)?;
+    ensure!(status.code() == Some(FAILED), "it ended with {status}");
+    let said = format!("slot {slot} was dropped while it was in use, so changes may be missing");
+    ensure!(tailwater.log().contains(&said), "{}", tailwater.log_tail());
     Ok(())
 }
 

@@ -93,8 +93,11 @@ fn a_data_directory_in_use_is_refused_with_the_way_out() -> Result<()> {
     let url = other.url();
     let arguments = ["run", "--source", &url, "--listen", "{listen}", "--data", data];
     let second = Tailwater::with_arguments(arguments)?;
-    let said =
-        ["is used by another process", "give this one its own directory in `[embedded] path`"];
+    let said = [
+        "the embedded ClickHouse engine stopped: ",
+        "is used by another process",
+        "give this one its own directory in `[embedded] path`",
+    ];
     ends_with(&second, FAILED, &said)?;
     ensure!(process.is_running()?, "the first one ended");
     Ok(())

@@ -196,7 +196,8 @@ fn a_topic_deleted_while_running_is_said_made_again_and_written_to() -> Result<(
     serves(&sink, "notes", "{\"id\":1,\"body\":\"copied\"}\n")?;
     kafka.delete_topic(&link.topic("notes"))?;
     source.execute("INSERT INTO notes VALUES (2, 'after')")?;
-    says(&capture, &format!("topic {} is gone", link.topic("notes")))?;
+    let gone = format!("topic {} is gone, and with it what nobody had read", link.topic("notes"));
+    says(&capture, &gone)?;
     serves(&sink, "notes", "{\"id\":1,\"body\":\"copied\"}\n{\"id\":2,\"body\":\"after\"}\n")
         .with_context(|| format!("{}\n{}", capture.log_tail(), sink.log_tail()))
 }

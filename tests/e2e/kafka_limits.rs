@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tailwater_test_support::{Database, Kafka, Postgres, PostgresVersion, Tailwater, wait_for};
-use tailwater_tests::{Record, read_committed, wait_sent};
+use tailwater_tests::{Raw, Record, produce, read_committed, wait_sent};
 
+use crate::bad_input::{FAILED, ends_with};
 use crate::legs::{DEADLINE, Link, says, serves};
 
 fn documents() -> Result<Database<'static>> {
@@ -67,6 +68,8 @@ fn original(letters: &[Record], id: &str) -> Result<String> {
         let value = record.value.as_deref().context("a letter has a value")?;
         let letter: serde_json::Value = serde_json::from_str(value)?;
         ensure!(letter["table"] == "public.documents" && letter["stage"] == "encode", "{letter}");
+        let reason = letter["reason"].as_str().context("a letter has its reason")?;
+        ensure!(reason.contains(" is larger than topic "), "{reason}");
         let part = letter["original"].as_str().context("a letter has its original")?;
         originals.entry(letter["position"].to_string()).or_default().push_str(part);
     }
@@ -108,6 +111,48 @@ fn a_row_of_several_mebibytes_goes_through_with_the_defaults() -> Result<()> {
     })
 }
 
+/// Somebody lowers the limit of a topic that is in use.
+#[test]
+fn a_record_that_the_broker_refuses_after_all_is_said_and_set_aside() -> Result<()> {
+    let (source, kafka) = (documents()?, Kafka::shared());
+    let link = Link::plain(kafka, "");
+    let capture = link.capture(&source, "")?;
+    let mut capturing = capture.start()?;
+    capturing.wait_ready(DEADLINE)?;
+    insert(&source, 1, 100)?;
+    wait_sent(&capture, &source)?;
+    let (bootstrap, topic) = (kafka.bootstrap(), link.topic("documents"));
+    let of_topic = ["--entity-type", "topics", "--entity-name", &topic];
+    let lower = ["--alter", "--add-config", "max.message.bytes=10000"];
+    let arguments = ["--bootstrap-server", &bootstrap].into_iter().chain(of_topic).chain(lower);
+    kafka.tool("kafka.admin.ConfigCommand", arguments)?;
+    insert(&source, 2, 100_000)?;
+    says(&capture, "transport stopped: a record is larger than the broker takes; raise `max.")?;
+    wait_sent(&capture, &source)?;
+    let letters = read_committed(&bootstrap, &format!("{}.tailwater.dead-letters", link.prefix))?;
+    let body = source.query("SELECT body FROM documents WHERE id = 2")?[0][0].clone();
+    ensure!(original(&letters, "2")? == body, "the original is not whole");
+    ensure!(capturing.is_running()?, "it ended:\n{}", capture.log_tail());
+    Ok(())
+}
+
+#[test]
+fn topics_that_cannot_be_made_or_read_are_named() -> Result<()> {
+    let (source, kafka) = (documents()?, Kafka::shared());
+    let link = Link::plain(kafka, "replication = 3");
+    let said = format!(
+        "transport stopped: topic {}.tailwater.checkpoints does not exist and could not be created (",
+        link.prefix
+    );
+    ends_with(&link.capture(&source, "")?, FAILED, &[&said])?;
+    let link = Link::plain(kafka, "");
+    kafka.create_topic(&format!("{}.tailwater.checkpoints", link.prefix), 1, &[])?;
+    let foreign = r#"{"topic": "p.tailwater.checkpoints", "key": 7, "value": [], "headers": {}}"#;
+    produce(&kafka.bootstrap(), &[Raw::parse(foreign, &link.prefix)?])?;
+    let said = ["transport stopped: the checkpoint of pipeline 7 in", "is not one of this version"];
+    ends_with(&link.capture(&source, "slot = \"7\"")?, FAILED, &said)
+}
+
 #[test]
 fn a_second_capture_on_the_slot_waits_and_does_not_shut_the_first_one_out() -> Result<()> {
     let source = documents()?;
@@ -141,6 +186,8 @@ fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
     let sink = link.sink()?;
     let mut asleep = zombie.start()?;
     asleep.wait_ready(DEADLINE)?;
+    // Else the successor would take the copy again.
+    wait_sent(&zombie, &source)?;
     let _sinking = sink.start()?;
     source.execute("INSERT INTO documents VALUES (1, 'in an open transaction')")?;
     wait_for(DEADLINE, "the row to be on its way", || {
@@ -156,7 +203,6 @@ fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
     let first = "{\"id\":1,\"body\":\"in an open transaction\"}\n";
     serves(&sink, "documents", first)?;
     kill_process(process, Signal::CONT)?;
-    says(&zombie, "another ")?;
     source.execute("INSERT INTO documents VALUES (2, 'after')")?;
     serves(&sink, "documents", &format!("{first}{{\"id\":2,\"body\":\"after\"}}\n"))?;
     let records = read_committed(&Kafka::shared().bootstrap(), &link.topic("documents"))?;
@@ -164,5 +210,8 @@ fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
     let wanted = ["{\"id\":1}", "{\"id\":2}"].map(|key| Some(key.to_owned()));
     ensure!(keys == wanted, "each change once, but {keys:?}");
     ensure!(awake.is_running()?, "the successor ended:\n{}", successor.log_tail());
-    Ok(())
+    // It knows already if its transaction was still open; else it learns by the next one.
+    ensure!(awake.terminate(DEADLINE)?.success(), "the successor ended badly");
+    source.execute("INSERT INTO documents VALUES (3, 'for nobody')")?;
+    says(&zombie, "transport stopped: another tailwater took over this pipeline")
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod changes;
 mod clock;
+mod damage;
 mod dead_letters;
 mod engine;
 mod extremes;
@@ -13,6 +14,7 @@ mod kafka_group;
 mod kafka_limits;
 mod kill;
 mod legs;
+mod machine;
 mod names;
 mod one_change;
 mod other_cluster;

@@ -229,6 +229,10 @@ fn what_fits_no_world_is_shown_line_by_line() -> Result<()> {
         "  - export subscribe: func(table: table) -> result<option<interest>, string>",
     ];
     ensure!(lines == expected, "{said}");
+    let world = world.replace("export process", "export subscribe: func(); export process");
+    fs::write(author.project("other.wasm"), guests::component_of(&world, "it")?)?;
+    let said = author.refusal(&["inspect", "other.wasm"])?;
+    ensure!(said.contains("other.wasm fits no world of the contract\n  - "), "{said}");
     Ok(())
 }
 

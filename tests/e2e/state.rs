@@ -17,6 +17,7 @@ use tailwater_test_support::{
 };
 use tailwater_tests::read_committed;
 
+use crate::bad_input::{FAILED, ends_with};
 use crate::kill::seed;
 use crate::legs::Link;
 
@@ -317,6 +318,31 @@ fn partitions_that_move_between_sinks_take_what_is_remembered_along() -> Result<
         let logs: Vec<String> = homes.iter().map(Tailwater::log_tail).collect();
         format!("seed {seed}\n{}", logs.join("\n\n"))
     })
+}
+
+/// A sink that had the partition is away for good, and so are the records of which it remembers
+/// something.
+#[test]
+fn a_memory_that_nobody_has_any_more_is_said_instead_of_begun_anew() -> Result<()> {
+    let (source, kafka, clickhouse) = (members()?, Kafka::shared(), ClickHouse::shared());
+    let link = Link::plain(kafka, &format!("partitions = 1\n\n{}", plugins("sink")?));
+    let capture = link.capture(&source, "")?;
+    let _capturing = capture.start()?;
+    let first = link.sink_into(clickhouse)?;
+    begin(&source, &first)?;
+    let topic = link.topic("members");
+    let all = format!(
+        "{{\"partitions\":[{{\"topic\":\"{topic}\",\"partition\":0,\"offset\":-1}}],\"version\":1}}"
+    );
+    let (bootstrap, file) = (kafka.bootstrap(), first.directory().join("all.json"));
+    std::fs::write(&file, all)?;
+    let file = file.to_str().context("a plain path")?;
+    let arguments = ["--bootstrap-server", &bootstrap, "--offset-json-file", file];
+    kafka.tool("org.apache.kafka.tools.DeleteRecordsCommand", arguments)?;
+    let second = link.sink_into(clickhouse)?;
+    let said =
+        format!("what the plugins remember of partition 0 of {topic} is not on this machine");
+    ends_with(&second, FAILED, &["transport stopped: ", &said])
 }
 
 /// The records of each member have the counts 1, 2, 3, … in this order.

@@ -11,7 +11,7 @@ use tailwater_test_support::{
 };
 
 use crate::legs::DEADLINE;
-use crate::outages::{RATE, into_url, metric, recovers, resident};
+use crate::outages::{RATE, into_url, lags_without_growing, recovers};
 
 /// Room of the small disk. The engine wants some for its own at the start.
 const DISK: &str = "160m";
@@ -98,24 +98,9 @@ fn a_slow_clickhouse_makes_the_slot_lag_and_not_the_memory_grow() -> Result<()> 
     let workload = Runner::start(&source.url(), 34, RATE)?;
     let url = format!("http://127.0.0.1:{}", proxy.port());
     let tailwater = into_url(&url, &clickhouse, &source)?;
-    let mut process = tailwater.start()?;
-    process.wait_ready(DEADLINE)?;
-    let before = resident(process.id())?;
-    proxy.slow_down(400_000);
-    source.execute(
-        "INSERT INTO users (id, name, email, address) SELECT 1000000 + n, md5(n::text) || \
-         repeat('n', 200), 'e', md5(n::text) || repeat('a', 200) FROM generate_series(1, 60000) n",
-    )?;
-    wait_for(DEADLINE, "the slot's lag to show", || {
-        let lag = metric(&tailwater, "tailwater_slot_retained_bytes")?;
-        ensure!(lag > 15e6, "{lag} bytes are retained");
+    let pace = |bytes_per_second| {
+        proxy.slow_down(bytes_per_second);
         Ok(())
-    })?;
-    let grown = resident(process.id())?.saturating_sub(before);
-    ensure!(grown < 100 << 20, "the memory grew by {grown} bytes with the backlog");
-    proxy.slow_down(0);
-    source.execute("DELETE FROM users WHERE id > 1000000 AND id % 10 > 0")?;
-    recovers(&source, workload, &tailwater)?;
-    ensure!(process.is_running()?, "it ended by itself:\n{}", tailwater.log_tail());
-    Ok(())
+    };
+    lags_without_growing(&source, workload, &tailwater, || pace(400_000), || pace(0))
 }

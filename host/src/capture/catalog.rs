@@ -22,26 +22,28 @@ use crate::table::{Column, ColumnType, ReplicaIdentity, Table, TableName};
 /// What the server or TLS refused.
 pub async fn connect(url: &SourceUrl) -> Result<Client, Error> {
     if url.tls.mode == Tls::Disable {
-        let (client, connection) = url.config().connect(NoTls).await?;
+        let (client, connection) = url.config().connect(NoTls).await.map_err(connect_error)?;
         tokio::spawn(drive(connection));
         return Ok(client);
     }
     let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls::client_config(&url.tls)?);
-    let (client, connection) = url.config().connect(tls).await.map_err(tls_error)?;
+    let (client, connection) = url.config().connect(tls).await.map_err(connect_error)?;
     tokio::spawn(drive(connection));
     Ok(client)
 }
 
-/// `tokio-postgres` wraps what TLS refused in an I/O error, which would be waited out.
-fn tls_error(error: tokio_postgres::Error) -> Error {
+/// `tokio-postgres` wraps what TLS refused in an I/O error, which would be waited out, and tells the
+/// other reasons by their words only.
+fn connect_error(error: tokio_postgres::Error) -> Error {
     let cause = std::error::Error::source(&error);
     let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    let refused = io.and_then(|io| io.get_ref()?.downcast_ref::<rustls::Error>()).cloned();
-    match (refused, cause) {
-        (Some(refused), _) => Error::Tls(refused),
-        (None, Some(cause)) if cause.to_string() == "server does not support TLS" => {
-            Error::TlsRefused
-        }
+    if let Some(refused) = io.and_then(|io| io.get_ref()?.downcast_ref::<rustls::Error>()) {
+        return Error::Tls(refused.clone());
+    }
+    match cause.map(ToString::to_string).as_deref() {
+        Some("server does not support TLS") => Error::TlsRefused,
+        Some("password missing") => Error::NoPassword,
+        Some("unsupported authentication method") => Error::Authentication("GSSAPI or SSPI"),
         _ => Error::Query(error),
     }
 }

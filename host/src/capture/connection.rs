@@ -61,7 +61,7 @@ impl Connection {
                 Err(other) => return Err(other),
             }
         }
-        Err(last.unwrap_or_else(|| Error::Url("it names no host".into())))
+        Err(last.expect("a URL that was parsed names a host"))
     }
 
     fn start_up(&mut self, url: &SourceUrl) -> Result<(), Error> {
@@ -342,8 +342,8 @@ fn negotiate_tls(url: &SourceUrl, name: &str, mut tcp: TcpStream) -> Result<Sock
         _ => return Err(Error::TlsRefused),
     }
     let config = Arc::new(tls::client_config(&url.tls)?);
-    let server = ServerName::try_from(name.to_owned())
-        .map_err(|_| Error::Url("its host is no valid name for TLS".into()))?;
+    let nameless = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName);
+    let server = ServerName::try_from(name.to_owned()).map_err(|_| Error::Tls(nameless))?;
     let client = ClientConnection::new(config, server).map_err(Error::Tls)?;
     let mut stream = StreamOwned::new(client, tcp);
     match stream.conn.complete_io(&mut stream.sock) {
@@ -401,6 +401,50 @@ impl Write for Socket {
             Socket::Unix(socket) => socket.flush(),
             Socket::Tcp(socket) => socket.flush(),
             Socket::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Why a connection does not come about to a server that reads the start-up, sends `answer`, and
+    /// then closes, or resets the connection.
+    fn refusal(answer: &[u8], reset: bool) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable");
+        let url = SourceUrl::parse(&url).expect("a URL");
+        let opening = std::thread::spawn(move || Connection::open(&url));
+        let (mut server, _) = listener.accept().expect("a connection");
+        let mut length = [0; 4];
+        server.read_exact(&mut length).expect("the start-up");
+        let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
+        server.read_exact(&mut rest).expect("the start-up");
+        server.write_all(answer).expect("it listens");
+        if reset {
+            socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).expect("a socket");
+        }
+        drop(server);
+        opening.join().expect("it does not panic").expect_err("no PostgreSQL").to_string()
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_talked_to_is_said() {
+        // AuthenticationCleartextPassword and AuthenticationGSS.
+        let (password, ticket) = (b"R\0\0\0\x08\0\0\0\x03", b"R\0\0\0\x08\0\0\0\x07");
+        for (answer, reset, wanted) in [
+            (&b""[..], true, "the connection to the source broke"),
+            (b"", false, "the source ended the replication stream"),
+            (b"HTTP/1.1 400", false, "unexpected message `H` from the source"),
+            (password, false, "the source asks for a password; put it into the URL"),
+            (ticket, false, "the source asks for GSSAPI or SSPI authentication, which is not"),
+        ] {
+            let said = refusal(answer, reset);
+            assert!(said.starts_with(wanted), "{wanted}: {said}");
         }
     }
 }

@@ -97,7 +97,8 @@ impl Frames {
         let frame = match message[0] {
             b'd' => copy_data(&message[HEADER..], self.parsed + HEADER)?,
             b'E' => return Err(refusal(&message[HEADER..])),
-            b'c' => return Err(Error::Ended),
+            // A server that shuts down completes the command without ending the copy.
+            b'c' | b'C' => return Err(Error::Ended),
             b'N' | b'S' => Frame::Skipped,
             other => return Err(Error::Protocol(char::from(other))),
         };
@@ -216,6 +217,15 @@ mod tests {
         let keepalive = Frame::Keepalive { server_end: Lsn(0x77), reply: true };
         assert_eq!(frames.next().unwrap(), Some(keepalive));
         assert_eq!(frames.next().unwrap(), None);
+    }
+
+    #[test]
+    fn a_server_that_completes_its_command_has_ended_the_stream() {
+        let mut frames = Frames::default();
+        let bytes = b"C\0\0\0\x0bCOPY 0\0";
+        frames.spare()[..bytes.len()].copy_from_slice(bytes);
+        frames.advance(bytes.len());
+        assert!(matches!(frames.next(), Err(Error::Ended)));
     }
 
     #[test]

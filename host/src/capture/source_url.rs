@@ -75,7 +75,9 @@ impl SourceUrl {
         });
         if config.get_user().is_none() {
             let user = std::env::var("PGUSER").or_else(|_| std::env::var("USER"));
-            config.user(user.map_err(|_| Error::Url("it names no user".into()))?);
+            config.user(user.map_err(|_| {
+                Error::Url("it names no user: postgres://USER@host/database".into())
+            })?);
         }
         if config.get_dbname().is_none() {
             let user = config.get_user().unwrap_or_default().to_owned();
@@ -213,7 +215,7 @@ mod tests {
     #[test]
     fn an_unknown_sslmode_names_the_known_ones() {
         let error = SourceUrl::parse("postgres://ann@db/shop?sslmode=maybe").unwrap_err();
-        assert!(error.to_string().contains("verify-full"), "{error}");
+        assert!(error.to_string().contains("sslmode `maybe` is none of disable, allow"), "{error}");
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn mistakes_name_file_line_and_what_is_allowed() {
         ("[http]\n[[http.token]]\nscopes = [\"everything\"]\n", "t.toml:3: unknown scope"),
         ("[source]\nurl = \"${NOPE}\"\n", "t.toml:2: the environment variable `NOPE` is not set"),
         ("[source]\nurl = \"a${b\"\n", "t.toml:2: `${` without its `}`"),
-        ("[source]\nurl = \"${b c}\"\n", "t.toml:2: between `${` and `}`"),
+        ("[source]\nurl = \"${b c}\"\n", "t.toml:2: between `${` and `}` stands the name"),
         (
             "[kafka]\nbroker = \"b\"\n",
             "t.toml:2: unknown key `broker`; allowed: `brokers`, `prefix`",
@@ -216,11 +216,15 @@ fn each_role_asks_for_what_it_needs() {
         assert_eq!(config.source_database().unwrap(), "shop");
     }
     let unmet = [
-        (String::new(), Role::All, "--source"),
-        ("[kafka]\n".to_owned(), Role::Capture, "--source"),
-        (source.to_owned(), Role::Capture, "[kafka]"),
-        (source.to_owned(), Role::Sink, "[kafka]"),
-        ("[kafka]\n".to_owned(), Role::Sink, "`prefix`"),
+        (String::new(), Role::All, "no source database: give --source postgres://"),
+        ("[kafka]\n".to_owned(), Role::Capture, "no source database: give --source"),
+        (source.to_owned(), Role::Capture, "--role capture writes to Kafka, and there is no"),
+        (source.to_owned(), Role::Sink, "--role sink reads from Kafka, and there is no"),
+        (
+            "[kafka]\n".to_owned(),
+            Role::Sink,
+            "without a source it is not known which topics to read: set `prefix`",
+        ),
         ("[source]\nurl = \"postgres://u:${PW}@h:x/d\"\n".to_owned(), Role::All, "URL"),
     ];
     for (text, role, wanted) in unmet {
@@ -233,18 +237,32 @@ fn each_role_asks_for_what_it_needs() {
 #[test]
 fn sections_that_do_not_fit_each_other_are_refused() {
     let plugin = "[[plugin]]\nname = \"x\"\npath = \"x.wasm\"\n";
+    let token = format!("[[http.token]]\nname = \"x\"\nhash = \"{:064}\"\nscopes = []\n", 0);
     let cases = [
         (format!("{plugin}{plugin}"), "two [[plugin]] have the name `x`"),
         (
             format!("[[http.token]]\nname = \"\"\nhash = \"{:064}\"\nscopes = []\n", 0),
-            "empty `name`",
+            "a [[http.token]] has an empty `name`; say whose it is",
         ),
-        ("[kafka]\npartitions = 0\n".to_owned(), "`[kafka] partitions`"),
+        (plugin.replace("\"x\"", "\"\""), "a [[plugin]] has an empty `name`; give it one"),
+        (token.repeat(2), "two [[http.token]] have the name `x`"),
+        (
+            "[http]\nlisten = \"0.0.0.0:2\"\n".to_owned(),
+            "0.0.0.0:2 is not a loopback address, and without a token everybody",
+        ),
+        (
+            "[kafka]\npartitions = 0\n".to_owned(),
+            "`[kafka] partitions` is a whole number, 1 or more",
+        ),
         ("[kafka]\npartitions = -1\n".to_owned(), "`[kafka] partitions`"),
-        ("[kafka]\nreplication = 0\n".to_owned(), "`[kafka] replication`"),
+        ("[kafka]\nreplication = 0\n".to_owned(), "`[kafka] replication` is 1 or more, or"),
         ("[kafka]\nbrokers = \" \"\n".to_owned(), "`[kafka] brokers` is empty"),
         ("[clickhouse]\nbatch_rows = 0\n".to_owned(), "`[clickhouse] batch_rows`"),
-        ("[clickhouse]\ncluster = \"c\"\n".to_owned(), "`[clickhouse] url`"),
+        (
+            "[kafka]\nqueue_kbytes = 1\n".to_owned(),
+            "max_message_bytes` is more than `queue_kbytes`",
+        ),
+        ("[clickhouse]\ncluster = \"c\"\n".to_owned(), "`[clickhouse] cluster` needs a server"),
         ("[clickhouse]\nurl = \"localhost:8123\"\n".to_owned(), "http://host:8123"),
         ("[clickhouse]\nurl = \"https://h\"\n".to_owned(), "https is not supported"),
         ("[clickhouse]\nurl = \"http://u:hunter2@h\"\n".to_owned(), "keys of their own"),

@@ -102,6 +102,8 @@ mod tests {
         let mut batch = Changes::default();
         assert_eq!(push_row(b"a\tb\n", 3, &mut batch), Err(Width { sent: 2, expected: 3 }));
         assert_eq!(push_row(b"a\tb\n", 1, &mut batch), Err(Width { sent: 2, expected: 1 }));
+        let error = push_row(b"a\n", 2, &mut batch).expect_err("a column is missing").to_string();
+        assert_eq!(error, "a COPY line came with 1 columns where 2 were asked for");
         assert!(push_row(b"\n", 0, &mut batch).is_ok());
     }
 

@@ -249,6 +249,7 @@ mod tests {
     use super::*;
     use crate::change::Value;
     use crate::table::{Column, ColumnType, ReplicaIdentity};
+    use crate::telemetry::logging::chain;
 
     fn relation(columns: &[&str]) -> Relation {
         let column = |name: &&str| RelationColumn {
@@ -379,6 +380,20 @@ mod tests {
     fn a_change_outside_a_transaction_is_an_error() {
         let mut feed = Feed::new(Decoder::default());
         assert!(matches!(feed.push(&insert(7, &[None, None])), Err(Error::OutOfOrder(_))));
-        assert!(matches!(feed.push(&commit(1, 2)), Err(Error::OutOfOrder(_))));
+        let error = feed.push(&commit(1, 2)).unwrap_err().to_string();
+        assert!(error.ends_with("` out of place: transactions do not nest"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_message_of_this_stream_is_said() {
+        let mut feed = Feed::new(Decoder::default());
+        feed.push(&begin(0x100)).unwrap();
+        for (message, wanted) in [
+            (&b"I\0\0\0\x07X"[..], "malformed pgoutput message: message `I` holds the unknown"),
+            (&insert(8, &[None]), "the stream changed relation 8 without describing it first"),
+        ] {
+            let error = chain(&feed.push(message).unwrap_err());
+            assert!(error.starts_with(wanted), "{error}");
+        }
     }
 }

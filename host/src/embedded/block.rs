@@ -110,3 +110,56 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
     // The high half comes first in the hash's own order, each half little-endian.
     cityhash_102_128(bytes).rotate_right(64).to_le_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block as a client sends it, with a checksum that is right.
+    fn block(method: u8, packed: &[u8], unpacked: usize) -> Vec<u8> {
+        let mut rest = vec![method];
+        rest.extend(size(packed.len() + HEADER).to_le_bytes());
+        rest.extend(size(unpacked).to_le_bytes());
+        rest.extend(packed);
+        [&checksum(&rest)[..], &rest].concat()
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        let mut unpacker = Unpacker::default();
+        unpacker.push(bytes);
+        let ended = unpacker.next().and_then(|_| unpacker.finish());
+        ended.expect_err("it is no block").to_string()
+    }
+
+    #[test]
+    fn what_was_packed_comes_out_again() {
+        let bytes: Vec<u8> = (0..3 * MADE / 2).map(|n| (n % 251) as u8).collect();
+        let mut unpacker = Unpacker::default();
+        unpacker.push(&pack(&bytes));
+        let mut unpacked = Vec::new();
+        while let Some(piece) = unpacker.next().expect("a block") {
+            unpacked.extend_from_slice(&piece);
+        }
+        unpacker.finish().expect("an end");
+        assert_eq!(unpacked, bytes);
+    }
+
+    #[test]
+    fn a_block_that_is_none_is_refused_with_the_reason() {
+        let (zstd, whole) = (0x90, block(NONE, b"abc", 3));
+        let mut damaged = whole.clone();
+        damaged[CHECKSUM + HEADER] ^= 1;
+        let cases = [
+            (block(zstd, b"abc", 3), "compression method 0x90 is not supported; send LZ4"),
+            (block(NONE, b"abc", 1 << 31), "a compressed block claims 2147483648 bytes, more than"),
+            (block(NONE, b"abc", 4), "a compressed block cannot be unpacked"),
+            (block(LZ4, b"abc", 3), "a compressed block cannot be unpacked"),
+            (whole[..whole.len() - 1].to_vec(), "the last compressed block is cut short"),
+            (damaged, "checksum of a compressed block does not match"),
+        ];
+        for (bytes, wanted) in cases {
+            let said = refusal(&bytes);
+            assert!(said.starts_with(wanted), "{wanted}: {said}");
+        }
+    }
+}

@@ -112,17 +112,17 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// What was downloaded is not what was expected.
-    #[error("{what} has SHA-256 {found} where {expected} is expected; try again")]
+    #[error("{url} has SHA-256 {found} where {expected} is expected; try again")]
     Digest {
-        /// Of what.
-        what: &'static str,
+        /// From where.
+        url: &'static str,
         /// What it should have been, in hex.
         expected: &'static str,
         /// What it is, in hex.
         found: String,
     },
     /// The library cannot be kept.
-    #[error("cannot write {}", .path.display())]
+    #[error("cannot write {}; free space there, or set TAILWATER_CACHE", .path.display())]
     Keep {
         /// The file or directory.
         path: PathBuf,

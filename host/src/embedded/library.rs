@@ -118,6 +118,9 @@ impl Library {
 }
 
 fn check_processor() -> Result<(), Error> {
+    if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
+        return Err(Error::Platform);
+    }
     #[cfg(target_arch = "x86_64")]
     if !(std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("bmi2")) {
         return Err(Error::Processor);
@@ -305,7 +308,7 @@ impl Output {
 
     fn into_result(self) -> Result<Output, String> {
         let Some(handle) = self.handle else {
-            return Err("the engine gave no result".to_owned());
+            return Err("the engine gave no result; its reason may be in the log above".to_owned());
         };
         // SAFETY: a live result, whose text lives as long.
         match unsafe { text((self.symbols.result_error)(handle.as_ptr())) } {

@@ -6,7 +6,7 @@ use super::error::Error;
 
 /// Names the library, before all other places.
 const VARIABLE: &str = "TAILWATER_LIBCHDB";
-const FILE: &str = "libchdb.so";
+pub(super) const FILE: &str = "libchdb.so";
 /// The directory of the pinned version in the cache.
 const VERSIONED: &str = "libchdb-26.7.3";
 
@@ -24,6 +24,11 @@ pub fn find_library(named: Option<&Path>) -> Result<PathBuf, Error> {
         Some(path) => Ok(path.clone()),
         None => Err(Error::NoLibrary { looked }),
     }
+}
+
+/// Whether the environment names the library.
+pub(super) fn is_named() -> bool {
+    variable(VARIABLE).is_some()
 }
 
 fn candidates() -> Vec<PathBuf> {

@@ -108,7 +108,7 @@ pub enum Error {
         table: String,
     },
     /// A header of ours that does not parse.
-    #[error("header {name} is malformed")]
+    #[error("header {name} is not as Tailwater writes it; let nobody else write to its topics")]
     Header {
         /// The header.
         name: &'static str,

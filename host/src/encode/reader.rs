@@ -439,3 +439,76 @@ impl Incoming<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Column, ColumnType};
+
+    /// `public.users (id integer primary key)`
+    fn users() -> Arc<Table> {
+        let id = Column {
+            name: "id".to_owned(),
+            kind: ColumnType::Int4,
+            type_name: "integer".to_owned(),
+            nullable: false,
+            key: true,
+            default: None,
+        };
+        let (schema, name) = ("public".to_owned(), "users".to_owned());
+        Arc::new(Table::new(7, schema, name, vec![id], ReplicaIdentity::Default))
+    }
+
+    /// Why a record is set aside.
+    fn reason(value: &str, origin: Option<&str>) -> String {
+        let record = Incoming {
+            topic: "shop.public.users",
+            offset: 3,
+            key: None,
+            value: Some(value.as_bytes()),
+            origin: origin.map(str::as_bytes),
+            exact: None,
+        };
+        let (mut changes, table) = (Changes::default(), users());
+        let mut resolve = |fingerprint| (fingerprint == 1).then(|| Arc::clone(&table));
+        let read = Reader::default().read(&record, &mut resolve, &mut changes);
+        let error = read.expect_err(value);
+        assert!(changes.is_empty(), "{value}");
+        record.dead_letter(&error).reason
+    }
+
+    #[test]
+    fn a_record_that_is_no_change_is_set_aside_with_the_reason() {
+        let ours = Some("0/10:1 0000000000000001");
+        let insert = |after: &str| format!("{{\"op\":\"c\",\"after\":{after}}}");
+        let cases = [
+            ("{\"op\":".to_owned(), ours, "not JSON from byte 6 on"),
+            ("{\"id\":1}".to_owned(), None, "the envelope has no usable `op`; let Debezium write"),
+            (
+                insert("{\"id\":1}"),
+                Some("0/10"),
+                "header tailwater.origin is not as Tailwater writes it",
+            ),
+            (
+                insert("{\"id\":1}"),
+                None,
+                "the envelope has no usable `source.schema`; let Debezium",
+            ),
+            (
+                insert("{\"id\":1}"),
+                Some("0/10:1 0000000000000002"),
+                "schema 0000000000000002 is not in the schemas topic; was the topic deleted",
+            ),
+            (insert("{\"no\":1}"), ours, "field no is not a column of public.users"),
+            (
+                insert("{\"id\":\"x\"}"),
+                ours,
+                "column id holds no valid integer; was its type changed",
+            ),
+        ];
+        for (value, origin, wanted) in cases {
+            let said = reason(&value, origin);
+            assert!(said.starts_with(wanted), "{value}: {said}");
+        }
+    }
+}

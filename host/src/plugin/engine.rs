@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Engine, OptLevel};
+use wasmtime::{Config, Engine, Module, OptLevel};
 
 use crate::plugin::bindings::{clock, log, metrics, state};
 use crate::plugin::error::Error;
@@ -19,6 +19,9 @@ use crate::plugin::limits::Guest;
 
 /// The epoch's tick: what deadlines are rounded up to.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// A module with one function that does nothing.
+const SMALLEST: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x04\x01\x02\0\x0b";
 
 /// Bytes of the SHA-256 that a cache file begins with.
 const CHECKSUM_BYTES: usize = 32;
@@ -64,6 +67,9 @@ impl Runtime {
     }
 
     /// Reads and compiles a component, or takes the compiled code from the cache.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::NotAComponent`], [`Error::Engine`].
     pub(crate) fn code(&self, path: &Path) -> Result<Code, Error> {
         let read = |source| Error::Read { path: path.to_owned(), source };
         let wasm = fs::read(path).map_err(read)?;
@@ -73,8 +79,13 @@ impl Runtime {
         if let Some(component) = cached.as_deref().and_then(|file| self.load_cached(file)) {
             return Ok(Code { component, digest, bytes });
         }
-        let component = Component::from_binary(&self.engine, &wasm)
-            .map_err(|source| Error::NotAComponent { path: path.to_owned(), source })?;
+        let component = Component::from_binary(&self.engine, &wasm).map_err(|source| {
+            // Where nothing compiles, the file is not to blame.
+            match Module::from_binary(&self.engine, SMALLEST) {
+                Ok(_) => Error::NotAComponent { path: path.to_owned(), source },
+                Err(source) => Error::Engine { source },
+            }
+        })?;
         if let Some(file) = cached {
             keep(&component, &file);
         }

@@ -17,7 +17,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The engine cannot be set up on this machine.
-    #[error("the WebAssembly engine does not start on this machine")]
+    #[error(
+        "the WebAssembly engine does not start on this machine; allow memory that is made \
+         executable (systemd: MemoryDenyWriteExecute=no)"
+    )]
     Engine {
         /// Why.
         source: wasmtime::Error,
@@ -135,7 +138,11 @@ pub enum Error {
         why: String,
     },
     /// The file cannot be watched.
-    #[error("{} cannot be watched for changes", path.display())]
+    #[error(
+        "{} cannot be watched for changes; raise fs.inotify.max_user_instances and \
+         fs.inotify.max_user_watches (`sysctl`)",
+        path.display()
+    )]
     Watch {
         /// The directory.
         path: PathBuf,

@@ -12,10 +12,10 @@ use rustc_hash::FxHashMap;
 
 use crate::change::Changes;
 use crate::dead_letter::{DeadLetter, Stage};
-use crate::plugin::adopt::{self, Beside, Verdicts};
+use crate::plugin::adopt::Verdicts;
 use crate::plugin::bindings::types::Interest;
 use crate::plugin::breaker::Breaker;
-use crate::plugin::convert::{Plan, Scratch, Unreadable, number, with_table};
+use crate::plugin::convert::{Plan, Scratch, number, with_table};
 use crate::plugin::error::Error;
 use crate::plugin::fates::Fates;
 use crate::plugin::handover::Handover;
@@ -267,65 +267,6 @@ impl Member {
             _ => self.memory.state.undo_call(),
         }
         Ok(shown)
-    }
-
-    fn transform(&mut self, plan: &Plan, changes: &mut Changes, rows: &[u32]) -> Shown {
-        let Member { scratch, instance, memory, .. } = self;
-        let answer = scratch.with_batch(plan, changes, rows, |batch| {
-            instance.with_state(&mut memory.state, |instance| instance.process(batch))
-        });
-        match answer {
-            Err(Unreadable(row)) => Shown::Unreadable(row),
-            Ok(Err(outcome)) => Shown::Failed(outcome),
-            Ok(Ok(patch)) => adopt::adopt(plan, changes, rows, patch, Beside::default())
-                .map_or_else(|why| Shown::Failed(Outcome::Malformed(why)), Shown::Answered),
-        }
-    }
-
-    fn reshape(&mut self, plan: &Plan, changes: &mut Changes, rows: &[u32]) -> Shown {
-        let Member { scratch, instance, memory, .. } = self;
-        let answer = scratch.with_batch(plan, changes, rows, |batch| {
-            instance.with_state(&mut memory.state, |instance| instance.rewrite(batch))
-        });
-        let adopted = match answer {
-            Err(Unreadable(row)) => return Shown::Unreadable(row),
-            Ok(Err(outcome)) => return Shown::Failed(outcome),
-            Ok(Ok(answer)) => {
-                rewrite::check(plan.shape(), changes, rows, answer).and_then(|checked| {
-                    let (patch, rewritten, beside) = checked;
-                    let verdicts = adopt::adopt(plan, changes, rows, patch, beside)?;
-                    Ok(Verdicts { rewritten, ..verdicts })
-                })
-            }
-        };
-        adopted.map_or_else(|why| Shown::Failed(Outcome::Malformed(why)), Shown::Answered)
-    }
-
-    fn deduplicate(&mut self, plan: &Plan, changes: &Changes, task: &Task) -> Shown {
-        let Member { scratch, instance, memory: Memory { state, window }, .. } = self;
-        let Task { rows, late, .. } = task;
-        let keys = scratch.with_batch(plan, changes, rows, |batch| {
-            instance.with_state(state, |instance| instance.keys(batch))
-        });
-        let keys = match keys {
-            Err(Unreadable(row)) => return Shown::Unreadable(row),
-            Ok(Err(outcome)) => return Shown::Failed(outcome),
-            Ok(Ok(keys)) => keys,
-        };
-        let mut duplicates = Vec::new();
-        let checked = adopt::each_key(rows.len(), &keys, |row, key| {
-            let change = &changes.list[rows[row] as usize];
-            if window.is_duplicate(changes, change, key, *late) {
-                duplicates.push(number(row));
-            }
-        });
-        match checked {
-            Err(why) => Shown::Failed(Outcome::Malformed(why)),
-            Ok(()) => {
-                let faults = keys.faults;
-                Shown::Answered(Verdicts { duplicates, faults, ..Verdicts::default() })
-            }
-        }
     }
 
     /// Carries verdicts out; gives back the rows to be shown again.

@@ -36,6 +36,7 @@ mod reload;
 mod reloads;
 mod remember;
 mod rewrite;
+mod roles;
 mod shape;
 mod state;
 mod store;

@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_limit_of_zero_is_refused() {
         let error = options("deadline_ms = 0").check().unwrap_err();
-        assert!(error.to_string().contains("deadline_ms"));
+        assert_eq!(error.to_string(), "plugin p: `deadline_ms` must be at least 1");
     }
 
     #[test]

@@ -81,9 +81,6 @@ pub enum ServeError {
     /// The settings contradict each other.
     #[error("{0}")]
     Settings(String),
-    /// The listener broke.
-    #[error("the http listener stopped")]
-    Listener(#[source] io::Error),
 }
 
 impl ServeError {
@@ -92,7 +89,6 @@ impl ServeError {
     pub fn disposition(&self) -> Disposition {
         match self {
             ServeError::Bind { .. } | ServeError::Settings(_) => Disposition::Halt,
-            ServeError::Listener(_) => Disposition::Retry,
         }
     }
 }
@@ -136,26 +132,22 @@ impl Server {
     }
 
     /// Serves until `shutdown` resolves, then lets open answers end, at most five seconds.
-    ///
-    /// # Errors
-    /// [`ServeError::Listener`].
-    pub async fn run(
-        self,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), ServeError> {
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
         let (stopping, mut stopped) = watch::channel(false);
         let serving = axum::serve(self.listener, self.router).with_graceful_shutdown(async move {
             shutdown.await;
             stopping.send_replace(true);
         });
         tokio::select! {
-            ended = async { serving.await } => ended.map_err(ServeError::Listener),
+            ended = async { serving.await } => {
+                ended.expect("axum waits out what the system refuses, and only ends when told to");
+            }
             () = async {
                 if stopped.wait_for(|stopping| *stopping).await.is_err() {
                     std::future::pending::<()>().await;
                 }
                 tokio::time::sleep(DRAIN).await;
-            } => Ok(()),
+            } => {}
         }
     }
 }

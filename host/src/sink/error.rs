@@ -6,9 +6,6 @@ use crate::table::TableName;
 /// Why the sink could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No server was named and no embedded engine stands in.
-    #[error("no ClickHouse server is named; set clickhouse.url, such as http://localhost:8123")]
-    NoUrl,
     /// ClickHouse answered with an error, or not at all.
     #[error("ClickHouse could not {task}")]
     Server {
@@ -177,7 +174,6 @@ impl Error {
             },
             Error::Answer { .. }
             | Error::Login { .. }
-            | Error::NoUrl
             | Error::NameClash { .. }
             | Error::ReservedName { .. }
             | Error::ReservedColumn { .. }

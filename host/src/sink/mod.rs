@@ -98,14 +98,18 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// No server is named, it does not answer, or it refuses.
+    /// The server does not answer, or it refuses.
+    ///
+    /// # Panics
+    ///
+    /// The options name no server.
     pub async fn connect(
         options: Options,
         origin: Origin,
         metrics: Arc<Metrics>,
         leg: Leg,
     ) -> Result<Sink, Error> {
-        let client = Client::new(&options, &origin.database)?;
+        let client = Client::new(&options, &origin.database);
         make_database(&client, &options).await?;
         let writer = Writer {
             client,

@@ -54,7 +54,8 @@ pub enum Error {
         /// Why.
         code: RDKafkaErrorCode,
     },
-    /// The broker takes no record as large as one of ours.
+    /// The broker takes no record as large as one of ours, though it said so when the producer began:
+    /// the next one asks again.
     #[error(
         "a record is larger than the broker takes; raise `max.message.bytes` of the topic, or lower \
          `max_message_bytes` in section [kafka] so that such records become dead letters"
@@ -90,12 +91,11 @@ impl Error {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Error::Broker { .. } | Error::Gone { .. } => Disposition::Retry,
+            Error::Broker { .. } | Error::Gone { .. } | Error::TooLarge => Disposition::Retry,
             Error::Settings(_)
             | Error::Fenced
             | Error::Denied { .. }
             | Error::Topic { .. }
-            | Error::TooLarge
             | Error::MemoryLost { .. }
             | Error::Checkpoint { .. } => Disposition::Halt,
         }
@@ -149,7 +149,8 @@ mod tests {
         let of = |code| Error::new("send", KafkaError::Global(code)).disposition();
         assert_eq!(of(Code::BrokerTransportFailure), Disposition::Retry);
         assert_eq!(of(Code::OperationTimedOut), Disposition::Retry);
-        for code in [Code::Fenced, Code::SaslAuthenticationFailed, Code::MessageSizeTooLarge] {
+        assert_eq!(of(Code::MessageSizeTooLarge), Disposition::Retry);
+        for code in [Code::Fenced, Code::SaslAuthenticationFailed] {
             assert_eq!(of(code), Disposition::Halt, "{code}");
         }
     }

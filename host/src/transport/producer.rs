@@ -37,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ROOM: Duration = Duration::from_millis(5);
 /// How long to wait for the queue to empty before looking again.
 const EMPTY: Duration = Duration::from_millis(1);
+/// How long the reports on records may take once one was refused.
+const REPORTS: Duration = Duration::from_millis(100);
 /// Memory of a batch's text that is kept for the next one.
 const KEPT_BYTES: usize = 8 << 20;
 
@@ -352,8 +354,16 @@ impl Producer {
         }
     }
 
-    /// Sorts an error; librdkafka waits for a topic that was deleted until it times out.
+    /// Sorts an error, which says little by itself: why a record was refused comes with the report on
+    /// it, a moment later, that somebody took over is a state of the client, and for a topic that was
+    /// deleted librdkafka waits until it times out.
     fn error(&self, action: &'static str, error: KafkaError) -> Error {
+        self.kafka.poll(REPORTS);
+        let fatal = self.kafka.client().fatal_error();
+        let fatal = fatal.map(|(code, _)| Error::new(action, KafkaError::Global(code)));
+        if let Some(fenced @ Error::Fenced) = fatal {
+            return fenced;
+        }
         match self.kafka.context().error(action, error) {
             error @ Error::Broker { .. } => match self.topics.gone() {
                 Some(topic) => Error::Gone { action, topic },

@@ -6,4 +6,5 @@ mod durability;
 mod formats;
 mod refusals;
 mod requests;
+mod starts;
 mod wire;

@@ -102,6 +102,8 @@ fn a_component_of_another_world_is_told_what_differs() {
     assert_eq!(said(PLUGIN), "it exports none of `process`, `rewrite` and `keys`");
     let both = "export process: func(); export keys: func();";
     assert_eq!(said(&format!("{PLUGIN}{both}")), "it exports both `process` and `keys`");
+    let alone = said(&format!("{PLUGIN} export rewrite: func();"));
+    assert_eq!(alone, "it exports `rewrite` without `reshape`");
     let differs = said(&format!("{PLUGIN} export process: func(rows: u32) -> u32;"));
     assert!(differs.starts_with("`process` differs: "), "{differs}");
 }

@@ -66,8 +66,8 @@ fn a_line_that_is_no_event_is_told_by_its_number() {
         assert!(error.contains(expected), "{error}");
     }
     let rows = [
-        (r#""op": "x""#, "none of r, c, u, d and t"),
-        (r#""op": "c""#, "have an `after`"),
+        (r#""op": "x""#, "its `op` is none of r, c, u, d and t"),
+        (r#""op": "c""#, "r, c and u have an `after`, d and t have none"),
         (r#""op": "c", "after": {"nowhere": "1"}"#, "has no column nowhere"),
     ];
     for (rest, expected) in rows {
@@ -91,6 +91,7 @@ fn a_version_whose_golden_events_do_not_come_out_does_not_take_over() {
     fs::rename(&fresh, &file).expect("the same directory");
     let versions = loaded.chain.versions();
     let refused = versions.reload("it", Some(&mask())).expect("there is one").expect_err("refused");
+    assert!(refused.starts_with("the golden events in "), "{refused}");
     assert!(refused.contains("1 of 1 events became something else"), "{refused}");
     assert!(refused.contains("b***@x.org"), "it shows the difference: {refused}");
     fs::write(golden_beside(&file), format!("{USERS}\n{MASKED}")).expect("a file");

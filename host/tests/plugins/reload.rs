@@ -85,14 +85,19 @@ fn what_does_not_load_leaves_the_old_version_running() {
     let mut chain = watched(&scratch, &plugin_file("mask-email"), "");
     let other_world = guests::component_of("package a:b; world it { export go: func(); }", "it");
     let broken = [
-        b"half a compon".to_vec(),
-        other_world.expect("a component"),
-        read(&plugin_file("drop-duplicates")),
-        read(&test_guest_file("hostile")),
+        (b"half a compon".to_vec(), "it.wasm is not a WebAssembly component"),
+        (other_world.expect("a component"), "it.wasm implements no world"),
+        (
+            read(&plugin_file("drop-duplicates")),
+            "it.wasm is now a dedup plugin but runs as transform; restart to change its role",
+        ),
+        (read(&test_guest_file("hostile")), "plugin it does not start"),
     ];
-    for (content, count) in broken.iter().zip(1..) {
+    for ((content, wanted), count) in broken.iter().zip(1..) {
         replace_by_rename(&scratch, content);
         chain.wait_for("rejected", count);
+        let told = chain.status().last_reload_error.expect("it was rejected");
+        assert!(told.contains(wanted), "{wanted}: {told}");
         assert_eq!(chain.mail(), MASKED);
     }
     assert_eq!((chain.status().generation, chain.reloads("accepted")), (1, 0));

@@ -204,6 +204,10 @@ fn an_answer_that_does_not_fit_is_said_what_is_wrong_with() {
     let cases = [
         ("drop-key", "it drops id, which belongs to the key"),
         ("drop-unknown", "it drops nowhere of public.people, which has none"),
+        ("derived-key", "it derives note as a part of the key"),
+        ("message-key", "its message key has gone, which is no column any more"),
+        ("own-home", "public.people is no other home of its own rows"),
+        ("nameless-home", "a table's schema and name must have 1 to 63 bytes"),
         ("clash", "two columns are called region"),
         ("reserved", "`_version` is no name for a column"),
         ("keyless", "has no key, so its rows cannot be told apart"),

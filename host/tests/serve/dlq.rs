@@ -16,3 +16,11 @@ fn a_choice_of_letters_that_means_nothing_is_refused() {
         assert_eq!((response.status, &*sentence(&response)), (400, wanted), "{method} {query}");
     }
 }
+
+#[test]
+fn a_process_that_keeps_no_letters_says_who_does() {
+    let interface = Interface::start("");
+    let response = interface.get("/v0/dlq");
+    assert_eq!(response.status, 409);
+    assert!(sentence(&response).contains("no dead letters are kept here: those of a capture leg"));
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tailwater::config::Secret;
 use tailwater::serve::{
-    Context, Endpoint, Mirrored, Options, Readiness, ServeError, Server, Status, StepStatus,
+    Context, Endpoint, Mirrored, Options, Readiness, Server, Status, StepStatus,
 };
 use tailwater::shutdown::{Phase, Shutdown};
 use tailwater::telemetry::metrics::Metrics;
@@ -24,7 +24,7 @@ pub struct Interface {
     pub clickhouse: watch::Sender<Option<Endpoint>>,
     pub tables: watch::Sender<Vec<Mirrored>>,
     pub shutdown: Shutdown,
-    pub serving: JoinHandle<Result<(), ServeError>>,
+    pub serving: JoinHandle<()>,
     pub runtime: Runtime,
     context: Context,
     _status: watch::Sender<Status>,

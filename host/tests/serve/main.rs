@@ -6,4 +6,5 @@ mod health;
 mod injection;
 mod interface;
 mod limits;
+mod refusals;
 mod sql;

@@ -181,6 +181,10 @@ fn a_refusal_says_what_is_wrong() {
         ("DROP TABLE t", "a statement here begins with SELECT"),
         ("SELECT * FROM url('x')", "`url` reaches outside of the mirrored tables"),
         ("SELECT nothing", "clickhouse refused the statement (code 47)"),
+        ("", "there is no statement"),
+        ("SELECT 'a", "a quoted text, name or comment does not end"),
+        ("SELECT 1 SETTINGS readonly = 0", "SETTINGS are the operator's; write a column of"),
+        ("SELECT 1 # a comment", "`#` is not allowed outside of quotes; write comments as --"),
     ] {
         let response = interface.sql(statement, "");
         assert!(sentence(&response).contains(said), "{}", response.text());

@@ -1,6 +1,10 @@
 //! A change that cannot become a row is kept whole, beside those that can.
 
+use tailwater::hop::{Hop, LogPoint};
+use tailwater::redrive::DeadLetters;
+use tailwater::sink::Chosen;
 use tailwater::table::ColumnType;
+use tokio::sync::mpsc;
 
 use crate::feed::{column, delete, hop, insert, key, table, update, users};
 use crate::rig::Rig;
@@ -53,4 +57,19 @@ fn a_table_without_key_takes_inserts_only() {
     assert_eq!(rig.lines("SELECT line FROM {db}.log"), ["a", "a"]);
     let reason = "its table has no key to find the row by; add a primary key";
     assert_eq!(rig.dead_letters(), [reason]);
+}
+
+#[test]
+fn letters_that_a_leg_leaves_no_time_for_are_kept() {
+    let rig = Rig::new("");
+    rig.deliver([hop(&users(), &[insert(1, &["1", "ann", "x", "no number"])])]).expect("it stores");
+    let (head, ended) = mpsc::channel::<Hop<LogPoint>>(1);
+    let letters = DeadLetters::default();
+    letters.open(rig.connect().expect("a sink").letters(), head.downgrade(), Vec::new());
+    drop(ended);
+    let all = Chosen::default();
+    let refused = rig.runtime.block_on(letters.redrive(&all)).expect_err("nobody takes them");
+    let refused = refused.to_string();
+    assert!(refused.starts_with("the leg is ending; what was not driven through"), "{refused}");
+    assert_eq!(rig.dead_letters().len(), 1);
 }

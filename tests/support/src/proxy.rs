@@ -1,10 +1,10 @@
 //! A TCP proxy that can go deaf, as a network does that drops packets: connections stay open, and
-//! nothing comes through any more. And one that can become slow.
+//! nothing comes through any more. It can become slow, too, or damage what passes.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -20,6 +20,14 @@ pub struct Proxy {
     connections: Arc<AtomicU64>,
     /// Bytes a second that each connection forwards; zero for as many as come.
     pace: Arc<AtomicU64>,
+    damage: Arc<Mutex<Option<Damage>>>,
+}
+
+/// Bytes to put others in place of.
+#[derive(Debug, Clone)]
+struct Damage {
+    of: Vec<u8>,
+    to: Vec<u8>,
 }
 
 impl Proxy {
@@ -28,9 +36,9 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a proxy")?;
         let port = listener.local_addr()?.port();
         let (deaf_below, connections) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let pace = Arc::<AtomicU64>::default();
+        let (pace, damage) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Option<Damage>>>::default());
         let (deaf, counted) = (Arc::clone(&deaf_below), Arc::clone(&connections));
-        let paced = Arc::clone(&pace);
+        let (paced, damaged) = (Arc::clone(&pace), Arc::clone(&damage));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let number = counted.fetch_add(1, Ordering::SeqCst);
@@ -39,13 +47,17 @@ impl Proxy {
                 };
                 // A pair that cannot be cloned is dropped, which closes it for both ends.
                 if let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) {
-                    let limits = || Limits { deaf: Arc::clone(&deaf), pace: Arc::clone(&paced) };
+                    let limits = || Limits {
+                        deaf: Arc::clone(&deaf),
+                        pace: Arc::clone(&paced),
+                        damage: Arc::clone(&damaged),
+                    };
                     forward(client, server, number, limits());
                     forward(to, from, number, limits());
                 }
             }
         });
-        Ok(Self { port, deaf_below, connections, pace })
+        Ok(Self { port, deaf_below, connections, pace, damage })
     }
 
     /// The port to connect to.
@@ -59,6 +71,19 @@ impl Proxy {
         self.pace.store(bytes_per_second, Ordering::SeqCst);
     }
 
+    /// Puts `to` in place of `of`, both of one length, wherever the latter passes from now on. It does
+    /// so if `of` passes in one piece, which short messages do.
+    pub fn damage(&self, of: &[u8], to: &[u8]) {
+        assert!(of.len() == to.len() && !of.is_empty(), "a message keeps its length");
+        let damage = Damage { of: of.to_vec(), to: to.to_vec() };
+        *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(damage);
+    }
+
+    /// Lets everything through as it is again.
+    pub fn mend(&self) {
+        *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Lets nothing through any more on the connections that are open now; new ones work.
     pub fn go_deaf(&self) {
         self.deaf_below.store(self.connections.load(Ordering::SeqCst), Ordering::SeqCst);
@@ -69,6 +94,19 @@ impl Proxy {
 struct Limits {
     deaf: Arc<AtomicU64>,
     pace: Arc<AtomicU64>,
+    damage: Arc<Mutex<Option<Damage>>>,
+}
+
+impl Limits {
+    fn damage(&self, bytes: &mut [u8]) {
+        let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(Damage { of, to }) = damage else { return };
+        let mut rest = bytes;
+        while let Some(at) = rest.windows(of.len()).position(|window| window == of) {
+            rest[at..at + to.len()].copy_from_slice(&to);
+            rest = &mut rest[at + to.len()..];
+        }
+    }
 }
 
 fn forward(mut from: TcpStream, mut to: TcpStream, number: u64, limits: Limits) {
@@ -76,6 +114,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, number: u64, limits: Limits) 
         let mut buffer = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
             let deaf = number < limits.deaf.load(Ordering::SeqCst);
+            limits.damage(&mut buffer[..read]);
             if !deaf && to.write_all(&buffer[..read]).is_err() {
                 break;
             }

@@ -67,6 +67,14 @@ impl Guest for Reshaper {
             "drop-key" => shape.drops.push("id".into()),
             "drop-unknown" => shape.drops.push("nowhere".into()),
             "clash" => shape.renames.push(Rename { column: "profile".into(), to: "region".into() }),
+            "derived-key" => shape.derives.push(column("note", "text", true)),
+            "message-key" => shape.message_key.push("gone".into()),
+            "own-home" => {
+                shape.homes.push(TableName { schema: "public".into(), name: "people".into() });
+            }
+            "nameless-home" => {
+                shape.homes.push(TableName { schema: "public".into(), name: String::new() });
+            }
             "reserved" => shape.derives.push(column("_version", "text", false)),
             "unsent-columns" | "not-an-update" => shape.derives.push(column("note", "text", false)),
             _ => {}

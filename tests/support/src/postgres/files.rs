@@ -20,6 +20,9 @@ host all all 127.0.0.1/32 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
 ";
 
+/// A user who would have to come with a ticket.
+pub(super) const KERBEROS: &str = "host all kerberos 127.0.0.1/32 gss\n";
+
 /// What a test server has in common: fast instead of safe against power loss, room for many slots.
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'

@@ -239,6 +239,13 @@ impl Postgres {
         Ok(())
     }
 
+    /// Restarts as the standby of a primary that is not there: it can only be read from.
+    pub fn become_standby(&self) -> Result<()> {
+        self.stop()?;
+        fs::write(self.data().join("standby.signal"), "")?;
+        self.restart()
+    }
+
     /// Ends every walsender of the server; how many there were.
     pub fn kill_walsenders(&self) -> Result<usize> {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication";
@@ -263,7 +270,9 @@ impl Postgres {
             configuration.push_str(&files::tls(&self.certificates));
         }
         files::append(&self.data().join("postgresql.conf"), &configuration)?;
-        fs::write(self.data().join("pg_hba.conf"), files::ACCESS)?;
+        // Only Debian's build knows the method.
+        let kerberos = if self.version == PostgresVersion::V15 { files::KERBEROS } else { "" };
+        fs::write(self.data().join("pg_hba.conf"), format!("{kerberos}{}", files::ACCESS))?;
         Ok(())
     }
 }

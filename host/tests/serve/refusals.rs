@@ -1,0 +1,70 @@
+//! What is wrong with a request is said in one sentence, before ClickHouse is asked.
+
+use std::net::TcpListener;
+
+use tailwater::config::Secret;
+use tailwater::serve::{Endpoint, Mirrored, MirroredColumn};
+
+use crate::interface::{Interface, sentence};
+
+/// An interface that mirrors `users (id, email)`, without a ClickHouse.
+fn users() -> Interface {
+    let interface = Interface::start("sql_max_seconds = 0");
+    let column =
+        |name: &str, kind: &str| MirroredColumn { name: name.to_owned(), kind: kind.to_owned() };
+    interface.tables.send_replace(vec![Mirrored {
+        source: "public.users".to_owned(),
+        view: "users".to_owned(),
+        columns: vec![column("id", "Int64"), column("email", "Nullable(String)")],
+        order: vec!["id".to_owned()],
+    }]);
+    interface
+}
+
+/// ClickHouse is where `listener` is.
+fn is_at(interface: &Interface, listener: &TcpListener) {
+    interface.clickhouse.send_replace(Some(Endpoint {
+        url: format!("http://{}", listener.local_addr().expect("an address")),
+        user: "default".to_owned(),
+        password: Secret::new(""),
+        database: "shop".to_owned(),
+    }));
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said() {
+    let interface = users();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    is_at(&interface, &listener);
+    let pipe = "/v0/pipes/users_snapshot.json";
+    let cases = [
+        (404, "/v0/pipes/users_snapshot.xml".to_owned(), "is not a pipe's file; it ends in .json"),
+        (404, "/v0/pipes/users_snapshot".to_owned(), "`users_snapshot` is not a pipe's file"),
+        (400, format!("{pipe}?email=%FF"), "is not UTF-8 once its %-codes are decoded"),
+        (400, format!("{pipe}?limit=1&limit=2"), "the query parameter `limit` is given twice"),
+        (400, format!("{pipe}?id=1&id.is=null"), "the column `id` is filtered twice"),
+        (400, format!("{pipe}?mail=x"), "`mail` is neither a column of `users` nor a parameter"),
+        (400, "/v0/sql".to_owned(), "the statement is missing: give it as `q`, or as the body"),
+        (400, "/v0/sql?q=SELECT+1&format=xml".to_owned(), "`format` is one of json, csv, ndjson"),
+    ];
+    for (status, path, wanted) in cases {
+        let response = interface.get(&path);
+        assert!(sentence(&response).contains(wanted), "{path}: {}", response.text());
+        assert_eq!(response.status, status, "{path}");
+    }
+    let packed = [("Content-Encoding", "gzip")];
+    let response = interface.request("POST", "/v0/sql", &packed, b"\x1f\x8b");
+    assert!(sentence(&response).contains("the body of a statement is sent plain"));
+    assert_eq!(response.status, 400);
+}
+
+/// The kernel takes the connection of a server that hangs, and nobody answers.
+#[test]
+fn a_clickhouse_that_hangs_is_not_waited_for_without_end() {
+    let interface = users();
+    let hanging = TcpListener::bind("127.0.0.1:0").expect("a port");
+    is_at(&interface, &hanging);
+    let response = interface.get("/v0/pipes/users_snapshot.json");
+    assert_eq!(sentence(&response), "clickhouse did not answer within 5 s");
+    assert_eq!(response.status, 504);
+}
