@@ -3,7 +3,7 @@
 //! dies the same death each time. A release build has none of this: [`pass`] is empty there.
 
 /// Every name, in the order of the steps.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "during_snapshot",
     "during_swap",
     "before_send",
@@ -17,6 +17,7 @@ pub const NAMES: [&str; 15] = [
     "before_keep",
     "after_keep",
     "before_redriven",
+    "after_redriven",
     "before_slot_advance",
     "before_offset_commit",
 ];

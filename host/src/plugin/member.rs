@@ -395,7 +395,10 @@ impl Member {
             return Ok(());
         }
         let plugin = Some(self.version.id.clone());
-        let letter = DeadLetter::new(changes, change, Stage::Transform, plugin, reason);
+        let mut letter = DeadLetter::new(changes, change, Stage::Transform, plugin, reason);
+        if let Some(replay) = letter.replay.as_mut().filter(|_| !self.scope.is_empty()) {
+            replay.scope = self.scope.to_string();
+        }
         fates.set_aside(row, letter);
         Ok(())
     }
