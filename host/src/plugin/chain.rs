@@ -79,7 +79,8 @@ impl Chain {
         let (watch, asking) = reload::watch(loader, role, Arc::clone(&handover))?;
         self._watches.push(watch);
         let (name, digest) = (id.name, id.digest);
-        let status = PluginStatus { name, digest, generation: 1, last_reload_error: None };
+        let (last_reload_error, last_shadow) = (None, None);
+        let status = PluginStatus { name, digest, generation: 1, last_reload_error, last_shadow };
         self.versions.push(status, handover, asking);
         self.members.push(member);
         Ok(())

@@ -56,7 +56,7 @@ pub(crate) struct Member {
     pub(super) pace: Pace,
     pub(super) breaker: Breaker,
     /// The rows were set aside before, and later changes of theirs were looked at since.
-    redriving: bool,
+    pub(super) redriving: bool,
 }
 
 #[derive(Clone)]
@@ -118,9 +118,14 @@ impl Member {
         if self.version.role == Role::Dedup {
             self.memory.window.begin(changes);
         }
+        let before = self.before_comparing(changes);
+        let set_aside = fates.dead_letters.len();
         let done = self.run_tables(changes, fates);
         fates.sweep(changes);
         self.report(started.elapsed());
+        if let (Some(before), Ok(())) = (before, &done) {
+            self.keep_to_compare(before, changes, &fates.dead_letters[set_aside..]);
+        }
         done
     }
 
