@@ -26,6 +26,13 @@ const MEASURE: Duration = Duration::from_millis(600);
 /// Rounds a cell is measured at least, however slow.
 const ROUNDS_MIN: u32 = 5;
 
+/// Rows of a batch of the stream in which a plugin is swapped.
+const SWAP_ROWS: usize = 256;
+/// Batches after which the version before is let go, and some more.
+const PROBATION_BATCHES: usize = 60;
+/// How long the largest component may take to compile.
+const SWAP_PATIENCE: Duration = Duration::from_secs(300);
+
 /// One plugin of the table.
 struct Subject {
     title: &'static str,
@@ -77,7 +84,109 @@ fn main() -> anyhow::Result<()> {
     println!("| plugin | size | compile | start | batch 1 | batch 16 | batch 256 | batch 4096 |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     SUBJECTS.iter().filter(is_chosen).try_for_each(measure)?;
-    if chosen.is_empty() { restart() } else { Ok(()) }
+    let is_wanted = |word: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == word);
+    if is_wanted("restart") {
+        restart()?;
+    }
+    if is_wanted("swap") {
+        println!("\n| swap | longest gap before | longest gap | until it took over | batches |");
+        println!("| --- | --- | --- | --- | --- |");
+        SWAPS.iter().try_for_each(swap)?;
+    }
+    Ok(())
+}
+
+/// A plugin's file that is replaced while batches flow.
+struct Swap {
+    title: &'static str,
+    to: fn() -> anyhow::Result<PathBuf>,
+    /// Functions that make it take longer to compile.
+    idle: u32,
+    /// How often: each time the longest gap counts.
+    times: u8,
+}
+
+const SWAPS: [Swap; 3] = [
+    Swap { title: "Rust to Rust", to: || guests::plugin("mask-email"), idle: 0, times: 5 },
+    Swap { title: "to a large one", to: || guests::plugin("mask-email"), idle: 30_000, times: 2 },
+    Swap { title: "Rust to Python", to: || guests::plugin("mask-email-py"), idle: 0, times: 1 },
+];
+
+/// Prints the longest time between the ends of two batches of 256 rows that follow each other, without a
+/// pause: before the file is replaced, and from then until the new version is through its probation.
+fn swap(swap: &Swap) -> anyhow::Result<()> {
+    let scratch = Scratch::new("bench")?;
+    let file = scratch.join("it.wasm");
+    std::fs::copy(guests::plugin("mask-email")?, &file)?;
+    let cache = scratch.join("cache");
+    let mut chain = chain(vec![options("it", &file, SCRIPT)?], &cache)?;
+    let mut stream = Stream::new();
+    let start = Instant::now();
+    while start.elapsed() < MEASURE {
+        stream.batch(&mut chain)?;
+    }
+    let (before, mut took, mut batches) = (stream.restart(), Duration::ZERO, 0);
+    for number in 0..swap.times {
+        let generations = chain.versions().generations();
+        let mut content = std::fs::read((swap.to)()?)?;
+        if swap.idle > 0 {
+            content.extend(guests::idle_module(swap.idle));
+        }
+        // A section that nobody reads makes it another file, of which no code is at hand.
+        content.extend_from_slice(&[0, 5, 4, b'n', b'o', b't', b'0' + number]);
+        std::fs::write(scratch.join("fresh"), content)?;
+        stream.restart_clock();
+        let start = Instant::now();
+        std::fs::rename(scratch.join("fresh"), &file)?;
+        while chain.versions().generations() == generations {
+            stream.batch(&mut chain)?;
+            batches += 1;
+            anyhow::ensure!(start.elapsed() < SWAP_PATIENCE, "{:?}", chain.versions());
+        }
+        took = took.max(start.elapsed());
+        for _ in 0..PROBATION_BATCHES {
+            stream.batch(&mut chain)?;
+        }
+    }
+    let (before, gap, took) = (show(before), show(stream.longest), show(took));
+    println!("| {} | {before} | {gap} | {took} | {batches} |", swap.title);
+    Ok(())
+}
+
+/// Batches that follow each other.
+struct Stream {
+    table: Arc<Table>,
+    commit: u64,
+    last: Instant,
+    longest: Duration,
+}
+
+impl Stream {
+    fn new() -> Stream {
+        let (table, last) = (Arc::new(users()), Instant::now());
+        Stream { table, commit: 0, last, longest: Duration::ZERO }
+    }
+
+    fn batch(&mut self, chain: &mut Chain) -> anyhow::Result<()> {
+        let mut batch = updates(&self.table, SWAP_ROWS, &mut self.commit);
+        let letters = chain.transform(&mut batch)?;
+        anyhow::ensure!(letters.is_empty() && batch.len() == SWAP_ROWS, "a row was lost");
+        let now = Instant::now();
+        self.longest = self.longest.max(now - self.last);
+        self.last = now;
+        Ok(())
+    }
+
+    /// The longest gap so far; another one is measured from now on.
+    fn restart(&mut self) -> Duration {
+        self.restart_clock();
+        std::mem::take(&mut self.longest)
+    }
+
+    /// What passed since the last batch does not count.
+    fn restart_clock(&mut self) {
+        self.last = Instant::now();
+    }
 }
 
 /// Prints how long a restart takes to bring up a plugin in each language, its code compiled before.

@@ -5,6 +5,7 @@ mod replay;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use sha2::{Digest, Sha256};
 
 use crate::change::{Change, Changes, Old, Row, Value};
 use crate::position::Position;
@@ -57,9 +58,9 @@ pub struct DeadLetter {
     /// Which part of the original this is, if it had to be divided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
-    /// How the change is driven through again; none of a record that could not be read. It travels
-    /// beside the letter, not in it: a wide table's description is longer than most rows.
-    #[serde(skip)]
+    /// How the change is driven through again; none of a record that could not be read. Of a letter
+    /// in parts the first one has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
 }
 
@@ -106,6 +107,7 @@ impl DeadLetter {
                 committed_at: changes.transaction(change).committed_at,
                 xid: changes.transaction(change).xid,
                 whole_before: matches!(change.old, Old::Full(_)),
+                scope: String::new(),
             }),
         }
     }
@@ -119,12 +121,39 @@ impl DeadLetter {
             && self.original == other.original
     }
 
-    /// Itself if its original takes at most so many bytes as a JSON string, else in parts that do.
+    /// What it is called where nothing else names it: 32 hex digits. The same change, given up on at
+    /// the same place, is called the same.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let name = self.plugin.as_ref().map_or("", |plugin| &plugin.name);
+        let stage = serde_json::to_string(&self.stage).expect("a stage is a word");
+        let mut digest = Sha256::new();
+        for part in [&self.table, &self.position.to_string(), &stage, name, &self.original] {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part);
+        }
+        let digest = digest.finalize();
+        digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The part of the source whose memory the plugins had of the change.
+    #[must_use]
+    pub fn scope(&self) -> &str {
+        self.replay.as_ref().map_or("", |replay| &replay.scope)
+    }
+
+    /// Itself if its original takes at most so many bytes as a JSON string, beside what says how it is
+    /// driven through again, else in parts that do. That is left out if it takes more than half of them.
     #[must_use]
     pub fn parts(&self, bytes: usize) -> Vec<DeadLetter> {
-        let pieces = pieces(&self.original, bytes);
+        let described = self.replay.as_ref().map_or(0, Replay::bytes);
+        let (described, replay) = match described <= bytes / 2 {
+            true => (described, self.replay.clone()),
+            false => (0, None),
+        };
+        let pieces = pieces(&self.original, bytes - described);
         if pieces.len() <= 1 {
-            return vec![self.clone()];
+            return vec![DeadLetter { replay, ..self.clone() }];
         }
         let of = pieces.len();
         let part = |(index, piece): (usize, &str)| DeadLetter {
@@ -137,7 +166,7 @@ impl DeadLetter {
             original: piece.to_owned(),
             backtrace: self.backtrace.clone(),
             part: Some(Part { number: index + 1, of }),
-            replay: None,
+            replay: replay.clone().filter(|_| index == 0),
         };
         pieces.into_iter().enumerate().map(part).collect()
     }

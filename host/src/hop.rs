@@ -31,12 +31,38 @@ pub struct Hop<P> {
 /// it neither overtakes a newer version of its row nor counts twice.
 #[derive(Debug)]
 pub struct Redrive {
-    /// The letters, all of one plugin, or of no plugin at all.
+    /// The letters, all of one plugin, or of no plugin at all, and of one scope.
     pub letters: Vec<DeadLetter>,
     /// What each is called where it is stored.
     pub ids: Vec<String>,
-    /// Told, once what they became is stored and they are closed, how many of them failed again.
-    pub done: oneshot::Sender<usize>,
+    /// They are only closed, and run through nothing.
+    pub dropped: bool,
+    /// The part of the source whose memory the plugins have of them.
+    pub scope: Scope,
+    /// Told, once what they became is durable and they are closed.
+    pub done: oneshot::Sender<Outcome>,
+}
+
+/// What came of letters that were driven through.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Ids of those that are no letters any more.
+    pub closed: Vec<String>,
+    /// How many of them failed again, at the same place or behind it.
+    pub failed: usize,
+}
+
+impl Redrive {
+    /// What came of them, given what failed on the way. A letter that failed again at the same place is
+    /// the same letter; one that failed elsewhere is closed, and another one took its place.
+    #[must_use]
+    pub fn outcome(&self, failed: &[DeadLetter]) -> Outcome {
+        let again = |letter: &DeadLetter| failed.iter().any(|new| new.is_again(letter));
+        let pairs = self.ids.iter().zip(&self.letters);
+        let closed = pairs.filter(|(_, letter)| !again(letter)).map(|(id, _)| id.clone());
+        let fails = |letter: &&DeadLetter| failed.iter().any(|new| new.position == letter.position);
+        Outcome { closed: closed.collect(), failed: self.letters.iter().filter(fails).count() }
+    }
 }
 
 impl<P> Hop<P> {

@@ -191,7 +191,8 @@ impl Pipeline {
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
         let letters = destination.sink.letters();
-        self.report.dead_letters().open(letters, captured.downgrade(), transform.versions());
+        let head = captured.downgrade();
+        self.report.dead_letters().open_direct(letters, &head, transform.versions());
         let capture = self.spawn_capture(source, resume, &ack, &end, captured);
         let transforming = transform.spawn(to_transform, transformed);
         let metrics = Arc::clone(self.report.metrics());
@@ -280,6 +281,9 @@ impl Pipeline {
         let end = self.shutdown.part();
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_send) = mpsc::channel(QUEUE);
+        let head = captured.downgrade();
+        let (letters, plugins) = (self.report.dead_letters(), transform.versions());
+        letters.open_sent(kafka, &source.database, &head, plugins);
         let capture = self.spawn_capture(source, resume, ack, &end, captured);
         let transforming = transform.spawn(to_transform, transformed);
         let (ack, metrics) = (ack.clone(), Arc::clone(self.report.metrics()));
@@ -353,7 +357,8 @@ impl Pipeline {
         let (received, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
         let letters = destination.sink.letters();
-        self.report.dead_letters().open(letters, received.downgrade(), transform.versions());
+        let (head, plugins) = (received.downgrade(), transform.versions());
+        self.report.dead_letters().open_stored(letters, &head, plugins, starts.clone());
         let (acknowledge, acknowledged) = std::sync::mpsc::channel();
         let transforming = transform.spawn(to_transform, transformed);
         let receiver = receive::Receiver {

@@ -1,61 +1,66 @@
 //! Dead letters in an operator's hands: looked at, driven through again, dropped.
 //!
-//! What is driven through again enters the running leg as any batch does, at the plugin that failed, and
-//! is closed once it is stored. Each change has the position it always had, which ClickHouse takes for
-//! its version: it never overtakes a newer version of its row, and a second drive of the same letter,
-//! after a crash between the two, writes the same version again.
+//! What is driven through again enters the leg that gave up on it as any batch does, at the plugin that
+//! failed, and is closed once what it became is durable one hop on. Each change has the position it
+//! always had, which ClickHouse takes for its version: it never overtakes a newer version of its row, and
+//! a second drive of the same letter, after a crash between the two, writes the same version again. Into
+//! Kafka it goes in one transaction with the record that closes it, so there is no second drive.
+
+mod desk;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use futures_util::future::BoxFuture;
 use serde::Serialize;
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::WeakSender;
-use tokio::sync::{Mutex, oneshot};
 
-use crate::change::Changes;
-use crate::dead_letter::{DeadLetter, changes_of};
-use crate::hop::{Hop, Redrive};
+use crate::hop::{Hop, LogPoint};
 use crate::plugin::Versions;
-use crate::sink::{self, Chosen, Letters, Summary};
-
-/// Letters that go through together.
-const PAGE: usize = 256;
+use crate::position::Position;
+use crate::sink::{self, Chosen, Summary};
+use crate::telemetry::logging::chain;
+use crate::transport::{self, Offsets, Starts};
+use desk::{Desk, Home};
 
 /// The dead letters that the process can reach; cheap to clone.
 #[derive(Clone, Default)]
-pub struct DeadLetters(Arc<RwLock<Option<Arc<Desk>>>>);
+pub struct DeadLetters(Arc<Shared>);
 
-struct Desk {
-    letters: Letters,
-    forward: Forward,
-    plugins: Vec<Versions>,
+#[derive(Default)]
+struct Shared {
+    desks: RwLock<Desks>,
     /// One drive at a time.
     turn: Mutex<()>,
 }
 
-/// Puts changes at the head of the leg; false: the leg has ended.
-type Forward = Box<dyn Fn(Changes, Redrive) -> BoxFuture<'static, bool> + Send + Sync>;
+#[derive(Default)]
+struct Desks {
+    /// Of the leg into Kafka.
+    sent: Option<Arc<Desk>>,
+    /// Of the leg into ClickHouse.
+    stored: Option<Arc<Desk>>,
+}
 
 /// What came of a drive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Redriven {
-    /// Letters whose changes are stored now.
+    /// Letters whose changes are durable one hop on now.
     pub redriven: usize,
     /// Letters that failed again, and are kept.
     pub failed: usize,
+    /// Letters that were left alone: what plugins remember of their partitions is with another process
+    /// of the group.
+    pub elsewhere: usize,
 }
 
 /// Why nothing was done, or not all of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// The process writes to no ClickHouse.
-    #[error(
-        "no dead letters are kept here: those of a capture leg are in Kafka's topic \
-         `<prefix>.tailwater.dead-letters`; ask the process that writes to ClickHouse"
-    )]
-    Elsewhere,
-    /// The process is about to end.
+    /// No leg is up yet.
+    #[error("no dead letters can be reached yet: the leg that keeps them is starting; ask again")]
+    Starting,
+    /// The process is about to end, or begins its leg anew.
     #[error("the leg is ending; what was not driven through is kept, so ask again after the start")]
     Ended,
     /// The plugin that failed is gone.
@@ -67,6 +72,9 @@ pub enum Refused {
     /// ClickHouse has trouble.
     #[error("the dead letters cannot be read or removed: {}", .0.sentence())]
     Store(#[from] sink::Error),
+    /// Kafka has trouble.
+    #[error("the dead letters in Kafka cannot be read: {}", chain(.0))]
+    Topic(#[from] transport::Error),
 }
 
 impl fmt::Debug for DeadLetters {
@@ -76,102 +84,136 @@ impl fmt::Debug for DeadLetters {
 }
 
 impl DeadLetters {
-    /// Says where letters are kept, where changes enter the leg, and which plugins it has. Said again
-    /// when the leg begins anew.
-    pub fn open<P: Default + Send + 'static>(
+    /// Those of the leg from PostgreSQL to ClickHouse.
+    pub fn open_direct(
         &self,
-        letters: Letters,
-        head: WeakSender<Hop<P>>,
+        letters: sink::Letters,
+        head: &WeakSender<Hop<LogPoint>>,
         plugins: Vec<Versions>,
     ) {
-        let forward = move |changes, redrive| -> BoxFuture<'static, bool> {
-            // A strong sender would keep the leg from ending.
-            let head = head.upgrade();
-            let hop = Hop { redrive: Some(redrive), ..Hop::new(changes, P::default()) };
-            Box::pin(async move {
-                let Some(head) = head else { return false };
-                head.send(hop).await.is_ok()
-            })
-        };
-        let (forward, turn) = (Box::new(forward), Mutex::default());
-        let desk = Arc::new(Desk { letters, forward, plugins, turn });
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(desk);
+        let desk = Desk::new(Home::ClickHouse(Box::new(letters)), head, plugins, None);
+        self.desks_mut().stored = Some(Arc::new(desk));
+    }
+
+    /// Those of the leg from PostgreSQL, this database, to Kafka. Said again when the leg begins anew.
+    pub fn open_sent(
+        &self,
+        kafka: &transport::Options,
+        database: &str,
+        head: &WeakSender<Hop<LogPoint>>,
+        plugins: Vec<Versions>,
+    ) {
+        let mut desks = self.desks_mut();
+        // What was closed a moment ago is known to the letters of the leg's life before.
+        let known = desks.sent.as_ref().and_then(|desk| desk.topic());
+        let letters = known.unwrap_or_else(|| transport::Letters::of(kafka, database));
+        let desk = Desk::new(Home::Kafka(letters), head, plugins, None);
+        desks.sent = Some(Arc::new(desk));
+    }
+
+    /// Those of the leg from Kafka to ClickHouse; `starts` if its plugins remember.
+    pub fn open_stored(
+        &self,
+        letters: sink::Letters,
+        head: &WeakSender<Hop<Offsets>>,
+        plugins: Vec<Versions>,
+        starts: Option<Starts>,
+    ) {
+        let desk = Desk::new(Home::ClickHouse(Box::new(letters)), head, plugins, starts);
+        self.desks_mut().stored = Some(Arc::new(desk));
     }
 
     /// Letters by position, `limit` at most; `values`: with what the rows hold.
     ///
     /// # Errors
-    /// [`Refused::Elsewhere`], [`Refused::Store`].
+    /// [`Refused::Starting`], [`Refused::Store`], [`Refused::Topic`].
     pub async fn list(
         &self,
         chosen: &Chosen,
         limit: usize,
         values: bool,
     ) -> Result<Vec<Summary>, Refused> {
-        Ok(self.desk()?.letters.list(chosen, limit, values).await?)
+        let mut all = Vec::new();
+        for desk in self.desks()? {
+            all.extend(desk.list(chosen, limit, values).await?);
+        }
+        let position = |letter: &Summary| letter.position.parse::<Position>().unwrap_or_default();
+        all.sort_by_cached_key(|letter| (position(letter), letter.id.clone()));
+        all.truncate(limit);
+        Ok(all)
     }
 
-    /// Removes letters for good; how many.
+    /// Removes letters for good; how many. Those in Kafka are closed: their records stay in the topic.
     ///
     /// # Errors
-    /// [`Refused::Elsewhere`], [`Refused::Store`].
+    /// [`Refused`] but for [`Refused::NoPlugin`].
     pub async fn drop(&self, chosen: &Chosen) -> Result<u64, Refused> {
-        let desk = self.desk()?;
-        let _turn = desk.turn.lock().await;
-        let dropped = desk.letters.drop(chosen).await?;
+        let desks = self.desks()?;
+        let _turn = self.0.turn.lock().await;
+        let mut dropped = 0;
+        for desk in desks {
+            dropped += desk.discard(chosen).await?;
+        }
         tracing::warn!(dropped, ?chosen, "dead letters were dropped on request");
         Ok(dropped)
     }
 
-    /// Drives letters through again; returns when what they became is stored.
+    /// Drives letters through again; returns when what they became is durable one hop on: those of
+    /// the leg into Kafka in its topics, the others in ClickHouse.
     ///
     /// # Errors
-    /// [`Refused`]; what came through before that stays stored.
+    /// [`Refused`]; what came through before that stays.
     pub async fn redrive(&self, chosen: &Chosen) -> Result<Redriven, Refused> {
-        let desk = self.desk()?;
-        let _turn = desk.turn.lock().await;
-        let (mut done, mut last) = (Redriven::default(), None);
-        loop {
-            let page = desk.letters.page(chosen, last.as_ref(), PAGE).await?;
-            let Some((_, first)) = page.first() else { break };
-            let plugin = first.plugin.as_ref().map(|plugin| plugin.name.clone());
-            if let Some(plugin) = plugin.as_ref().filter(|plugin| !desk.has(plugin)) {
-                return Err(Refused::NoPlugin(plugin.clone()));
-            }
-            let is_first = |letter: &DeadLetter| {
-                letter.plugin.as_ref().map(|plugin| &plugin.name) == plugin.as_ref()
-            };
-            let together = page.into_iter().take_while(|(_, letter)| is_first(letter));
-            let (ids, letters): (Vec<String>, Vec<DeadLetter>) = together.unzip();
-            last = ids.last().cloned().zip(letters.last().cloned());
-            let count = letters.len();
-            let failed = desk.drive(letters, ids).await?;
-            done.redriven += count - failed;
-            done.failed += failed;
+        let desks = self.desks()?;
+        let _turn = self.0.turn.lock().await;
+        let mut done = Redriven::default();
+        for desk in desks {
+            desk.redrive(chosen, &mut done).await?;
         }
-        let Redriven { redriven, failed } = done;
-        tracing::info!(redriven, failed, ?chosen, "dead letters were driven through again");
+        let Redriven { redriven, failed, elsewhere } = done;
+        tracing::info!(
+            redriven,
+            failed,
+            elsewhere,
+            ?chosen,
+            "dead letters were driven through again"
+        );
         Ok(done)
     }
 
-    fn desk(&self) -> Result<Arc<Desk>, Refused> {
-        let desk = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        desk.ok_or(Refused::Elsewhere)
+    /// In the order of the way.
+    fn desks(&self) -> Result<Vec<Arc<Desk>>, Refused> {
+        let desks = self.0.desks.read().unwrap_or_else(PoisonError::into_inner);
+        let open: Vec<_> = desks.sent.iter().chain(&desks.stored).map(Arc::clone).collect();
+        if open.is_empty() { Err(Refused::Starting) } else { Ok(open) }
+    }
+
+    fn desks_mut(&self) -> std::sync::RwLockWriteGuard<'_, Desks> {
+        self.0.desks.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Desk {
-    fn has(&self, plugin: &str) -> bool {
-        self.plugins.iter().flat_map(Versions::list).any(|known| known.name == plugin)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn before_a_leg_is_up_no_letter_can_be_reached() {
+        let letters = DeadLetters::default();
+        let refused = letters.list(&Chosen::default(), 1, false).await.unwrap_err();
+        assert!(refused.to_string().contains("can be reached yet"), "{refused}");
+        assert!(letters.redrive(&Chosen::default()).await.is_err());
     }
 
-    /// How many failed again.
-    async fn drive(&self, letters: Vec<DeadLetter>, ids: Vec<String>) -> Result<usize, Refused> {
-        let changes = changes_of(&letters);
-        let (done, told) = oneshot::channel();
-        if !(self.forward)(changes, Redrive { letters, ids, done }).await {
-            return Err(Refused::Ended);
-        }
-        told.await.map_err(|_| Refused::Ended)
+    #[tokio::test]
+    async fn letters_in_a_broker_that_is_away_are_refused_with_its_reason() {
+        let (head, _legs) = tokio::sync::mpsc::channel(1);
+        let kafka = "brokers = \"127.0.0.1:1\"\n[librdkafka]\n\"no.such.setting\" = \"x\"";
+        let kafka: transport::Options = toml::from_str(kafka).unwrap();
+        let letters = DeadLetters::default();
+        letters.open_sent(&kafka, "shop", &head.downgrade(), Vec::new());
+        let refused = letters.list(&Chosen::default(), 1, false).await.unwrap_err();
+        let said = refused.to_string();
+        assert!(said.contains("letters in Kafka cannot be read: the kafka settings"), "{said}");
     }
 }

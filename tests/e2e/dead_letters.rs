@@ -11,6 +11,9 @@ use tailwater_test_support::{
     Database, Kafka, Postgres, PostgresVersion, Tailwater, guests, http_request, unique_name,
     wait_for,
 };
+use tailwater_tests::read_committed;
+
+use crate::legs::Link;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -22,11 +25,28 @@ fn install(component: &Path, tailwater: &Tailwater) -> Result<()> {
 }
 
 fn config(source: &Database<'_>, kafka: &str, plugin: &str) -> String {
+    config_on(source, kafka, "sink", plugin)
+}
+
+fn config_on(source: &Database<'_>, kafka: &str, stage: &str, plugin: &str) -> String {
     format!(
         "[source]\nurl = \"{}\"\n\n[http]\nlisten = \"{{listen}}\"\n\n{kafka}\
-         [[plugin]]\nname = \"guest\"\npath = \"plugin.wasm\"\nstage = \"sink\"\n{plugin}",
+         [[plugin]]\nname = \"guest\"\npath = \"plugin.wasm\"\nstage = \"{stage}\"\n{plugin}",
         source.url()
     )
+}
+
+fn over_kafka(prefix: &str) -> String {
+    let brokers = Kafka::shared().bootstrap();
+    format!("[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\npartitions = 2\n\n")
+}
+
+/// Has the running process read the plugin's settings and file again.
+fn reload(tailwater: &Tailwater) -> Result<()> {
+    let url = format!("{}/v0/plugins/guest/reload", tailwater.http_url());
+    let answer = http_request("POST", &url, &[], b"")?;
+    ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+    Ok(())
 }
 
 fn ask(tailwater: &Tailwater, method: &str, path: &str) -> Result<Json> {
@@ -134,6 +154,158 @@ fn redriven_letters_come_through_once_and_never_over_a_newer_row() -> Result<()>
 fn redriven_letters_of_the_sink_behind_kafka_come_through_once() -> Result<()> {
     let (brokers, prefix) = (Kafka::shared().bootstrap(), unique_name("dlq"));
     come_through_once(&format!("[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n\n"))
+}
+
+/// The names that the topic's records give to a row, in order.
+fn sent_names(prefix: &str, id: u32) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let topic = format!("{prefix}.public.people");
+    for record in read_committed(&Kafka::shared().bootstrap(), &topic)? {
+        let Some(value) = record.value else { continue };
+        let after = &serde_json::from_str::<Json>(&value)?["after"];
+        if after["id"].as_u64() == Some(id.into()) {
+            names.push(after["name"].as_str().context("a name")?.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// A plugin before Kafka fails on rows; its next version, which takes over while the process runs, takes
+/// them, and the process dies on the way of the drive.
+#[test]
+fn redriven_letters_of_the_capture_are_in_the_topic_once_whatever_dies() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")?;
+    source.execute("INSERT INTO people VALUES (1, 'Ada'), (2, 'poison'), (3, 'Hiro')")?;
+    let prefix = unique_name("dlq");
+    let kafka = over_kafka(&prefix);
+    let hostile = "[plugin.config]\ndeed = \"panic-on-poison\"\n";
+    let tailwater = Tailwater::with_config(&config_on(&source, &kafka, "capture", hostile))?;
+    install(&guests::test_guest("hostile")?, &tailwater)?;
+    sets_aside(&source, &tailwater)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO people VALUES (6, 'poison')")?;
+    wait_letters(&tailwater, 3)?;
+    ensure!(letters(&tailwater)?.iter().all(|letter| letter["kept"] == "kafka"), "not in Kafka");
+    tailwater.set_config(&config_on(&source, &kafka, "capture", ""))?;
+    install(&guests::test_guest("identity")?, &tailwater)?;
+    reload(&tailwater)?;
+    let id = letters(&tailwater)?[2]["id"].as_str().context("an id")?.to_owned();
+    let done = command(&tailwater, &["redrive", "--id", &id])?;
+    ensure!(done.contains("redriven  1") && done.contains("failed  0"), "{done}");
+    ensure!(ask(&tailwater, "POST", &format!("/redrive?id={id}"))?["redriven"] == 0, "twice");
+    wait_letters(&tailwater, 2)?;
+    process.kill9()?;
+    for (place, left) in [("before_redriven:1", 2), ("after_redriven:1", 0)] {
+        let mut process = tailwater.start_with(&[("TAILWATER_FAILPOINT", place)])?;
+        process.wait_ready(DEADLINE)?;
+        ensure!(ask(&tailwater, "POST", "/redrive?all=true").is_err(), "it outlived {place}");
+        process.wait_exit(DEADLINE)?;
+        let mut process = tailwater.start()?;
+        process.wait_ready(DEADLINE)?;
+        wait_letters(&tailwater, left)?;
+        process.kill9()?;
+    }
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let again = ask(&tailwater, "POST", "/redrive?all=true")?;
+    ensure!(again["redriven"] == 0 && again["failed"] == 0, "{again}");
+    let whole = [(1, "Ada"), (2, "Bob"), (3, "Hiro"), (4, "poison"), (5, "Eve"), (6, "poison")];
+    serves(&tailwater, &whole)?;
+    for (id, name) in whole {
+        let expected = if id == 2 { vec!["Bob", "poison"] } else { vec![name] };
+        let sent = sent_names(&prefix, id)?;
+        ensure!(sent == expected, "row {id} was sent as {sent:?}");
+    }
+    ensure!(!tailwater.log().contains("poison"), "a row value is in the log");
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+/// The capture is asked of its own letters; the sink knows nothing of them, and gets what they become.
+#[test]
+fn a_capture_by_itself_lists_drops_and_redrives_its_letters() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")?;
+    source.execute("INSERT INTO people VALUES (1, 'poison'), (2, 'Ada'), (3, 'poison')")?;
+    let link = Link::plain(Kafka::shared(), "partitions = 2");
+    let plugin = |deed: &str| {
+        let section = "[[plugin]]\nname = \"guest\"\npath = \"plugin.wasm\"\n";
+        format!("\n{section}[plugin.config]\ndeed = \"{deed}\"\n")
+    };
+    let capture = link.capture_with(&source, &plugin("panic-on-poison"))?;
+    let sink = link.sink()?;
+    install(&guests::test_guest("hostile")?, &capture)?;
+    let (mut capturing, mut sinking) = (capture.start()?, sink.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    wait_letters(&capture, 2)?;
+    sinking.wait_ready(DEADLINE)?;
+    serves(&sink, &[(2, "Ada")])?;
+    ensure!(letters(&sink)?.is_empty(), "the sink has letters of the capture");
+    let id = |index: usize| -> Result<String> {
+        Ok(letters(&capture)?[index]["id"].as_str().context("an id")?.to_owned())
+    };
+    let shown = ask(&capture, "GET", &format!("/{}", id(0)?))?;
+    ensure!(shown["original"].as_str().is_some_and(|row| row.contains("poison")), "{shown}");
+    let dropped = ask(&capture, "POST", &format!("/drop?id={}", id(0)?))?;
+    ensure!(dropped["dropped"] == 1, "{dropped}");
+    wait_letters(&capture, 1)?;
+    link.set_capture(&capture, &source, &plugin("nothing"))?;
+    reload(&capture)?;
+    let done = command(&capture, &["redrive", "--plugin", "guest"])?;
+    ensure!(done.contains("redriven  1") && done.contains("failed  0"), "{done}");
+    serves(&sink, &[(2, "Ada"), (3, "poison")])?;
+    ensure!(capturing.terminate(DEADLINE)?.success(), "it ended badly");
+    let mut capturing = capture.start()?;
+    capturing.wait_ready(DEADLINE)?;
+    wait_letters(&capture, 0)?;
+    ensure!(sent_names(&link.prefix, 1)?.is_empty(), "the dropped row was sent");
+    ensure!(sent_names(&link.prefix, 3)? == ["poison"], "{:?}", sent_names(&link.prefix, 3)?);
+    Ok(())
+}
+
+/// A row that is driven through again finds what the plugin remembered of the rows before it.
+fn finds_its_state(kafka: &str) -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")?;
+    let plugin = |deed: &str| {
+        let plugin = format!("grants = [\"state\"]\n[plugin.config]\ndeed = \"{deed}\"\n");
+        config(&source, kafka, &plugin)
+    };
+    let tailwater = Tailwater::with_config(&plugin("panic-on-poison"))?;
+    install(&guests::test_guest("rememberer")?, &tailwater)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO people VALUES (1, 'a'), (2, 'a')")?;
+    for name in ["b", "c", "poison"] {
+        source.execute(&format!("UPDATE people SET name = '{name}' WHERE id = 1"))?;
+    }
+    wait_letters(&tailwater, 1)?;
+    serves(&tailwater, &[(1, "3"), (2, "1")])?;
+    tailwater.set_config(&plugin("count"))?;
+    reload(&tailwater)?;
+    let done = command(&tailwater, &["redrive", "--plugin", "guest"])?;
+    ensure!(done.contains("redriven  1") && done.contains("failed  0"), "{done}");
+    serves(&tailwater, &[(1, "4"), (2, "1")])?;
+    // It is remembered as any other change is.
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("UPDATE people SET name = 'd'")?;
+    serves(&tailwater, &[(1, "5"), (2, "2")])?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+#[test]
+fn a_redriven_row_finds_what_was_remembered_before_it() -> Result<()> {
+    finds_its_state("")
+}
+
+#[test]
+fn a_redriven_row_of_the_sink_behind_kafka_finds_what_its_partition_remembers() -> Result<()> {
+    finds_its_state(&over_kafka(&unique_name("dlq")))
 }
 
 #[test]

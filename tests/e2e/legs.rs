@@ -44,10 +44,28 @@ impl Link {
         format!("tailwater-{}", self.prefix)
     }
 
-    /// PostgreSQL to Kafka; `source` are further lines of `[source]`.
+    /// PostgreSQL to Kafka; `more` are further lines of `[source]`.
     pub(crate) fn capture(&self, source: &Database<'_>, more: &str) -> Result<Tailwater> {
-        let url = source.url();
-        role("capture", &format!("[source]\nurl = \"{url}\"\n{more}\n{}", self.section))
+        role("capture", &self.capture_sections(source, more))
+    }
+
+    /// The same with further sections.
+    pub(crate) fn capture_with(&self, source: &Database<'_>, sections: &str) -> Result<Tailwater> {
+        role("capture", &format!("{}{sections}", self.capture_sections(source, "")))
+    }
+
+    /// Gives such a capture other further sections.
+    pub(crate) fn set_capture(
+        &self,
+        capture: &Tailwater,
+        source: &Database<'_>,
+        sections: &str,
+    ) -> Result<()> {
+        set(capture, &format!("{}{sections}", self.capture_sections(source, "")))
+    }
+
+    fn capture_sections(&self, source: &Database<'_>, more: &str) -> String {
+        format!("[source]\nurl = \"{}\"\n{more}\n{}", source.url(), self.section)
     }
 
     /// Kafka to an embedded engine of its own.
@@ -68,8 +86,12 @@ impl Link {
 fn role(role: &str, sections: &str) -> Result<Tailwater> {
     let arguments = ["run", "--role", role, "--config", "tailwater.toml"];
     let tailwater = Tailwater::with_arguments(arguments)?;
-    tailwater.set_config(&format!("{sections}\n[http]\nlisten = \"{{listen}}\"\n"))?;
+    set(&tailwater, sections)?;
     Ok(tailwater)
+}
+
+fn set(tailwater: &Tailwater, sections: &str) -> Result<()> {
+    tailwater.set_config(&format!("{sections}\n[http]\nlisten = \"{{listen}}\"\n"))
 }
 
 /// Waits for exactly these rows of a snapshot pipe, as lines of JSON.

@@ -24,8 +24,9 @@ pub async fn dlq(config: &Config, command: &DlqCommand) -> Exit {
     match ask::<Json>(method, &url, at.token.as_ref(), super::LONG).await {
         Ok(answer) => {
             print(&text(&answer));
-            // A letter that failed again is what the caller has to know.
-            if answer["failed"].as_u64() > Some(0) { Exit::Failed } else { Exit::Done }
+            // A letter that is still there is what the caller has to know.
+            let kept = ["failed", "elsewhere"].iter().any(|kept| answer[*kept].as_u64() > Some(0));
+            if kept { Exit::Failed } else { Exit::Done }
         }
         Err(error) => {
             complain(&chain(&error));
@@ -53,7 +54,8 @@ fn encoded(text: &str) -> String {
 fn text(answer: &Json) -> String {
     let plain = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let line = |letter: &Json| {
-        let fields = ["id", "position", "table", "op", "stage", "plugin", "digest", "reason"];
+        let fields =
+            ["id", "position", "table", "op", "kept", "stage", "plugin", "digest", "reason"];
         let cut = |name| {
             plain(&letter[name]).chars().take(if name == "digest" { 12 } else { 500 }).collect()
         };

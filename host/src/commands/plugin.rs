@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde::Deserialize as _;
 use tailwater_project::{Installed, Language};
 
 use super::{complain, own_url, print};
 use crate::config::{Config, Exit, PluginArgs, PluginCommand, Secret};
-use crate::plugin::{self, Cost, Error, Golden, Grant, Options, Runtime};
+use crate::plugin::{self, Cost, Error, Golden, Grant, Options, Runtime, Shadow};
 use crate::serve::{StatusError, reload_plugin};
 use crate::telemetry::logging::chain;
 
@@ -167,6 +168,9 @@ async fn reload(url: &str, name: &str, token: Option<&Secret>) -> Exit {
     match reload_plugin(url, name, token).await {
         Ok(answer) => {
             print(&format!("{name}: {}", answer["result"].as_str().unwrap_or("?")));
+            if let Ok(shadow) = Shadow::deserialize(&answer["shadow"]) {
+                print(&shadow.to_string());
+            }
             Exit::Done
         }
         Err(error) => {

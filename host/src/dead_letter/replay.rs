@@ -24,6 +24,16 @@ pub struct Replay {
     pub xid: u32,
     /// Whether all of the row before is known, not only its key.
     pub whole_before: bool,
+    /// The part of the source whose memory the plugins had of the change, if they remember.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub scope: String,
+}
+
+impl Replay {
+    /// What it takes as JSON.
+    pub(super) fn bytes(&self) -> usize {
+        serde_json::to_string(self).expect("a table is plain data").len()
+    }
 }
 
 /// Makes changes of letters again, each at the position it always had, oldest first. Letters that

@@ -152,6 +152,7 @@ impl Report {
                 digest: plugin.digest,
                 generation: plugin.generation,
                 last_reload_error: plugin.last_reload_error,
+                last_shadow: plugin.last_shadow,
             })
         };
         shown.iter().flat_map(one).collect()

@@ -93,13 +93,14 @@ impl Transform {
 
 impl Transform {
     fn transform<P: Point>(&mut self, hop: &mut Hop<P>) -> Result<(), Error> {
-        let scope = hop.point.scope();
+        let redrive = hop.redrive.as_ref();
+        let scope = redrive.map_or_else(|| hop.point.scope(), |redrive| redrive.scope.clone());
         for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
             chain.enter(&scope);
         }
-        if let Some(Redrive { letters, .. }) = &hop.redrive {
+        if let Some(Redrive { letters, dropped, .. }) = redrive {
             let plugin = letters.first().and_then(|letter| letter.plugin.as_ref());
-            if let Some(plugin) = plugin {
+            if let Some(plugin) = plugin.filter(|_| !dropped) {
                 let again = self.redrive(&mut hop.changes, letters, &plugin.name)?;
                 hop.dead_letters.extend(again);
             }

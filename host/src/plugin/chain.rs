@@ -79,7 +79,8 @@ impl Chain {
         let (watch, asking) = reload::watch(loader, role, Arc::clone(&handover))?;
         self._watches.push(watch);
         let (name, digest) = (id.name, id.digest);
-        let status = PluginStatus { name, digest, generation: 1, last_reload_error: None };
+        let (last_reload_error, last_shadow) = (None, None);
+        let status = PluginStatus { name, digest, generation: 1, last_reload_error, last_shadow };
         self.versions.push(status, handover, asking);
         self.members.push(member);
         Ok(())
@@ -113,15 +114,7 @@ impl Chain {
             let failed = fates.failed();
             self.members.iter_mut().for_each(|member| member.forget(&failed));
         }
-        for member in &mut self.members {
-            match (&done, &mut self.deltas) {
-                (Ok(()), Some(deltas)) if member.remembers() => {
-                    deltas.push(member.commit_with_delta());
-                }
-                (Ok(()), _) => member.commit(),
-                (Err(_), _) => member.roll_back(),
-            }
-        }
+        self.conclude(&done);
         self.review();
         done.map(|()| fates.dead_letters)
     }
@@ -148,8 +141,21 @@ impl Chain {
         let mut fates = Fates::default();
         let mut members = self.members[start..].iter_mut();
         let done = members.try_for_each(|member| member.run_again(changes, &mut fates));
-        self.members.iter_mut().for_each(Member::commit);
+        self.conclude(&done);
         done.map(|()| fates.dead_letters)
+    }
+
+    /// What a batch changed of what is remembered counts, unless it failed.
+    fn conclude(&mut self, done: &Result<(), Error>) {
+        for member in &mut self.members {
+            match (done, &mut self.deltas) {
+                (Ok(()), Some(deltas)) if member.remembers() => {
+                    deltas.push(member.commit_with_delta());
+                }
+                (Ok(()), _) => member.commit(),
+                (Err(_), _) => member.roll_back(),
+            }
+        }
     }
 
     /// Whether it has a plugin of that name.

@@ -1,9 +1,10 @@
 //! What the thread that loads versions of a plugin and the one that runs them tell each other.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::plugin::loader::{Loaded, Loader};
+use crate::plugin::shadow::{Seen, Shadow};
 
 /// Between the thread that loads versions and the one that runs them.
 #[derive(Default)]
@@ -15,9 +16,13 @@ struct State {
     incoming: Option<(Loader, Loaded)>,
     /// What runs, or is about to.
     accepted: String,
-    /// What failed its probation.
+    /// What failed its probation, or differs too much.
     quarantined: HashSet<String>,
     error: Option<String>,
+    /// The last batches of the version that runs, if the next one is to be compared with it.
+    seen: VecDeque<Arc<Seen>>,
+    /// What the last comparison came to.
+    shadow: Option<Shadow>,
 }
 
 impl Handover {
@@ -61,6 +66,40 @@ impl Handover {
     /// The last failure, unless a reload ended well since.
     pub(crate) fn error(&self) -> Option<String> {
         self.state().error.clone()
+    }
+
+    /// Keeps a batch, and so many at most.
+    pub(crate) fn see(&self, seen: Seen, most: u32) {
+        let mut state = self.state();
+        state.seen.push_back(Arc::new(seen));
+        while state.seen.len() > most as usize {
+            state.seen.pop_front();
+        }
+    }
+
+    /// Another version runs from now on.
+    pub(crate) fn forget_seen(&self) {
+        self.state().seen.clear();
+    }
+
+    /// The last batches, oldest first.
+    pub(crate) fn seen(&self) -> Vec<Arc<Seen>> {
+        self.state().seen.iter().cloned().collect()
+    }
+
+    /// Tells what a comparison came to.
+    pub(crate) fn tell(&self, shadow: Option<Shadow>) {
+        self.state().shadow = shadow;
+    }
+
+    /// What the last comparison came to.
+    pub(crate) fn shadow(&self) -> Option<Shadow> {
+        self.state().shadow.clone()
+    }
+
+    /// Never takes that version again.
+    pub(crate) fn quarantine(&self, identity: String) {
+        self.state().quarantined.insert(identity);
     }
 
     pub(crate) fn roll_back(&self, from: String, to: String, why: &str) {

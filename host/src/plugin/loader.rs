@@ -23,6 +23,7 @@ pub(crate) struct Loader {
 }
 
 /// One version of a plugin's code.
+#[derive(Clone)]
 pub(crate) struct Version {
     pub(crate) id: PluginVersion,
     pub(crate) role: Role,

@@ -56,7 +56,7 @@ pub(crate) struct Member {
     pub(super) pace: Pace,
     pub(super) breaker: Breaker,
     /// The rows were set aside before, and later changes of theirs were looked at since.
-    redriving: bool,
+    pub(super) redriving: bool,
 }
 
 #[derive(Clone)]
@@ -118,9 +118,14 @@ impl Member {
         if self.version.role == Role::Dedup {
             self.memory.window.begin(changes);
         }
+        let before = self.before_comparing(changes);
+        let set_aside = fates.dead_letters.len();
         let done = self.run_tables(changes, fates);
         fates.sweep(changes);
         self.report(started.elapsed());
+        if let (Some(before), Ok(())) = (before, &done) {
+            self.keep_to_compare(before, changes, &fates.dead_letters[set_aside..]);
+        }
         done
     }
 
@@ -336,7 +341,10 @@ impl Member {
             return Ok(());
         }
         let plugin = Some(self.version.id.clone());
-        let letter = DeadLetter::new(changes, change, Stage::Transform, plugin, reason);
+        let mut letter = DeadLetter::new(changes, change, Stage::Transform, plugin, reason);
+        if let Some(replay) = letter.replay.as_mut().filter(|_| !self.scope.is_empty()) {
+            replay.scope = self.scope.to_string();
+        }
         fates.set_aside(row, letter);
         Ok(())
     }

@@ -66,6 +66,13 @@ pub struct Options {
     /// Default 0.
     #[serde(default)]
     pub probation_fault_percent: u32,
+    /// Batches that a new version is shown before it takes over, to compare what it makes of them with
+    /// what the running version made of them. 0: none. Default 0.
+    #[serde(default)]
+    pub shadow_batches: u32,
+    /// Percent of their rows that may differ; with more the new version is refused. Default 100.
+    #[serde(default = "default_shadow_limit")]
+    pub shadow_limit: u32,
     /// What it is given beyond logs and counters. Default: nothing.
     #[serde(default)]
     pub grants: Vec<Grant>,
@@ -178,6 +185,10 @@ fn default_breaker_percent() -> u32 {
 
 fn default_probation_rows() -> u64 {
     10_000
+}
+
+fn default_shadow_limit() -> u32 {
+    100
 }
 
 fn default_window_keys() -> usize {

@@ -96,6 +96,7 @@ impl Member {
         mem::swap(&mut self.instance, &mut standby.instance);
         mem::swap(&mut self.subscriptions, &mut standby.subscriptions);
         mem::swap(&mut self.pace, &mut standby.pace);
+        self.handover.forget_seen();
     }
 
     pub(crate) fn on_probation(&self) -> bool {

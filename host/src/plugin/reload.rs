@@ -2,7 +2,7 @@
 //!
 //! The directory is watched, because an atomic rename replaces the file itself. When it has been
 //! quiet for a moment the file's digest decides whether there is anything to do. Everything slow
-//! (reading, compiling, `init`, its golden events) happens on the watching thread while the running version goes on;
+//! (reading, compiling, `init`, its golden events, a look at the last batches) happens on the watching thread while the running version goes on;
 //! the chain swaps at its next batch. A version that does not load changes nothing.
 
 use std::fs;
@@ -23,6 +23,7 @@ use crate::plugin::handover::Handover;
 use crate::plugin::instance::Role;
 use crate::plugin::loader::{Loaded, Loader};
 use crate::plugin::options::Options;
+use crate::plugin::shadow::{self, Shadow};
 use crate::telemetry::logging::chain;
 use crate::telemetry::metrics::PluginKindLabels;
 
@@ -66,6 +67,9 @@ pub enum Reloaded {
     Accepted {
         /// SHA-256 of the component, hex.
         digest: String,
+        /// What it made of the last batches beside the version before, if that was compared.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        shadow: Option<Shadow>,
     },
 }
 
@@ -159,13 +163,16 @@ impl Reloader {
                 return Ok(Reloaded::Unchanged);
             }
             if self.handover.is_quarantined(&identity) {
-                return Err(
-                    self.reject("it failed its probation and is quarantined until a restart")
-                );
+                return Err(self.reject(
+                    "it was refused or rolled back before, and is quarantined until a restart",
+                ));
             }
         }
         match self.load() {
-            Ok(loaded) => Ok(self.hand_over(loaded)),
+            Ok(loaded) => {
+                let shadow = self.compare(&loaded).map_err(|why| self.reject(&why))?;
+                Ok(self.hand_over(loaded, shadow))
+            }
             Err(error) => Err(self.reject(&chain(&error))),
         }
     }
@@ -187,14 +194,56 @@ impl Reloader {
         Ok(loaded)
     }
 
-    fn hand_over(&self, loaded: Loaded) -> Reloaded {
+    /// Shows the new version the last batches of the running one, if that is asked for. The error: too
+    /// much differs, or it does not start for it.
+    fn compare(&self, loaded: &Loaded) -> Result<Option<Shadow>, String> {
+        let options = &self.loader.options;
+        self.handover.tell(None);
+        if options.shadow_batches == 0 {
+            return Ok(None);
+        }
+        let (plugin, digest) = (&options.name, &loaded.version.id.digest);
+        let seen = self.handover.seen();
+        let shadow = if self.role == Role::Dedup || self.has_state {
+            Shadow::skipped(digest, "what it did depends on what it remembered then")
+        } else if seen.is_empty() {
+            Shadow::skipped(digest, "the version before has seen no batch since it compares")
+        } else {
+            shadow::run(&self.loader, &loaded.version, &seen).map_err(|error| chain(&error))?
+        };
+        self.handover.tell(Some(shadow.clone()));
+        if let Some(why) = &shadow.skipped {
+            tracing::info!(%plugin, %digest, %why, "new plugin version is not compared");
+            return Ok(Some(shadow));
+        }
+        let Shadow { batches, rows, discarded, changed, routed, faults, .. } = shadow;
+        tracing::info!(
+            %plugin, %digest, batches, rows, discarded, changed, routed, faults,
+            "new plugin version is compared with the running one"
+        );
+        for differing in &shadow.first {
+            tracing::info!(%plugin, %differing, "new plugin version makes something else of a row");
+        }
+        if shadow.exceeds(options.shadow_limit) {
+            self.handover.quarantine(loaded.version.identity(options));
+            return Err(format!(
+                "{} of {rows} rows of the last batches differ from what the running version made of \
+                 them, more than shadow_limit = {}; it is quarantined until a restart",
+                shadow.differing(),
+                options.shadow_limit
+            ));
+        }
+        Ok(Some(shadow))
+    }
+
+    fn hand_over(&self, loaded: Loaded, shadow: Option<Shadow>) -> Reloaded {
         let plugin = &self.loader.options.name;
         let digest = loaded.version.id.digest.clone();
         tracing::info!(%plugin, %digest, "new plugin version takes over at the next batch");
         let identity = loaded.version.identity(&self.loader.options);
         self.handover.offer(identity, self.loader.clone(), loaded);
         self.count("accepted");
-        Reloaded::Accepted { digest }
+        Reloaded::Accepted { digest, shadow }
     }
 
     fn reject(&self, why: &str) -> String {

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::plugin::handover::Handover;
 use crate::plugin::options::Options;
 use crate::plugin::reload::{Ask, Reloaded};
+use crate::plugin::shadow::Shadow;
 
 /// Which version of a plugin runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -19,6 +20,8 @@ pub struct PluginStatus {
     pub generation: u64,
     /// Why the last reload failed, if it did.
     pub last_reload_error: Option<String>,
+    /// What the newest version made of the last batches beside the one before, if that was compared.
+    pub last_shadow: Option<Shadow>,
 }
 
 /// The versions that run; cheap to clone.
@@ -43,6 +46,7 @@ impl Versions {
     pub fn list(&self) -> Vec<PluginStatus> {
         let status = |entry: &Entry| PluginStatus {
             last_reload_error: entry.handover.error(),
+            last_shadow: entry.handover.shadow(),
             ..entry.status.clone()
         };
         self.0.read().unwrap_or_else(PoisonError::into_inner).iter().map(status).collect()

@@ -95,9 +95,9 @@ fn choose_for_sure(query: Option<&str>) -> Result<Chosen, Refusal> {
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Refusal {
         let status = match refused {
-            Refused::Elsewhere | Refused::NoPlugin(_) => StatusCode::CONFLICT,
-            Refused::Ended => StatusCode::SERVICE_UNAVAILABLE,
-            Refused::Store(_) => StatusCode::BAD_GATEWAY,
+            Refused::NoPlugin(_) => StatusCode::CONFLICT,
+            Refused::Starting | Refused::Ended => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::Store(_) | Refused::Topic(_) => StatusCode::BAD_GATEWAY,
         };
         Refusal::new(status, refused.to_string())
     }

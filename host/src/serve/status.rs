@@ -12,6 +12,7 @@ use super::clickhouse::http_ask;
 use super::readiness::LegState;
 use super::tables::Mirrored;
 use crate::config::Secret;
+use crate::plugin::Shadow;
 
 /// What one process is doing. The pipeline keeps it in a `watch` channel; `tables` and `readiness`
 /// are filled in when somebody asks.
@@ -64,6 +65,8 @@ pub struct PluginStatus {
     pub generation: u64,
     /// When a reload failed: why, in one sentence.
     pub last_reload_error: Option<String>,
+    /// What the newest version made of the last batches beside the one before, if that was compared.
+    pub last_shadow: Option<Shadow>,
 }
 
 impl fmt::Display for Status {
@@ -90,6 +93,10 @@ impl fmt::Display for Status {
             match &plugin.last_reload_error {
                 Some(error) => writeln!(f, "; the last reload failed: {error}")?,
                 None => writeln!(f)?,
+            }
+            if let Some(shadow) = &plugin.last_shadow {
+                let digest = shadow.digest.get(..12).unwrap_or(&shadow.digest);
+                writeln!(f, "    {digest}: {}", shadow.to_string().replace('\n', "\n    "))?;
             }
         }
         for table in &self.tables {

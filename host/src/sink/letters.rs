@@ -48,6 +48,9 @@ pub struct Summary {
     pub reason: String,
     /// Whether it can be driven through again.
     pub redrivable: bool,
+    /// Where it is kept: `clickhouse`, or `kafka` if it was set aside before Kafka.
+    #[serde(default)]
+    pub kept: String,
     /// The functions that were running in the plugin when it trapped, innermost first, if the letter
     /// was asked for whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]

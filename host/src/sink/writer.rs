@@ -29,7 +29,7 @@ use super::{shape, snapshots};
 use crate::dead_letter::DeadLetter;
 use crate::disposition::Disposition;
 use crate::failpoint;
-use crate::hop::{Redrive, SnapshotDone};
+use crate::hop::SnapshotDone;
 use crate::serve::Leg;
 use crate::telemetry::metrics::{ChangeLabels, Metrics, StepLabels};
 
@@ -263,18 +263,13 @@ impl Writer {
     async fn close_redriven(&self, batch: &mut Batch) -> Result<(), Error> {
         let failed = &batch.dead_letters;
         let letters = Letters::new(self.client.clone());
-        for Redrive { letters: redriven, ids, done } in batch.redrives.drain(..) {
+        for redrive in batch.redrives.drain(..) {
             failpoint::pass("before_redriven");
-            let again = |letter: &DeadLetter| failed.iter().any(|new| new.is_again(letter));
-            let pairs = ids.into_iter().zip(&redriven);
-            let closed: Vec<String> =
-                pairs.filter(|(_, letter)| !again(letter)).map(|(id, _)| id).collect();
+            let outcome = redrive.outcome(failed);
             let task = "remove dead letters that came through";
-            until_done!(self, task, letters.remove(&closed))?;
-            let fails =
-                |letter: &&DeadLetter| failed.iter().any(|new| new.position == letter.position);
+            until_done!(self, task, letters.remove(&outcome.closed))?;
             // Who asked may have gone.
-            done.send(redriven.iter().filter(fails).count()).ok();
+            redrive.done.send(outcome).ok();
         }
         Ok(())
     }

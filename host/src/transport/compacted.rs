@@ -1,10 +1,11 @@
-//! Reading a small compacted topic whole: checkpoints and schemas.
+//! Reading a topic of Tailwater's own: checkpoints and schemas whole, dead letters in parts.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::Events;
@@ -34,6 +35,21 @@ pub(super) fn read(
     topic: &str,
     mut each: impl FnMut(&[u8], &[u8]),
 ) -> Result<(), Error> {
+    read_from(options, topic, Offset::Beginning, |message| {
+        if let (Some(key), Some(value)) = (message.key(), message.payload()) {
+            each(key, value);
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// As [`read`], from an offset on, and until `each` has enough.
+pub(super) fn read_from(
+    options: &Options,
+    topic: &str,
+    from: Offset,
+    mut each: impl FnMut(&BorrowedMessage<'_>) -> ControlFlow<()>,
+) -> Result<(), Error> {
     const ACTION: &str = "read a topic of tailwater's";
     let config = options.consumer(
         "tailwater-unused",
@@ -47,13 +63,13 @@ pub(super) fn read(
         config.create_with_context(Quiet(Events::default())).map_err(Error::Settings)?;
     let sorted = |error| consumer.context().0.error(ACTION, error);
     let mut start = TopicPartitionList::new();
-    start.add_partition_offset(topic, 0, Offset::Beginning).map_err(sorted)?;
+    start.add_partition_offset(topic, 0, from).map_err(sorted)?;
     consumer.assign(&start).map_err(sorted)?;
     loop {
         match consumer.poll(PATIENCE) {
             Some(Ok(message)) => {
-                if let (Some(key), Some(value)) = (message.key(), message.payload()) {
-                    each(key, value);
+                if each(&message).is_break() {
+                    return Ok(());
                 }
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),

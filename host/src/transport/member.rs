@@ -38,6 +38,7 @@ impl Member {
     /// A member that has nothing yet.
     pub(super) fn new(starts: Option<Starts>) -> Member {
         let (events, assigned) = (Events::default(), Mutex::default());
+        starts.iter().for_each(Starts::let_go);
         Member { events, assigned, starts, trouble: Mutex::default() }
     }
 
@@ -173,6 +174,9 @@ impl ConsumerContext for Member {
             match given {
                 true => _ = partitions.insert(element.partition(), number),
                 false => _ = partitions.remove(&element.partition()),
+            }
+            if let Some(starts) = &self.starts {
+                starts.hold(element.topic(), element.partition(), given);
             }
         }
         let partitions: usize = assigned.values().map(FxHashMap::len).sum();

@@ -17,14 +17,16 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rustc_hash::FxHashSet;
 
 use super::client::Events;
+use super::letters::{CLOSING, Closing};
 use super::reach::reach;
+use super::redriven::Redriven;
 use super::topics::{Names, Topics};
 use super::{Checkpoint, Delivered, Delivery, Error, Options};
 use crate::dead_letter::DeadLetter;
 use crate::encode::{
     self as encode, Batch, Destination, Encoder, Moved, NEW_KEY, OLD_KEY, ORIGIN, Record,
 };
-use crate::hop::{Hop, LogPoint, Point};
+use crate::hop::{Hop, LogPoint, Point, Redrive};
 use crate::position::Position;
 use crate::table::Table;
 use crate::telemetry::metrics::{Metrics, StepLabels};
@@ -80,6 +82,7 @@ struct Transaction {
     bytes: usize,
     begun: bool,
     newest_commit: i64,
+    redriven: Redriven,
 }
 
 impl Producer {
@@ -157,8 +160,8 @@ impl Producer {
     /// # Errors
     /// Kafka's; this producer is then of no more use.
     pub fn send(&mut self, hop: Hop<LogPoint>) -> Result<(), Error> {
-        let Hop { mut changes, mut dead_letters, plugins, point, .. } = hop;
-        if !point.copying && self.committed > Position::default() {
+        let Hop { mut changes, mut dead_letters, plugins, point, redrive } = hop;
+        if redrive.is_none() && !point.copying && self.committed > Position::default() {
             // Plugins that remember are shown again what Kafka has, to remember it again.
             changes.pass_over(self.committed);
             dead_letters.retain(|letter| letter.position > self.committed);
@@ -179,9 +182,15 @@ impl Producer {
         for letter in dead_letters.iter().chain(&batch.dead_letters) {
             self.set_aside(letter)?;
         }
+        let is_redriven = redrive.is_some();
+        if let Some(redrive) = redrive {
+            dead_letters.extend_from_slice(&batch.dead_letters);
+            self.close(redrive, &dead_letters)?;
+        }
         self.metrics.count_dead_letters(SENT, batch.dead_letters.len());
         let newest = changes.transactions.iter().map(|transaction| transaction.committed_at);
-        let newest = newest.max().unwrap_or_default();
+        // What was set aside before says nothing of how long a change takes.
+        let newest = newest.max().filter(|_| !is_redriven).unwrap_or_default();
         self.transaction.newest_commit = self.transaction.newest_commit.max(newest);
         self.send_records(&batch, now / 1_000_000)?;
         self.transaction.bytes += batch.bytes.len();
@@ -232,6 +241,7 @@ impl Producer {
             }
         }
         let done = std::mem::take(&mut self.transaction);
+        done.redriven.tell();
         if done.newest_commit > 0 {
             let age = (nanoseconds() / 1_000 - done.newest_commit) as f64 / 1e6;
             let labels = StepLabels { step: SENT };
@@ -300,6 +310,16 @@ impl Producer {
         for part in letter.parts(self.original_bytes) {
             let text = serde_json::to_vec(&part).expect("a dead letter is plain data");
             self.enqueue(record(&topic, part.table.as_bytes(), Some(&text)))?;
+        }
+        Ok(())
+    }
+
+    /// Closes letters that come through with this transaction.
+    fn close(&mut self, redrive: Redrive, failed: &[DeadLetter]) -> Result<(), Error> {
+        let topic = self.names.dead_letters.clone();
+        for closed in self.transaction.redriven.take_in(redrive, failed) {
+            let text = serde_json::to_vec(&Closing { closed }).expect("a closing is plain data");
+            self.enqueue(record(&topic, CLOSING, Some(&text)))?;
         }
         Ok(())
     }

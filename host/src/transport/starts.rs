@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// What the metadata of a committed offset begins with.
 const SINCE: &str = "tailwater-since=";
@@ -28,6 +28,8 @@ pub(super) struct Start {
 #[derive(Debug, Clone)]
 pub struct Starts {
     known: Arc<Mutex<FxHashMap<String, FxHashMap<i32, Start>>>>,
+    /// Partitions that the group has given to this process.
+    held: Arc<Mutex<FxHashSet<(String, i32)>>>,
     /// Whether a memory without its beginning is worth nothing.
     pub(super) whole: bool,
 }
@@ -47,7 +49,7 @@ impl Starts {
     /// What is known by scope; of a partition's several memories the one that began last counts.
     #[must_use]
     pub fn of(progress: &BTreeMap<String, String>, whole: bool) -> Starts {
-        let starts = Starts { known: Arc::default(), whole };
+        let starts = Starts { known: Arc::default(), held: Arc::default(), whole };
         for (scope, next) in progress {
             let Some((topic, partition, since)) = parse(scope) else { continue };
             let Ok(next) = next.parse() else { continue };
@@ -65,6 +67,36 @@ impl Starts {
             self.get(topic, partition).is_some_and(|start| start.since == since)
         };
         parse(scope).is_some_and(known)
+    }
+
+    /// What the memory is called now that goes on with that one's partition; none if another process
+    /// has the partition.
+    #[must_use]
+    pub fn current(&self, memory: &str) -> Option<String> {
+        let (topic, partition, _) = parse(memory)?;
+        let is_held = self.held().contains(&(topic.to_owned(), partition));
+        let start = self.get(topic, partition).filter(|_| is_held)?;
+        Some(scope(topic, partition, start.since))
+    }
+
+    /// The group has given a partition to this process, or has taken it away.
+    pub(super) fn hold(&self, topic: &str, partition: i32, given: bool) {
+        let partition = (topic.to_owned(), partition);
+        let mut held = self.held();
+        if given {
+            held.insert(partition)
+        } else {
+            held.remove(&partition)
+        };
+    }
+
+    /// This process has no partition any more.
+    pub(super) fn let_go(&self) {
+        self.held().clear();
+    }
+
+    fn held(&self) -> MutexGuard<'_, FxHashSet<(String, i32)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn get(&self, topic: &str, partition: i32) -> Option<Start> {
@@ -158,6 +190,11 @@ mod tests {
         let starts = Starts::of(&lines.into(), false);
         assert_eq!(starts.get("a.b", 3), Some(Start { next: 70, since: 60 }));
         assert!(starts.knows("a.b/3@60") && !starts.knows("a.b/3@10") && starts.knows("a.b/4@0"));
+        assert_eq!(starts.current("a.b/3@10"), None, "the partition is with nobody");
+        starts.hold("a.b", 3, true);
+        assert_eq!(starts.current("a.b/3@10").as_deref(), Some("a.b/3@60"));
+        starts.hold("a.b", 3, false);
+        assert_eq!(starts.current("a.b/3@10"), None);
         assert_eq!(told(&metadata(7)), Some(7));
         assert_eq!(told("somebody else's"), None);
     }

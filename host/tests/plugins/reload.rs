@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailwater::plugin::{PluginStatus, Reloaded};
+use tailwater::plugin::{How, PluginStatus, Reloaded, Shadow};
+use tailwater::table::ColumnType;
 use tailwater::telemetry::metrics::PluginKindLabels;
 use tailwater_test_support::{Scratch, guests, wait_until};
 
-use crate::batch::{Batch, users};
+use crate::batch::{Batch, table, users};
 use crate::chains::{Loaded, load, options, plugin_file, test_guest_file};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -238,7 +239,7 @@ fn other_settings_take_over_as_another_file_does() {
     assert_eq!(chain.status().last_reload_error, Some(refused));
     let digest = chain.status().digest;
     let settings = format!("probation_rows = 0\n{PANICS}");
-    assert_eq!(chain.reload(&scratch, &settings), Ok(Reloaded::Accepted { digest }));
+    assert_eq!(chain.reload(&scratch, &settings), Ok(Reloaded::Accepted { digest, shadow: None }));
     assert_eq!(chain.people("poison"), (2, 1), "it panics now");
     assert_eq!((chain.status().generation, chain.status().last_reload_error), (2, None));
 }
@@ -307,4 +308,148 @@ fn a_pinned_digest_admits_no_other_file() {
         panic!("it was loaded")
     };
     assert!(error.to_string().contains(&format!("but its section pins {digest}")), "{error}");
+}
+
+impl Loaded {
+    /// What came of the last comparison.
+    fn shadow(&self) -> Shadow {
+        self.status().last_shadow.expect("a version was compared")
+    }
+
+    /// Ann and Bob, if the plugin lets them through; the last batches count.
+    fn ann_and_bob(&mut self, commit: u64) {
+        let users = users();
+        let batch = Batch::at(commit).insert(&users, &["1", "ann", "a"]);
+        self.lines(batch.insert(&users, &["2", "bob", "b"]).done());
+    }
+}
+
+#[test]
+fn before_it_takes_over_a_version_is_compared_on_the_last_batches() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = watched(&scratch, &test_guest_file("identity"), "shadow_batches = 2");
+    for commit in 1..=3 {
+        chain.ann_and_bob(commit);
+    }
+    // Nothing to compare.
+    chain.lines(Batch::at(4).done());
+    replace_by_rename(&scratch, &read(&plugin_file("mask-email")));
+    chain.wait_for("accepted", 1);
+    let shadow = chain.shadow();
+    assert_eq!((shadow.batches, shadow.rows, shadow.changed, shadow.differing()), (2, 4, 4, 4));
+    let first = &shadow.first[0];
+    assert_eq!((first.table.as_str(), first.position.as_str()), ("public.users", "0/2:1"));
+    assert_eq!((first.how, first.columns.as_slice()), (How::Changed, &["email".to_owned()][..]));
+    assert!(!format!("{shadow} {shadow:?}").contains("ann"), "a row value is told");
+    assert_eq!(chain.status().generation, 1, "the running version goes on");
+    assert_eq!(chain.mail(), MASKED);
+}
+
+#[test]
+fn rows_that_only_one_version_keeps_fails_on_or_routes_are_told_apart() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let keep = |name: &str| {
+        format!(
+            "shadow_batches = 9\nconfig = {{ where = [{{ column = 'name', value = '{name}' }}] }}"
+        )
+    };
+    let mut chain = watched(&scratch, &plugin_file("filter-rows"), &keep("ann"));
+    chain.ann_and_bob(1);
+    chain.reload(&scratch, &keep("bob")).expect("it loads");
+    let shadow = chain.shadow();
+    assert_eq!((shadow.rows, shadow.discarded, shadow.differing()), (2, 2, 2));
+
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = harmless(&scratch, "shadow_batches = 9");
+    assert_eq!(chain.people("poison"), (3, 0));
+    chain.reload(&scratch, &format!("shadow_batches = 9\n{PANICS}")).expect("it loads");
+    let shadow = chain.shadow();
+    assert_eq!((shadow.rows, shadow.faults, shadow.differing()), (3, 1, 1));
+    assert_eq!(shadow.first[0].how, How::Fault);
+
+    let scratch = Scratch::new("reload").expect("a directory");
+    let route = |schema: &str| {
+        let config = format!("config = {{ column = 'region', schemas = {{ eu = '{schema}' }} }}");
+        format!("shadow_batches = 9\n{config}")
+    };
+    let mut chain = watched(&scratch, &plugin_file("route-by-value"), &route("europe"));
+    let people = table("people", &[("id", ColumnType::Int8), ("region", ColumnType::Text)]);
+    chain.lines(Batch::at(1).insert(&people, &["1", "eu"]).insert(&people, &["2", "us"]).done());
+    chain.reload(&scratch, &route("old_world")).expect("it loads");
+    let shadow = chain.shadow();
+    assert_eq!((shadow.rows, shadow.routed, shadow.differing()), (2, 1, 1));
+}
+
+#[test]
+fn a_version_that_makes_something_else_of_too_many_rows_is_refused_and_quarantined() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let compares = "shadow_batches = 9\nshadow_limit = 30";
+    let mut chain = harmless(&scratch, compares);
+    assert_eq!(chain.people("poison"), (3, 0));
+    let settings = format!("{compares}\n{PANICS}");
+    let refused = chain.reload(&scratch, &settings).expect_err("a third of the rows fail");
+    assert!(refused.starts_with("1 of 3 rows of the last batches differ"), "{refused}");
+    assert_eq!(chain.status().last_reload_error, Some(refused));
+    let again = chain.reload(&scratch, &settings).expect_err("it is quarantined");
+    assert!(again.contains("quarantined until a restart"), "{again}");
+    assert_eq!(chain.people("poison"), (3, 0));
+    assert_eq!((chain.status().generation, chain.reloads("rejected")), (1, 2));
+    let wider = settings.replace("30", "34");
+    chain.reload(&scratch, &wider).expect("as many may differ");
+    let shadow = chain.shadow();
+    assert_eq!((shadow.rows, shadow.faults), (6, 2));
+}
+
+#[test]
+fn what_a_plugin_did_by_its_memory_is_not_compared() {
+    for (file, settings) in [
+        (plugin_file("drop-duplicates"), "shadow_batches = 2\nshadow_limit = 0"),
+        (test_guest_file("rememberer"), "shadow_batches = 2\nshadow_limit = 0\ngrants = ['state']"),
+    ] {
+        let scratch = Scratch::new("reload").expect("a directory");
+        let mut chain = watched(&scratch, &file, settings);
+        chain.mail();
+        chain.reload(&scratch, &format!("{settings}\nretries = 1")).expect("it loads");
+        let skipped = chain.shadow().skipped.expect("nothing was compared");
+        assert!(skipped.contains("what it remembered then"), "{skipped}");
+    }
+}
+
+#[test]
+fn without_a_batch_or_the_setting_nothing_is_compared() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = harmless(&scratch, "");
+    assert_eq!(chain.people("ben"), (3, 0));
+    chain.reload(&scratch, PANICS).expect("it loads");
+    assert_eq!(chain.status().last_shadow, None);
+    assert_eq!(chain.people("ben"), (3, 0));
+    let compares = format!("shadow_batches = 2\nshadow_limit = 0\n{PANICS}");
+    chain.reload(&scratch, &compares).expect("it loads");
+    let skipped = chain.shadow().skipped.expect("the version before kept no batch");
+    assert!(skipped.contains("seen no batch"), "{skipped}");
+}
+
+/// The next version takes long to compile.
+#[test]
+fn the_running_version_goes_on_while_the_next_one_compiles() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = watched(&scratch, &plugin_file("mask-email"), "memory_mb = 256");
+    let users = users();
+    let mut next = read(&test_guest_file("identity"));
+    next.extend_from_slice(&guests::idle_module(500));
+    replace_by_rename(&scratch, &next);
+    let (mut masked, mut plain) = (0, 0);
+    while chain.status().generation == 1 || plain < 10 {
+        let commit = masked + plain + 1;
+        let line = chain.lines(Batch::at(commit).insert(&users, &["1", "ann", "ann@x.org"]).done());
+        let is = |email: &str| line == [format!("c {commit}:1 users -> (1,ann,{email})")];
+        assert!(is("a***@x.org") || is("ann@x.org"), "a row was lost, doubled or torn: {line:?}");
+        if is("ann@x.org") {
+            plain += 1
+        } else {
+            masked += 1
+        }
+        assert!(plain == 0 || !is("a***@x.org"), "the version before came back");
+    }
+    assert!(masked >= 10, "the stream stood still while the next version was compiled: {masked}");
 }

@@ -72,6 +72,49 @@ pub fn component_of(wit: &str, world: &str) -> Result<Vec<u8>> {
     ComponentEncoder::default().validate(true).module(&module)?.encode()
 }
 
+/// Another part of a component, to be put behind it: a module that nothing uses, of so many functions
+/// that take a compiler a moment each. It makes a component one that takes long to compile and does what
+/// it did.
+#[must_use]
+pub fn idle_module(functions: u32) -> Vec<u8> {
+    /// One parameter, one result, both `i32`.
+    const TYPES: &[u8] = &[1, 0x60, 1, 0x7f, 1, 0x7f];
+    /// `local.get 0; i32.const 7; i32.rotl; local.get 0; i32.mul; local.set 0`
+    const STEP: &[u8] = &[0x20, 0, 0x41, 7, 0x77, 0x20, 0, 0x6c, 0x21, 0];
+    let mut body = vec![0];
+    body.extend(STEP.repeat(100));
+    body.extend([0x20, 0, 0x0b]);
+    let mut bodies = leb(functions);
+    (0..functions).for_each(|_| bodies.extend(sized(&body)));
+    let mut kinds = leb(functions);
+    kinds.resize(kinds.len() + functions as usize, 0);
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    for (id, content) in [(1, TYPES), (3, &kinds), (10, &bodies)] {
+        module.push(id);
+        module.extend(sized(content));
+    }
+    [vec![1], sized(&module)].concat()
+}
+
+/// Behind its length.
+fn sized(content: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(content.len()).expect("a part is small");
+    [&leb(len), content].concat()
+}
+
+/// A number as WebAssembly writes it.
+fn leb(mut number: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = u8::try_from(number & 0x7f).expect("seven bits");
+        number >>= 7;
+        bytes.push(if number > 0 { low | 0x80 } else { low });
+        if number == 0 {
+            return bytes;
+        }
+    }
+}
+
 fn sources(plugins: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(plugins)?.collect::<Result<Vec<_>, _>>()?;
     let mut sources: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();

@@ -9,7 +9,8 @@ use crate::steps;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Words of the plugins to measure instead of all, for example `Rust` or `mask`
+    /// Words of the plugins to measure instead of all, for example `Rust` or `mask`; `restart` and `swap`
+    /// are what a restart and the swap of a version cost
     plugins: Vec<OsString>,
 }
 
