@@ -65,7 +65,8 @@ fn letters_that_a_leg_leaves_no_time_for_are_kept() {
     rig.deliver([hop(&users(), &[insert(1, &["1", "ann", "x", "no number"])])]).expect("it stores");
     let (head, ended) = mpsc::channel::<Hop<LogPoint>>(1);
     let letters = DeadLetters::default();
-    letters.open(rig.connect().expect("a sink").letters(), head.downgrade(), Vec::new());
+    let store = rig.connect().expect("a sink").letters();
+    letters.open_direct(store, &head.downgrade(), Vec::new());
     drop(ended);
     let all = Chosen::default();
     let refused = rig.runtime.block_on(letters.redrive(&all)).expect_err("nobody takes them");
