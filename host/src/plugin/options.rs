@@ -66,6 +66,9 @@ pub struct Options {
     /// Default 0.
     #[serde(default)]
     pub probation_fault_percent: u32,
+    /// Lines it may log in a second; those beyond are counted. Default 20.
+    #[serde(default = "default_log_lines_per_second")]
+    pub log_lines_per_second: u32,
     /// What it is given beyond logs and counters. Default: nothing.
     #[serde(default)]
     pub grants: Vec<Grant>,
@@ -178,6 +181,10 @@ fn default_breaker_percent() -> u32 {
 
 fn default_probation_rows() -> u64 {
     10_000
+}
+
+fn default_log_lines_per_second() -> u32 {
+    20
 }
 
 fn default_window_keys() -> usize {
