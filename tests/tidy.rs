@@ -11,6 +11,12 @@ use tailwater_test_support::workspace_root;
 
 /// Lines of a file, its unit tests not counted.
 const LONGEST_FILE: usize = 500;
+/// Lines of a plugin that comes along, its unit tests not counted: it is there to be read.
+const LONGEST_PLUGIN: usize = 149;
+/// It compares every type as PostgreSQL does.
+const LONGER_PLUGINS: [&str; 1] = ["filter-rows"];
+/// Lines of a plugin's README.
+const README: std::ops::RangeInclusive<usize> = 8..=15;
 /// Names that say nothing about what is in the file.
 const EMPTY_NAMES: [&str; 6] = ["utils", "util", "common", "helpers", "core", "misc"];
 /// Where waiting is made of sleeping: the one wait, and a load that keeps a rate.
@@ -109,6 +115,42 @@ fn no_file_is_longer_than_one_can_keep_in_mind() -> Result<()> {
         (lines > LONGEST_FILE).then(|| format!("{}: {lines} lines", source.name))
     });
     ensure_none("at most 500 lines without the unit tests", long)
+}
+
+#[test]
+fn every_plugin_that_comes_along_is_short_shown_at_work_and_explained() -> Result<()> {
+    let mut findings = Vec::new();
+    let mut seen = 0;
+    for entry in fs::read_dir(workspace_root().join("plugins"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Events of a plugin in five languages, and what it is in the four others.
+        if name == "golden" || name.starts_with("mask-email-") {
+            continue;
+        }
+        seen += 1;
+        let lines =
+            |file: &str| fs::read_to_string(path.join(file)).map(|text| text.lines().count());
+        if !lines("README.md").is_ok_and(|lines| README.contains(&lines)) {
+            findings.push(format!("plugins/{name}/README.md: about ten lines"));
+        }
+        if !lines("golden.jsonl").is_ok_and(|lines| lines > 3) {
+            findings.push(format!("plugins/{name}/golden.jsonl: events with what is expected"));
+        }
+    }
+    let program = |source: &Source| {
+        let ends = [".rs", ".go", ".js", ".py", ".c"].iter().any(|end| source.name.ends_with(end));
+        let longer = LONGER_PLUGINS.iter().any(|longer| source.name.contains(longer));
+        ends && !longer && source.name.starts_with("plugins/") && !source.is_test(0)
+    };
+    for source in sources()?.into_iter().filter(program) {
+        let lines = source.code_lines();
+        if lines > LONGEST_PLUGIN {
+            findings.push(format!("{}: {lines} lines", source.name));
+        }
+    }
+    ensure!(seen > 9, "only {seen} plugins were found");
+    ensure_none("a plugin is short, has golden events and a README", findings)
 }
 
 #[test]

@@ -301,11 +301,12 @@ impl Changes {
     /// A new row with a row's key columns and NULL for all others: what [`Old::Key`] holds.
     #[must_use]
     pub fn key_row(&mut self, table: u32, row: Row) -> Row {
-        let table = Arc::clone(&self.tables[table as usize]);
         let key_row = self.begin_row();
-        for (index, column) in table.columns.iter().enumerate() {
-            let cell = self.cells[row.0 as usize + index];
-            self.cells.push(if column.key { cell } else { Cell::NULL });
+        let Changes { tables, cells, .. } = self;
+        let table = &tables[table as usize];
+        cells.resize(cells.len() + table.columns.len(), Cell::NULL);
+        for column in table.key() {
+            cells[key_row.0 as usize + column] = cells[row.0 as usize + column];
         }
         key_row
     }

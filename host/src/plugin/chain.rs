@@ -52,9 +52,7 @@ impl Chain {
             _watches: Vec::new(),
         };
         for options in options.into_iter().filter(|options| options.stage == stage) {
-            let runtime = runtime.clone();
-            let metrics = Arc::clone(&metrics);
-            chain.push(Loader { runtime, options: Arc::new(options), metrics })?;
+            chain.push(Loader::new(runtime.clone(), options, Arc::clone(&metrics)))?;
         }
         Ok(chain)
     }
@@ -62,8 +60,7 @@ impl Chain {
     /// A chain of one plugin whose file nobody watches.
     pub(crate) fn offline(runtime: &Runtime, options: Options) -> Result<Chain, Error> {
         options.check()?;
-        let (runtime, metrics) = (runtime.clone(), Arc::default());
-        let loader = Loader { runtime, options: Arc::new(options), metrics };
+        let loader = Loader::new(runtime.clone(), options, Arc::default());
         let loaded = loader.load()?;
         let members = vec![Member::new(loader, loaded)];
         let versions = Versions::default();
@@ -76,12 +73,13 @@ impl Chain {
         let role = member.version().role;
         tracing::info!(plugin = %id.name, digest = %id.digest, role = role.world(), "plugin loaded");
         let handover = Arc::clone(member.handover());
+        let info = loader.metrics.plugin_info.clone();
         let (watch, asking) = reload::watch(loader, role, Arc::clone(&handover))?;
         self._watches.push(watch);
         let (name, digest) = (id.name, id.digest);
         let (last_reload_error, last_shadow) = (None, None);
         let status = PluginStatus { name, digest, generation: 1, last_reload_error, last_shadow };
-        self.versions.push(status, handover, asking);
+        self.versions.push(status, handover, asking, info);
         self.members.push(member);
         Ok(())
     }

@@ -2,20 +2,23 @@
 //! instance is dead and its owner builds another.
 
 use std::mem;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{Store, Trap};
 
 use crate::plugin::bindings::shapes::{Rewriting, Shape};
-use crate::plugin::bindings::types::{Batch, Interest, Patch, RowKeys, Table};
+use crate::plugin::bindings::types::{self, Batch, Interest, Patch, RowKeys};
 use crate::plugin::calls::Calls;
 pub use crate::plugin::calls::Role;
 use crate::plugin::engine::TICK;
 use crate::plugin::limits::Guest;
 use crate::plugin::state::State;
 use crate::plugin::trapped::Trapped;
+use crate::position::Position;
+use crate::table::Table;
 
 /// What a component may import: the contract's interfaces of any compatible version.
 const GRANTED: [&str; 4] = [
@@ -87,6 +90,8 @@ pub(crate) struct Instance {
     calls: Calls,
     allowance: Allowance,
     dead: bool,
+    /// It was called with no batch yet that it answered.
+    fresh: bool,
 }
 
 /// Which role a component has, by its exports.
@@ -143,7 +148,7 @@ impl Instance {
         let instance = code.instantiate(&mut store);
         let instance = instance.map_err(|trap| outcome(&store, &trap, allowance))?;
         let calls = Calls::find(&mut store, &instance, role).map_err(Outcome::Shape)?;
-        let mut started = Instance { store, calls, allowance, dead: false };
+        let mut started = Instance { store, calls, allowance, dead: false, fresh: true };
         started.call(|calls, store| calls.init(store, config))?;
         Ok(started)
     }
@@ -151,6 +156,17 @@ impl Instance {
     /// Whether it trapped.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead
+    }
+
+    /// Whether it answered no batch yet, and so keeps nothing of one in its memory.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Tells what it is shown by the calls that follow: a table, and of rows the first one's place
+    /// and how many there are.
+    pub(crate) fn look_at(&mut self, table: &Arc<Table>, rows: Option<(Position, usize)>) {
+        self.store.data_mut().look_at(table, rows);
     }
 
     /// Lends it a state while something runs, which keeps what a call wrote if the call went well.
@@ -174,24 +190,39 @@ impl Instance {
         u64::MAX - self.store.get_fuel().unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn subscribe(&mut self, table: Table<'_>) -> Result<Option<Interest>, Outcome> {
+    pub(crate) fn subscribe(
+        &mut self,
+        table: types::Table<'_>,
+    ) -> Result<Option<Interest>, Outcome> {
         self.call(|calls, store| calls.subscribe(store, table))
     }
 
     pub(crate) fn process(&mut self, batch: Batch<'_>) -> Result<Patch, Outcome> {
-        self.call(|calls, store| calls.process(store, batch))
+        self.show(|calls, store| calls.process(store, batch))
     }
 
-    pub(crate) fn reshape(&mut self, table: Table<'_>) -> Result<Shape, Outcome> {
+    pub(crate) fn reshape(&mut self, table: types::Table<'_>) -> Result<Shape, Outcome> {
         self.call(|calls, store| calls.reshape(store, table))
     }
 
     pub(crate) fn rewrite(&mut self, batch: Batch<'_>) -> Result<Rewriting, Outcome> {
-        self.call(|calls, store| calls.rewrite(store, batch))
+        self.show(|calls, store| calls.rewrite(store, batch))
     }
 
     pub(crate) fn keys(&mut self, batch: Batch<'_>) -> Result<RowKeys, Outcome> {
-        self.call(|calls, store| calls.keys(store, batch))
+        self.show(|calls, store| calls.keys(store, batch))
+    }
+
+    /// Calls it with a batch.
+    fn show<T>(
+        &mut self,
+        call: impl FnOnce(&Calls, &mut Store<Guest>) -> wasmtime::Result<Result<T, String>>,
+    ) -> Result<T, Outcome> {
+        let started = Instant::now();
+        let answer = self.call(call);
+        self.store.data().took(started.elapsed());
+        self.fresh &= answer.is_err();
+        answer
     }
 
     fn call<T>(
@@ -203,6 +234,11 @@ impl Instance {
         let answer = call(&self.calls, &mut self.store);
         self.store.data_mut().end_call();
         match answer {
+            // It said that it could not; but it will not get any more the next time.
+            Ok(Err(_)) if self.store.data().memory_exceeded() => {
+                self.dead = true;
+                Err(Outcome::Memory(self.allowance.memory_mb))
+            }
             Ok(answer) => answer.map_err(|reason| Outcome::Refused(shorten(reason))),
             Err(trap) => {
                 self.dead = true;

@@ -1,18 +1,22 @@
 //! What a plugin may use, and what it imports: the host's side of one instance.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use prometheus_client::metrics::histogram::Histogram;
 use rustc_hash::FxHashMap;
+use tracing::field::display;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::HasData;
 
 use crate::plugin::bindings::{clock, log, metrics, state, types};
+use crate::plugin::lines::{Lines, one_line};
+use crate::plugin::options::Options;
 use crate::plugin::state::State;
-use crate::telemetry::metrics::{Metrics, PluginCounterLabels};
+use crate::position::Position;
+use crate::table::Table;
+use crate::telemetry::metrics::{Metrics, PluginCounterLabels, PluginLabels};
 
-/// Lines one call may log.
-const LINES_MAX: u32 = 32;
 /// Bytes of a line.
 const LINE_BYTES_MAX: usize = 2048;
 /// Counters of its own that a plugin may have.
@@ -27,12 +31,25 @@ pub struct Guest {
     name: Arc<str>,
     digest: Arc<str>,
     memory: Memory,
-    lines: u32,
+    lines: Arc<Lines>,
+    log_lines_per_second: u32,
+    /// Lines may have been left out, here or by an instance before, that no summary told yet.
+    lines_untold: bool,
+    /// What it is shown.
+    sight: Option<Sight>,
+    call_seconds: Histogram,
     metrics: Arc<Metrics>,
     counters: FxHashMap<String, u64>,
     refused_counter: bool,
     /// Lent for as long as a batch is shown.
     state: Option<State>,
+}
+
+/// What a plugin looks at, for who reads what it logs.
+struct Sight {
+    table: Arc<Table>,
+    /// The first row, and how many there are; none while it is asked about the table itself.
+    rows: Option<(Position, usize)>,
 }
 
 struct Memory {
@@ -46,13 +63,24 @@ impl HasData for Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(name: &str, digest: &str, memory_mb: u32, metrics: Arc<Metrics>) -> Guest {
-        let bytes_max = usize::try_from(u64::from(memory_mb) << 20).unwrap_or(usize::MAX);
+    pub(crate) fn new(
+        options: &Options,
+        digest: &str,
+        lines: Arc<Lines>,
+        metrics: Arc<Metrics>,
+    ) -> Guest {
+        let bytes_max = usize::try_from(u64::from(options.memory_mb) << 20).unwrap_or(usize::MAX);
+        let labels = PluginLabels { plugin: options.name.clone() };
+        let call_seconds = metrics.plugin_call_seconds.get_or_create(&labels).clone();
         Guest {
-            name: name.into(),
+            name: options.name.as_str().into(),
             digest: digest.into(),
             memory: Memory { bytes_max, bytes: 0, exceeded: false },
-            lines: 0,
+            lines,
+            log_lines_per_second: options.log_lines_per_second,
+            lines_untold: true,
+            sight: None,
+            call_seconds,
             metrics,
             counters: FxHashMap::default(),
             refused_counter: false,
@@ -79,22 +107,31 @@ impl Guest {
         self.memory.bytes
     }
 
-    /// Whether the instance asked for more memory than it may have; an allocation that failed
+    /// Whether the call asked for more memory than the instance may have; an allocation that failed
     /// usually ends in a trap.
     pub(crate) fn memory_exceeded(&self) -> bool {
         self.memory.exceeded
     }
 
+    /// What it is shown from now on: a table, and of rows the first one's place and how many.
+    pub(crate) fn look_at(&mut self, table: &Arc<Table>, rows: Option<(Position, usize)>) {
+        self.sight = Some(Sight { table: Arc::clone(table), rows });
+    }
+
     /// Begins a call.
     pub(crate) fn begin_call(&mut self) {
-        self.lines = 0;
+        self.memory.exceeded = false;
+    }
+
+    /// Notes how long it took to call it with a batch.
+    pub(crate) fn took(&self, time: Duration) {
+        self.call_seconds.observe(time.as_secs_f64());
     }
 
     /// Ends a call: says what was not logged, and counts what was counted.
     pub(crate) fn end_call(&mut self) {
-        if let Some(dropped) = self.lines.checked_sub(LINES_MAX + 1) {
-            let lines = dropped + 1;
-            tracing::warn!(plugin = %self.name, lines, "plugin logs too much, lines were dropped");
+        if self.lines_untold {
+            self.lines_untold = self.lines.settle(Instant::now());
         }
         for (counter, delta) in &mut self.counters {
             if *delta > 0 {
@@ -176,20 +213,47 @@ impl state::Host for Guest {
     }
 }
 
-impl log::Host for Guest {
-    fn write(&mut self, level: log::Level, mut message: String) {
-        self.lines = self.lines.saturating_add(1);
-        if self.lines > LINES_MAX {
-            return;
+/// Whether the log takes lines of that level, and writing one.
+macro_rules! at_level {
+    ($level:ident, $guest:expr, $message:expr) => {
+        // What the log's own level leaves out is no flood.
+        if tracing::enabled!(target: "plugin", tracing::Level::$level)
+            && let Some(message) = $guest.admit($message)
+        {
+            let (plugin, digest) = (&*$guest.name, &$guest.digest[..12]);
+            let sight = $guest.sight.as_ref();
+            let table = sight.map(|sight| display(sight.table.full_name()));
+            let first = sight.and_then(|sight| sight.rows);
+            let position = first.map(|(position, _)| display(position));
+            let rows = first.map(|(_, rows)| rows);
+            tracing::event!(
+                target: "plugin", tracing::Level::$level,
+                plugin, digest, table, position, rows, "{message}"
+            );
+        }
+    };
+}
+
+impl Guest {
+    /// A line as it may be written; none if there were too many.
+    fn admit(&mut self, mut message: String) -> Option<String> {
+        self.lines_untold = true;
+        if !self.lines.admit(self.log_lines_per_second, Instant::now()) {
+            return None;
         }
         message.truncate(message.floor_char_boundary(LINE_BYTES_MAX));
-        let (plugin, digest) = (&*self.name, &self.digest[..12]);
+        Some(one_line(message))
+    }
+}
+
+impl log::Host for Guest {
+    fn write(&mut self, level: log::Level, message: String) {
         match level {
-            log::Level::Trace => tracing::trace!(target: "plugin", plugin, digest, "{message}"),
-            log::Level::Debug => tracing::debug!(target: "plugin", plugin, digest, "{message}"),
-            log::Level::Info => tracing::info!(target: "plugin", plugin, digest, "{message}"),
-            log::Level::Warn => tracing::warn!(target: "plugin", plugin, digest, "{message}"),
-            log::Level::Error => tracing::error!(target: "plugin", plugin, digest, "{message}"),
+            log::Level::Trace => at_level!(TRACE, self, message),
+            log::Level::Debug => at_level!(DEBUG, self, message),
+            log::Level::Info => at_level!(INFO, self, message),
+            log::Level::Warn => at_level!(WARN, self, message),
+            log::Level::Error => at_level!(ERROR, self, message),
         }
     }
 }

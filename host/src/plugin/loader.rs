@@ -10,6 +10,7 @@ use crate::plugin::engine::{Code, Runtime};
 use crate::plugin::error::Error;
 use crate::plugin::instance::{self, Allowance, Instance, Outcome, Role};
 use crate::plugin::limits::Guest;
+use crate::plugin::lines::Lines;
 use crate::plugin::options::{Grant, Options};
 use crate::plugin::reload;
 use crate::telemetry::metrics::Metrics;
@@ -20,6 +21,7 @@ pub(crate) struct Loader {
     pub(crate) runtime: Runtime,
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) lines: Arc<Lines>,
 }
 
 /// One version of a plugin's code.
@@ -94,6 +96,11 @@ fn check(path: &Path, code: &Code, grants: &[Grant]) -> Result<Role, Error> {
 }
 
 impl Loader {
+    pub(crate) fn new(runtime: Runtime, options: Options, metrics: Arc<Metrics>) -> Loader {
+        let lines = Arc::new(Lines::new(&options.name, &metrics));
+        Loader { runtime, options: Arc::new(options), metrics, lines }
+    }
+
     /// Reads, compiles, checks, instantiates and initialises.
     pub(crate) fn load(&self) -> Result<Loaded, Error> {
         let (options, path) = (&self.options, &self.options.path);
@@ -122,8 +129,8 @@ impl Loader {
             memory_mb: options.memory_mb,
             output_mb: options.output_mb,
         };
-        let metrics = Arc::clone(&self.metrics);
-        let guest = Guest::new(&options.name, &version.id.digest, options.memory_mb, metrics);
+        let (lines, metrics) = (Arc::clone(&self.lines), Arc::clone(&self.metrics));
+        let guest = Guest::new(options, &version.id.digest, lines, metrics);
         let config = options.config_json();
         let started = Instance::start(&version.code, version.role, guest, allowance, &config);
         started.map_err(|outcome| match outcome {

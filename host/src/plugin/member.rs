@@ -22,13 +22,14 @@ use crate::plugin::handover::Handover;
 use crate::plugin::instance::{Instance, Outcome, Role};
 use crate::plugin::loader::{Loaded, Loader, Version};
 use crate::plugin::memory::{Memory, Scope};
+use crate::plugin::meters::{Meters, Usage};
 use crate::plugin::options::{OnError, Options};
 use crate::plugin::probation::{Pace, Probation};
 use crate::plugin::rewrite;
 use crate::plugin::shape::Shape;
 use crate::plugin::task::{Rows, Shown, Task, by_run, by_table, shorten};
 use crate::table::Table;
-use crate::telemetry::metrics::{PluginKindLabels, PluginLabels};
+use crate::telemetry::metrics::PluginKindLabels;
 
 /// Deadlines that looking for the rows at fault may cost per batch. A plugin that hangs on every
 /// row would else hold the stream for as many deadlines as there are rows.
@@ -50,6 +51,7 @@ pub(crate) struct Member {
     pub(super) probation: Option<Probation>,
     pub(super) scratch: Scratch,
     pub(super) usage: Usage,
+    meters: Meters,
     /// Rows of the batch that it failed on for good.
     pub(super) failed_rows: u64,
     /// Time and rows of the version that runs.
@@ -66,14 +68,10 @@ pub(super) enum Subscription {
     Refused(String),
 }
 
-/// What a batch cost so far, for the metrics.
-#[derive(Default)]
-pub(super) struct Usage {
-    calls: u64,
-    rows: u64,
-    /// Rows of the batch, however often they were shown.
-    pub(super) batch_rows: u64,
-    searching: Duration,
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.loader.lines.finish();
+    }
 }
 
 impl Member {
@@ -81,6 +79,8 @@ impl Member {
         let handover = Handover::of(loaded.version.identity(&loader.options));
         let secret = rand::random();
         let memory = Memory::new(&loader.options, secret);
+        let meters = Meters::new(&loader.metrics, &loader.options.name);
+        meters.holds(loaded.instance.memory_bytes());
         Member {
             loader,
             version: loaded.version,
@@ -94,6 +94,7 @@ impl Member {
             probation: None,
             scratch: Scratch::default(),
             usage: Usage::default(),
+            meters,
             failed_rows: 0,
             pace: Pace::default(),
             breaker: Breaker::default(),
@@ -207,9 +208,14 @@ impl Member {
                 }
                 Shown::Refused(reason) => self.set_all_aside(changes, &task, &reason, fates)?,
                 Shown::Failed(outcome) => {
+                    // It may be what it kept of earlier batches that filled its memory.
+                    let leaked = matches!(outcome, Outcome::Memory(_)) && !self.instance.is_fresh();
                     self.after_failure(&outcome)?;
                     self.usage.searching += started.elapsed();
-                    tasks.extend(self.search(changes, task, &outcome, fates)?);
+                    match leaked {
+                        true => tasks.push(task),
+                        false => tasks.extend(self.search(changes, task, &outcome, fates)?),
+                    }
                 }
             }
         }
@@ -262,6 +268,8 @@ impl Member {
         };
         self.usage.calls += 1;
         self.usage.rows += task.rows.len() as u64;
+        let first = &changes.list[task.rows[0] as usize];
+        self.instance.look_at(table, Some((changes.position(first), task.rows.len())));
         let shown = match self.version.role {
             Role::Transform => self.transform(&plan, changes, &task.rows),
             Role::Reshape => self.reshape(&plan, changes, &task.rows),
@@ -355,6 +363,7 @@ impl Member {
             return Ok(known.clone());
         }
         let id = number(self.subscriptions.len());
+        self.instance.look_at(table, None);
         let answer = with_table(id, table, |shown| self.instance.subscribe(shown));
         let subscription = match answer {
             Ok(None) => Ok(Subscription::Ignored),
@@ -416,15 +425,8 @@ impl Member {
         }
         self.pace.rows += usage.rows;
         self.pace.time += elapsed;
-        let labels = PluginLabels { plugin: self.options().name.clone() };
-        let metrics = &self.loader.metrics;
-        metrics.plugin_seconds.get_or_create(&labels).inc_by(elapsed.as_secs_f64());
-        metrics.plugin_calls.get_or_create(&labels).inc_by(usage.calls);
-        metrics.plugin_rows.get_or_create(&labels).inc_by(usage.rows);
-        let memory = i64::try_from(self.instance.memory_bytes()).unwrap_or(i64::MAX);
-        metrics.plugin_memory_bytes.get_or_create(&labels).set(memory);
-        if self.remembers() {
-            self.report_memory(&labels);
-        }
+        self.meters.count(&usage, elapsed);
+        self.meters.holds(self.instance.memory_bytes());
+        self.report_memory();
     }
 }

@@ -73,6 +73,9 @@ pub struct Options {
     /// Percent of their rows that may differ; with more the new version is refused. Default 100.
     #[serde(default = "default_shadow_limit")]
     pub shadow_limit: u32,
+    /// Lines it may log in a second; those beyond are counted. Default 20.
+    #[serde(default = "default_log_lines_per_second")]
+    pub log_lines_per_second: u32,
     /// What it is given beyond logs and counters. Default: nothing.
     #[serde(default)]
     pub grants: Vec<Grant>,
@@ -189,6 +192,10 @@ fn default_probation_rows() -> u64 {
 
 fn default_shadow_limit() -> u32 {
     100
+}
+
+fn default_log_lines_per_second() -> u32 {
+    20
 }
 
 fn default_window_keys() -> usize {

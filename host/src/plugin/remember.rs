@@ -50,6 +50,7 @@ impl Member {
         self.elsewhere = all.map(filled).collect();
         let memory = self.elsewhere.remove(&self.scope);
         self.memory = memory.unwrap_or_else(|| Memory::new(self.options(), self.secret));
+        self.report_memory();
         Ok(())
     }
 
@@ -76,12 +77,17 @@ impl Member {
         self.memory.window.forget(failed);
     }
 
-    pub(super) fn report_memory(&self, labels: &PluginLabels) {
+    /// Tells how much is remembered, if anything is.
+    pub(super) fn report_memory(&self) {
+        if !self.remembers() {
+            return;
+        }
+        let labels = PluginLabels { plugin: self.options().name.clone() };
         let memories = || self.elsewhere.values().chain([&self.memory]);
         let sum = |of: fn(&Memory) -> usize| i64::try_from(memories().map(of).sum::<usize>());
         let metrics = &self.loader.metrics;
         let set = |gauge: &Family<PluginLabels, Gauge>, sum: Result<i64, _>| {
-            gauge.get_or_create(labels).set(sum.unwrap_or(i64::MAX));
+            gauge.get_or_create(&labels).set(sum.unwrap_or(i64::MAX));
         };
         if self.options().has_state() {
             set(&metrics.plugin_state_bytes, sum(|memory| memory.state.bytes()));

@@ -205,8 +205,8 @@ pub(crate) fn run(loader: &Loader, version: &Version, seen: &[Arc<Seen>]) -> Res
         other => other,
     };
     let options = Options { on_error, shadow_batches: 0, ..Options::clone(&loader.options) };
-    let (options, metrics) = (Arc::new(options), Arc::default());
-    let loader = Loader { runtime: loader.runtime.clone(), options, metrics };
+    // What it counts and how much it logs here is not the running version's.
+    let loader = Loader::new(loader.runtime.clone(), options, Arc::default());
     let loaded = Loaded { version: version.clone(), instance: loader.start(version)? };
     let mut member = Member::new(loader, loaded);
     let mut shadow = Shadow { digest: version.id.digest.clone(), ..Shadow::default() };

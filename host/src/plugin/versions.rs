@@ -4,10 +4,14 @@ use std::fmt;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
 use crate::plugin::handover::Handover;
 use crate::plugin::options::Options;
 use crate::plugin::reload::{Ask, Reloaded};
 use crate::plugin::shadow::Shadow;
+use crate::telemetry::metrics::PluginInfoLabels;
 
 /// Which version of a plugin runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -32,6 +36,14 @@ struct Entry {
     status: PluginStatus,
     handover: Arc<Handover>,
     asking: Sender<Ask>,
+    info: Family<PluginInfoLabels, Gauge>,
+}
+
+impl Entry {
+    fn labels(&self) -> PluginInfoLabels {
+        let PluginStatus { name, digest, generation, .. } = self.status.clone();
+        PluginInfoLabels { plugin: name, digest, generation }
+    }
 }
 
 impl fmt::Debug for Versions {
@@ -83,14 +95,25 @@ impl Versions {
         Some(answered.recv().unwrap_or(Err(gone)))
     }
 
-    pub(crate) fn push(&self, status: PluginStatus, handover: Arc<Handover>, asking: Sender<Ask>) {
-        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        list.push(Entry { status, handover, asking });
+    /// Takes in a plugin; `info` tells which version runs.
+    pub(crate) fn push(
+        &self,
+        status: PluginStatus,
+        handover: Arc<Handover>,
+        asking: Sender<Ask>,
+        info: Family<PluginInfoLabels, Gauge>,
+    ) {
+        let entry = Entry { status, handover, asking, info };
+        entry.info.get_or_create(&entry.labels()).set(1);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
     pub(crate) fn replace(&self, index: usize, digest: &str) {
         let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        digest.clone_into(&mut list[index].status.digest);
-        list[index].status.generation += 1;
+        let entry = &mut list[index];
+        entry.info.remove(&entry.labels());
+        digest.clone_into(&mut entry.status.digest);
+        entry.status.generation += 1;
+        entry.info.get_or_create(&entry.labels()).set(1);
     }
 }

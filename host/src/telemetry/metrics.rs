@@ -46,6 +46,17 @@ pub struct PluginKindLabels {
     pub kind: &'static str,
 }
 
+/// The version of a plugin that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PluginInfoLabels {
+    /// Name in the configuration.
+    pub plugin: String,
+    /// SHA-256 of the component, hex.
+    pub digest: String,
+    /// 1 for the version the process started with, one more per swap.
+    pub generation: u64,
+}
+
 /// Labels of [`Op`](crate::change::Op)s, in their order.
 const OPS: [&str; 5] = ["read", "insert", "update", "delete", "truncate"];
 
@@ -58,7 +69,8 @@ pub struct PluginCounterLabels {
     pub counter: String,
 }
 
-type FloatGauge = Gauge<f64, AtomicU64>;
+/// A gauge of something that has fractions.
+pub type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -84,8 +96,12 @@ pub struct Metrics {
     pub slot_safe: Gauge,
     /// Rows of a batch at a step.
     pub batch_rows: Family<StepLabels, Histogram>,
-    /// Time in a plugin.
+    /// Which version of a plugin runs; the value is 1.
+    pub plugin_info: Family<PluginInfoLabels, Gauge>,
+    /// Time spent on a plugin, host work included.
     pub plugin_seconds: Family<PluginLabels, FloatGauge>,
+    /// Time that a plugin took for one call with a batch.
+    pub plugin_call_seconds: Family<PluginLabels, Histogram>,
     /// Calls of a plugin.
     pub plugin_calls: Family<PluginLabels, Counter>,
     /// Rows a plugin was shown.
@@ -102,6 +118,8 @@ pub struct Metrics {
     pub plugin_state_keys: Family<PluginLabels, Gauge>,
     /// Rows by which a plugin's duplicates are told.
     pub plugin_window_keys: Family<PluginLabels, Gauge>,
+    /// Lines that a plugin wanted to log: `logged`, or `suppressed` because they were too many.
+    pub plugin_log_lines: Family<PluginKindLabels, Counter>,
     /// Counters of the plugins' own.
     pub plugin_custom: Family<PluginCounterLabels, Counter>,
     /// Changes set aside.
@@ -126,7 +144,11 @@ impl Default for Metrics {
             batch_rows: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(1.0, 4.0, 11))
             }),
+            plugin_info: Family::default(),
             plugin_seconds: Family::default(),
+            plugin_call_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(1e-6, 4.0, 12))
+            }),
             plugin_calls: Family::default(),
             plugin_rows: Family::default(),
             plugin_faults: Family::default(),
@@ -135,6 +157,7 @@ impl Default for Metrics {
             plugin_state_bytes: Family::default(),
             plugin_state_keys: Family::default(),
             plugin_window_keys: Family::default(),
+            plugin_log_lines: Family::default(),
             plugin_custom: Family::default(),
             dead_letters: Family::default(),
             reconnects: Family::default(),
@@ -191,7 +214,10 @@ impl Metrics {
 
     fn register_plugins(&mut self) {
         let r = self.registry.sub_registry_with_prefix("plugin");
+        r.register("info", "the version that runs", self.plugin_info.clone());
         r.register("busy_seconds", "time spent in the plugin", self.plugin_seconds.clone());
+        let calls = self.plugin_call_seconds.clone();
+        r.register_with_unit("call", "time that one call took", Unit::Seconds, calls);
         r.register("calls", "calls of the plugin", self.plugin_calls.clone());
         r.register("rows", "rows shown to the plugin", self.plugin_rows.clone());
         r.register("faults", "faults by kind", self.plugin_faults.clone());
@@ -201,6 +227,8 @@ impl Metrics {
         r.register("state_keys", "keys of its state", self.plugin_state_keys.clone());
         let window = self.plugin_window_keys.clone();
         r.register("window_keys", "rows by which duplicates are told", window);
+        let lines = self.plugin_log_lines.clone();
+        r.register("log_lines", "lines it wanted to log, by what became of them", lines);
         r.register("custom", "counters of the plugin's own", self.plugin_custom.clone());
     }
 

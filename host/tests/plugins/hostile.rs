@@ -1,6 +1,7 @@
 //! `tests/guests/hostile`, `tests/guests/hostile-keys`: whatever a plugin does, the host goes on.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tailwater::change::Changes;
 use tailwater::dead_letter::{DeadLetter, Stage};
@@ -8,9 +9,11 @@ use tailwater::disposition::Disposition;
 use tailwater::plugin::Error;
 use tailwater::table::{ColumnType, Table};
 use tailwater::telemetry::metrics::{PluginKindLabels, PluginLabels};
+use tracing::Level;
 
 use crate::batch::{Batch, lines, table};
 use crate::chains::{Loaded, load, options, test_guest_file};
+use crate::log_lines::logged;
 
 fn members() -> Arc<Table> {
     table("members", &[("id", ColumnType::Int4), ("name", ColumnType::Text)])
@@ -194,6 +197,24 @@ fn memory_is_limited() {
     assert!(sentence.contains("its 1 MiB of memory"), "{sentence}");
 }
 
+/// Every instance fills its memory after some twenty batches, on a row that is not at fault.
+#[test]
+fn a_plugin_that_leaks_is_built_anew_and_loses_nothing() {
+    let mut chain = hostile("leak-memory", "memory_mb = 8");
+    for _ in 0..100 {
+        let mut changes = batch(1, None);
+        let expected = lines(&changes);
+        assert_eq!(chain.run(&mut changes), []);
+        assert_eq!(lines(&changes), expected);
+    }
+    let (instances, calls) = (chain.faults("memory"), chain.calls());
+    assert!((3..=10).contains(&instances), "{instances} were filled");
+    assert_eq!(calls, 100 + instances, "its batch is shown to each new one again");
+    let labels = PluginLabels { plugin: "hostile".to_owned() };
+    let held = chain.metrics.plugin_memory_bytes.get_or_create(&labels).get();
+    assert!((1 << 20..=8 << 20).contains(&held), "{held} bytes");
+}
+
 #[test]
 fn the_stack_is_limited() {
     sets_everything_aside("overflow-stack", "", "out of bounds memory access", "trap");
@@ -204,6 +225,8 @@ fn the_stack_is_limited() {
 fn output_is_limited() {
     let reason = "it handed back more than 8 MiB";
     sets_everything_aside("huge-output", "output_mb = 8", reason, "output");
+    let reason = "it handed back more than 64 MiB";
+    sets_everything_aside("output-of-aliases", "", reason, "output");
 }
 
 #[test]
@@ -278,12 +301,22 @@ fn a_table_that_is_refused_sets_its_rows_aside_without_calls() {
 }
 
 #[test]
-fn what_it_logs_and_counts_is_bounded() {
-    let mut flood = hostile("flood-log", "deadline_ms = 10000");
-    let mut changes = batch(3, None);
-    assert_eq!(flood.run(&mut changes), []);
+fn a_flood_of_lines_without_end_is_cut_at_the_deadline() {
+    let mut chain = hostile("flood-log-forever", "deadline_ms = 100");
+    let started = Instant::now();
+    let ((), logged) = logged(Level::INFO, || {
+        let letters = chain.run(&mut batch(1, None));
+        assert_eq!(letters[0].reason, "it ran longer than its deadline of 100 ms");
+    });
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "the stream stood still for {took:?}");
+    assert!(!logged.is_empty() && logged.len() < 100, "{} lines", logged.len());
+}
+
+#[test]
+fn what_it_counts_is_bounded() {
     let mut counters = hostile("bad-counters", "");
-    assert_eq!(counters.run(&mut changes), []);
+    assert_eq!(counters.run(&mut batch(3, None)), []);
     let exposed = counters.metrics.expose();
     let own = exposed.lines().filter(|line| line.starts_with("tailwater_plugin_custom_total{"));
     assert_eq!(own.count(), 32);

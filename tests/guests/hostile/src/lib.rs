@@ -31,9 +31,11 @@ enum Deed {
     RetryOnPoison,
     RefuseBatch,
     EatMemory,
+    LeakMemory,
     OverflowStack,
     RecurseForever,
     HugeOutput,
+    OutputOfAliases,
     TooFewValues,
     TooManyValues,
     ShortNulls,
@@ -51,6 +53,8 @@ enum Deed {
     NumberTooLarge,
     NullForNotNull,
     FloodLog,
+    FloodLogForever,
+    LogAtEachLevel,
     BadCounters,
 }
 
@@ -73,6 +77,8 @@ impl Guest for Hostile {
     fn init(config: String) -> Result<(), String> {
         let config: Config = serde_json::from_str(&config).map_err(|error| error.to_string())?;
         DEED.set(config.deed);
+        // As the SDK does it for those who use it whole.
+        std::panic::set_hook(Box::new(|_| log::write(log::Level::Error, "it panicked")));
         match deed() {
             Deed::LoopInInit => forever(),
             Deed::RefuseInit => Err("it does not like the weather".to_owned()),
@@ -123,9 +129,11 @@ fn misbehave(deed: Deed, rows: u32) -> Result<Patch, String> {
         Deed::LoopInProcess => forever(),
         Deed::RefuseBatch => return Err("it does not like the batch".to_owned()),
         Deed::EatMemory => eat(),
+        Deed::LeakMemory => leak(),
         Deed::OverflowStack => discard(vec![u32::try_from(deeper(u64::from(rows))).unwrap_or(0)]),
         Deed::RecurseForever => discard(vec![u32::try_from(recurse(u64::from(rows))).unwrap_or(0)]),
         Deed::HugeOutput => edit(1, Some(vec![0]), huge()),
+        Deed::OutputOfAliases => edit(1, None, aliases()),
         Deed::TooFewValues => edit(1, None, Values::Strings(vec![None; rows as usize - 1])),
         Deed::TooManyValues => edit(1, None, Values::Strings(vec![None; rows as usize + 1])),
         Deed::ShortNulls => edit(1, None, no_nulls(rows)),
@@ -144,7 +152,9 @@ fn misbehave(deed: Deed, rows: u32) -> Result<Patch, String> {
         Deed::WordForNumber => edit(0, None, every("many")),
         Deed::NumberTooLarge => edit(0, None, every("9999999999")),
         Deed::NullForNotNull => edit(0, None, Values::Strings(vec![None; rows as usize])),
-        Deed::FloodLog => flood(),
+        Deed::FloodLog => flood(0..10_000),
+        Deed::FloodLogForever => flood(0..),
+        Deed::LogAtEachLevel => log_at_each_level(),
         Deed::BadCounters => count(),
         _ => discard(Vec::new()),
     })
@@ -183,6 +193,12 @@ fn eat() -> Patch {
     }
 }
 
+/// A little, for good, every time.
+fn leak() -> Patch {
+    std::mem::forget(std::hint::black_box(vec![1_u8; 256 << 10]));
+    discard(Vec::new())
+}
+
 #[expect(unconditional_recursion, reason = "that is the deed")]
 fn deeper(level: u64) -> u64 {
     let frame = std::hint::black_box([level; 64]);
@@ -205,8 +221,28 @@ fn broken() -> String {
     unsafe { String::from_utf8_unchecked(vec![0xC3, 0x28]) }
 }
 
-fn flood() -> Patch {
-    for line in 0..10_000 {
+/// 256 texts that all lie in the same 16 MiB: 4 GiB for who copies them.
+#[expect(unsafe_code, reason = "that is the deed")]
+fn aliases() -> Values {
+    let text = vec![b'x'; 16 << 20].leak();
+    let (start, length) = (text.as_mut_ptr(), text.len());
+    // SAFETY: nothing drops or writes them, because handing them over ends in a trap.
+    let alias = |_| Some(unsafe { String::from_raw_parts(start, length, length) });
+    Values::Strings((0..256).map(alias).collect())
+}
+
+fn log_at_each_level() -> Patch {
+    use log::Level::{Debug, Error, Info, Trace, Warn};
+    for (level, name) in
+        [(Trace, "trace"), (Debug, "debug"), (Info, "info"), (Warn, "warn"), (Error, "error")]
+    {
+        log::write(level, name);
+    }
+    discard(Vec::new())
+}
+
+fn flood(lines: impl Iterator<Item = u64>) -> Patch {
+    for line in lines {
         log::write(log::Level::Warn, &format!("line {line} {}", "x".repeat(10_000)));
     }
     discard(Vec::new())
