@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_was_packed_comes_out_again() {
-        let bytes: Vec<u8> = (0..3 * MADE / 2).map(|n| (n % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=250).cycle().take(3 * MADE / 2).collect();
         let mut unpacker = Unpacker::default();
         unpacker.push(&pack(&bytes));
         let mut unpacked = Vec::new();
