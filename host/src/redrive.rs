@@ -205,6 +205,13 @@ mod tests {
         assert!(letters.redrive(&Chosen::default()).await.is_err());
     }
 
+    #[test]
+    fn letters_in_a_server_that_has_trouble_are_refused_with_its_reason() {
+        let (task, detail) = ("read dead letters".to_owned(), "nonsense".to_owned());
+        let refused = Refused::from(sink::Error::Answer { task, detail }).to_string();
+        assert!(refused.contains("cannot be read or removed"), "{refused}");
+    }
+
     #[tokio::test]
     async fn letters_in_a_broker_that_is_away_are_refused_with_its_reason() {
         let (head, _legs) = tokio::sync::mpsc::channel(1);

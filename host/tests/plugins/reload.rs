@@ -319,8 +319,8 @@ impl Loaded {
     /// Ann and Bob, if the plugin lets them through; the last batches count.
     fn ann_and_bob(&mut self, commit: u64) {
         let users = users();
-        let batch = Batch::at(commit).insert(&users, &["1", "ann", "a"]);
-        self.lines(batch.insert(&users, &["2", "bob", "b"]).done());
+        let batch = Batch::at(commit).insert(&users, &["1", "ann", "ann@x.org"]);
+        self.lines(batch.insert(&users, &["2", "bob", "bob@x.org"]).done());
     }
 }
 
