@@ -180,7 +180,7 @@ fn a_loop_in_every_batch_is_cut() {
 
 #[test]
 fn the_search_for_rows_that_hang_ends() {
-    let mut chain = hostile("loop-in-process", "deadline_ms = 20");
+    let mut chain = hostile("loop-in-process", "deadline_ms = 100");
     let mut changes = batch(500, None);
     let letters = chain.run(&mut changes);
     assert_eq!(letters.len(), 500);
