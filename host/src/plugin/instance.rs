@@ -169,6 +169,11 @@ impl Instance {
         self.store.data_mut().look_at(table, rows);
     }
 
+    /// Ends what [`look_at`](Self::look_at) began.
+    pub(crate) fn look_away(&mut self) {
+        self.store.data_mut().look_away();
+    }
+
     /// Lends it a state while something runs, which keeps what a call wrote if the call went well.
     pub(crate) fn with_state<T>(
         &mut self,

@@ -118,6 +118,11 @@ impl Guest {
         self.sight = Some(Sight { table: Arc::clone(table), rows });
     }
 
+    /// It is shown nothing any more: a table version that goes is not held by who saw it last.
+    pub(crate) fn look_away(&mut self) {
+        self.sight = None;
+    }
+
     /// Begins a call.
     pub(crate) fn begin_call(&mut self) {
         self.memory.exceeded = false;

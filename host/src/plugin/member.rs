@@ -122,6 +122,7 @@ impl Member {
         let before = self.before_comparing(changes);
         let set_aside = fates.dead_letters.len();
         let done = self.run_tables(changes, fates);
+        self.instance.look_away();
         fates.sweep(changes);
         self.report(started.elapsed());
         if let (Some(before), Ok(())) = (before, &done) {

@@ -18,9 +18,9 @@ fn a_choice_of_letters_that_means_nothing_is_refused() {
 }
 
 #[test]
-fn a_process_that_keeps_no_letters_says_who_does() {
+fn before_a_leg_is_up_its_letters_cannot_be_reached() {
     let interface = Interface::start("");
     let response = interface.get("/v0/dlq");
-    assert_eq!(response.status, 409);
-    assert!(sentence(&response).contains("no dead letters are kept here: those of a capture leg"));
+    assert_eq!(response.status, 503);
+    assert!(sentence(&response).contains("no dead letters can be reached yet"));
 }

@@ -19,6 +19,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     steps::setup()?;
     steps::guests()?;
     let mut cargo = steps::cargo();
-    cargo.args(["bench", "--package", "tailwater", "--bench", "plugins", "--"]);
+    // The selection is the same as for the binary, which shares most of what is compiled.
+    cargo.args(["bench", "--workspace", "--bench", "plugins", "--"]);
     steps::run(cargo.args(&options.plugins))
 }
