@@ -445,9 +445,9 @@ fn the_running_version_goes_on_while_the_next_one_compiles() {
         let is = |email: &str| line == [format!("c {commit}:1 users -> (1,ann,{email})")];
         assert!(is("a***@x.org") || is("ann@x.org"), "a row was lost, doubled or torn: {line:?}");
         if is("ann@x.org") {
-            plain += 1
+            plain += 1;
         } else {
-            masked += 1
+            masked += 1;
         }
         assert!(plain == 0 || !is("a***@x.org"), "the version before came back");
     }
