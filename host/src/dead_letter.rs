@@ -203,11 +203,11 @@ fn row_as_json(changes: &Changes, table: &Table, row: Row) -> Map<String, Json> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::position::Lsn;
 
-    fn letter(original: &str) -> DeadLetter {
+    pub(crate) fn letter(original: &str) -> DeadLetter {
         DeadLetter {
             position: Position { commit: Lsn(7), ordinal: 1 },
             table: "public.notes".into(),

@@ -186,23 +186,7 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letter::Stage;
-    use crate::position::{Lsn, Position};
-
-    fn letter(original: &str) -> DeadLetter {
-        DeadLetter {
-            position: Position { commit: Lsn(7), ordinal: 1 },
-            table: "public.notes".into(),
-            op: "c".into(),
-            stage: Stage::Encode,
-            plugin: None,
-            reason: "too large".into(),
-            original: original.into(),
-            backtrace: None,
-            part: None,
-            replay: None,
-        }
-    }
+    use crate::dead_letter::tests::letter;
 
     #[test]
     fn parts_make_up_the_letter_and_a_lone_part_makes_none() {
