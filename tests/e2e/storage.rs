@@ -15,6 +15,7 @@ use crate::outages::{RATE, into_url, lags_without_growing, recovers};
 
 /// Room of the small disk. The engine wants some for its own at the start.
 const DISK: &str = "160m";
+const FILLS: usize = 5;
 
 /// `tailwater` with its data on a small disk of its own, which only it sees.
 fn on_small_disk(source: &str) -> Result<Tailwater> {
@@ -61,9 +62,13 @@ fn a_full_disk_of_the_embedded_engine_is_waited_for() -> Result<()> {
     let tailwater = on_small_disk(&source.url())?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
-    let ballast = fill(&disk_of(process.id(), &tailwater))?;
-    says(&tailwater, "NOT_ENOUGH_SPACE")?;
-    std::fs::remove_file(ballast)?;
+    // Each time something else is being written: rows, or a merge of them.
+    for _ in 0..FILLS {
+        let ballast = fill(&disk_of(process.id(), &tailwater))?;
+        says(&tailwater, "NOT_ENOUGH_SPACE")?;
+        std::fs::remove_file(ballast)?;
+        process.wait_ready(DEADLINE)?;
+    }
     recovers(&source, workload, &tailwater)?;
     ensure!(process.is_running()?, "it ended by itself:\n{}", tailwater.log_tail());
     Ok(())

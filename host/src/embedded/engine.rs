@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use super::locate::find_library;
 use super::options::Options;
 use super::process::PASSWORD;
 use super::server::USER;
+use super::write::DISK_FAILED;
 
 /// A child that ends sooner than this is started again only after a while.
 const QUICK_END: Duration = Duration::from_secs(10);
@@ -240,7 +241,10 @@ impl Supervisor {
                 if self.control.lock().stopping || self.control.pause(pause) {
                     return;
                 }
-                warn!(?status, "the embedded engine ended; starting it again");
+                match status.as_ref().ok().and_then(|status| self.failed_disk(*status)) {
+                    Some(cause) => warn!(%cause, "the embedded engine ended; starting it again"),
+                    None => warn!(?status, "the embedded engine ended; starting it again"),
+                }
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 match self.begin() {
                     Ok(begun) => break child = begun,
@@ -270,9 +274,16 @@ impl Supervisor {
             Err(greeting) => {
                 let ended = child.wait().map_err(Error::Spawn);
                 self.control.lock().child = None;
-                Err(greeting.unwrap_or(Error::Ended(ended?)))
+                let status = ended?;
+                Err(greeting.or(self.failed_disk(status)).unwrap_or(Error::Ended(status)))
             }
         }
+    }
+
+    /// The error of a child that ended because a write failed.
+    fn failed_disk(&self, status: ExitStatus) -> Option<Error> {
+        let path = || self.start.options.path.clone();
+        (status.code() == Some(DISK_FAILED)).then(|| Error::Disk { path: path() })
     }
 
     /// The child's one line; an error without a value if there was none.

@@ -93,6 +93,12 @@ pub enum Error {
     /// The child process said why it cannot serve.
     #[error("{0}")]
     Refused(String),
+    /// The child process could not write.
+    #[error("the embedded engine cannot write to {}; make room on its disk", .path.display())]
+    Disk {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The child process ended without a word.
     #[error(
         "the embedded engine's process ended with {0} before it could serve; see the log above"

@@ -1,4 +1,5 @@
-//! The engine's C interface, loaded at run time. All that is unsafe about it is in this file.
+//! The engine's C interface, loaded at run time. All that is unsafe about it is in this file, but for
+//! [the one function it is given](super::write).
 //!
 //! Three rules of the interface are kept by types: a connection serves one thread at a time (it is
 //! `Send`, not `Sync`), and a result stream or insert stream borrows its connection for its whole

@@ -9,7 +9,7 @@
 //! process   the child: loads the library, opens the data, serves
 //! server    connections and requests     request, upload   what comes in
 //! run       one statement                answer, header    what goes out
-//! library   the C interface; the only unsafe code
+//! library   the C interface          write             ends the process when the disk fails
 //! ```
 
 mod answer;
@@ -31,6 +31,7 @@ mod running;
 mod server;
 mod statement;
 mod upload;
+mod write;
 
 pub use engine::Engine;
 pub use error::Error;

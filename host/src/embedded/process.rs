@@ -21,6 +21,7 @@ use super::error::Error;
 use super::library::{Connection, Library};
 use super::locate::find_library;
 use super::server::{self, Server};
+use super::write;
 
 /// The environment variable with the password that clients must know.
 pub(super) const PASSWORD: &str = "TAILWATER_CLICKHOUSE_PASSWORD";
@@ -89,6 +90,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     let _lock = lock(&path)?;
     let home = empty_home(&path)?;
     raise_open_files();
+    write::guard();
     let library = Library::load(&library)?;
     let keep = |source| Error::Directory { path: home.clone(), source };
     // The engine reads settings from its working directory.

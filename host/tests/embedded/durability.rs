@@ -1,8 +1,10 @@
-//! SIGKILL at any moment: every insert that was answered is there, whole.
+//! SIGKILL at any moment, or a disk that takes no more: every insert that was answered is there,
+//! whole.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tailwater_test_support::{ClickHouse, wait_until};
 
 use crate::requests::{database, post};
@@ -65,4 +67,33 @@ fn every_answered_insert_survives_kills() {
             assert_eq!(found.trim(), (answered * BLOCK).to_string(), "writer {writer}");
         }
     }
+}
+
+/// From now on the server's files cannot grow beyond so many bytes.
+fn limit_files(clickhouse: &ClickHouse, bytes: u64) {
+    let process = clickhouse.process_id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let limit = Rlimit { current: Some(bytes), maximum: None };
+    prlimit(process, Resource::Fsize, limit).expect("a limit");
+}
+
+#[test]
+fn an_insert_that_the_disk_does_not_take_is_not_answered() {
+    let clickhouse = ClickHouse::start().expect("a server");
+    let table = format!("{}.t", database(&clickhouse));
+    clickhouse
+        .query(&format!("CREATE TABLE {table} (n UInt64) ENGINE = MergeTree ORDER BY n"))
+        .expect("a table");
+    let insert = format!("INSERT INTO {table} FORMAT RowBinary");
+    // Spread over all bytes, so that compression does not help.
+    let row = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
+    let rows = |first: u64| (first..first + BLOCK).flat_map(row).collect::<Vec<_>>();
+    assert_eq!(post(&clickhouse, &insert, &rows(0)).status, 200);
+    limit_files(&clickhouse, 2_000);
+    let answer = std::panic::catch_unwind(|| post(&clickhouse, &insert, &rows(BLOCK)));
+    assert!(answer.is_err(), "{}", answer.expect("an answer").text());
+    clickhouse.restart().expect("it starts again");
+    let found = clickhouse.query(&format!("SELECT count() FROM {table} WHERE NOT ignore(*)"));
+    assert_eq!(found.expect("a query").trim(), BLOCK.to_string());
+    let log = std::fs::read_to_string(clickhouse.log_file()).expect("a log");
+    assert!(log.contains("cannot write to the disk: File too large"), "{log}");
 }
