@@ -108,11 +108,12 @@ impl Shape {
                 each(1, "INSERT INTO big VALUES (i + 1, repeat(md5(i::text), 1600))")
             }
             Shape::Tables(count) => {
-                let from = thousand(TRANSACTION_ROWS);
-                let body = insert("users_%s", &from).replace('\'', "''");
-                each(TRANSACTION_ROWS, &format!("EXECUTE format('{body}', i % {count}, i, i)"))
-                    .replace("(i * ", "(%s * ")
-                    .replace(", (i + 1) * ", ", (%s + 1) * ")
+                // A statement whose table is computed is a template of `format`, where % is special.
+                let rows = TRANSACTION_ROWS;
+                let from = format!("generate_series(%2$s * {rows} + 1, (%2$s + 1) * {rows}) AS g");
+                let body = insert("<table>", "<from>").replace('%', "%%").replace('\'', "''");
+                let body = body.replace("<table>", "users_%1$s").replace("<from>", &from);
+                each(rows, &format!("EXECUTE format('{body}', i % {count}, i)"))
             }
         }
     }
