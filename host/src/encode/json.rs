@@ -188,6 +188,11 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// What was stepped over since `start`, a copy of this cursor.
+    pub(super) fn since(&self, start: &Scanner<'_>) -> &'a [u8] {
+        &self.bytes[start.at..self.at]
+    }
+
     /// Any value as it is written.
     pub(super) fn value(&mut self) -> Result<&'a [u8], Error> {
         let first = self.peek().ok_or_else(|| self.error())?;

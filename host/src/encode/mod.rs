@@ -19,6 +19,8 @@ mod key;
 mod plan;
 mod reader;
 mod record;
+mod rows;
+mod source;
 mod text;
 mod time;
 mod topic;

@@ -17,9 +17,11 @@ use rustc_hash::FxHashMap;
 
 use super::json::Scanner;
 use super::plan::Field;
+use super::rows::Rows;
+use super::source::Source;
 use super::wire::Wire;
-use super::{EXACT, Error, ORIGIN, infer, inline_schema, json, text};
-use crate::change::{Cell, Change, Changes, Old, Op, Row, Transaction};
+use super::{Error, ORIGIN, infer, inline_schema, json};
+use crate::change::{Change, Changes, Old, Op, Row, Transaction};
 use crate::dead_letter::{DeadLetter, Stage};
 use crate::position::{Lsn, Position};
 use crate::table::{ReplicaIdentity, Table};
@@ -91,26 +93,19 @@ pub struct Reader {
     foreign: FxHashMap<(String, String), Foreign>,
     /// The last inline schema of a topic, to step over it without scanning it.
     blocks: FxHashMap<String, Vec<u8>>,
+    source: Source,
 }
 
 /// The parts of an envelope, as they are written.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
     pub(super) block: Option<&'a [u8]>,
+    /// The rows, unless they were read at once.
     pub(super) before: Option<&'a [u8]>,
     pub(super) after: Option<&'a [u8]>,
     op: Option<&'a [u8]>,
     status: bool,
-    source: Source<'a>,
-}
-
-#[derive(Debug, Default)]
-struct Source<'a> {
-    schema: Option<&'a [u8]>,
-    table: Option<&'a [u8]>,
-    lsn: Option<u64>,
-    xid: u32,
-    committed_at: Option<i64>,
+    source: bool,
 }
 
 impl Reader {
@@ -126,38 +121,47 @@ impl Reader {
         changes: &mut Changes,
     ) -> Result<Outcome, Error> {
         let Some(value) = record.value else { return Ok(Outcome::Ignored) };
-        if let Err(error) = std::str::from_utf8(value) {
+        if let Err(error) = simdutf8::compat::from_utf8(value) {
             return Err(Error::Syntax { at: error.valid_up_to() });
         }
+        if let Some(origin) = record.origin {
+            return self.read_own(origin, record, value, resolve, changes);
+        }
         let block = self.blocks.get(record.topic).map_or(&b""[..], Vec::as_slice);
-        let envelope = envelope(value, block)?;
-        let op = match (envelope.op, envelope.status) {
-            (Some(b"r"), _) => Op::Read,
-            (Some(b"c"), _) => Op::Insert,
-            (Some(b"u"), _) => Op::Update,
-            (Some(b"d"), _) => Op::Delete,
-            (Some(b"t"), _) => Op::Truncate,
-            (Some(b"m"), _) | (None, true) => return Ok(Outcome::Ignored),
-            _ => return Err(Error::Envelope { field: "op" }),
-        };
-        let (shape, position) = match record.origin {
-            Some(origin) => {
-                let (position, fingerprint) =
-                    parse(origin).ok_or(Error::Header { name: ORIGIN })?;
-                (self.known(fingerprint, resolve)?, position)
-            }
-            None => {
-                let shape = self.foreign(record, &envelope)?;
-                (shape, foreign_position(record, &envelope.source)?)
-            }
-        };
-        let transaction = transaction(position, &envelope.source, changes);
-        let lsn = Lsn(envelope.source.lsn.unwrap_or(position.commit.0));
-        let (old, new) = rows(&shape, record, &envelope, op, changes)?;
-        let table = changes.intern_table(&shape.table);
-        let ordinal = position.ordinal;
-        changes.list.push(Change { op, table, transaction, ordinal, lsn, old, new });
-        Ok(Outcome::Change)
+        let envelope = envelope(value, block, &mut self.source, None)?;
+        let Some(op) = envelope.op()? else { return Ok(Outcome::Ignored) };
+        let shape = self.foreign(record, &envelope)?;
+        let position = foreign_position(record, &self.source)?;
+        // Debezium tells the whole row before an update only if the log has it.
+        let mut rows = Rows::new(&shape, record.exact, op == Op::Update, changes);
+        if let Some(before) = envelope.before {
+            rows.before(&mut Scanner::new(before))?;
+        }
+        if let Some(after) = envelope.after {
+            rows.after(&mut Scanner::new(after))?;
+        }
+        let (old, new) = (rows.old, rows.new);
+        add(&shape, position, &self.source, (op, old, new), changes)
+    }
+
+    /// Reads a record of ours. Its table version is known before its value is, so that the value is gone
+    /// through once.
+    fn read_own(
+        &mut self,
+        origin: &[u8],
+        record: &Incoming<'_>,
+        value: &[u8],
+        resolve: &mut dyn FnMut(u64) -> Option<Arc<Table>>,
+        changes: &mut Changes,
+    ) -> Result<Outcome, Error> {
+        let (position, fingerprint) = parse(origin).ok_or(Error::Header { name: ORIGIN })?;
+        let shape = self.known(fingerprint, resolve)?;
+        let whole = shape.table.identity == ReplicaIdentity::Full;
+        let mut rows = Rows::new(&shape, record.exact, whole, changes);
+        let envelope = envelope(value, &[], &mut self.source, Some(&mut rows))?;
+        let (old, new) = (rows.old, rows.new);
+        let Some(op) = envelope.op()? else { return Ok(Outcome::Ignored) };
+        add(&shape, position, &self.source, (op, old, new), changes)
     }
 
     fn known(
@@ -180,14 +184,14 @@ impl Reader {
         record: &Incoming<'_>,
         envelope: &Envelope<'_>,
     ) -> Result<Arc<Shape>, Error> {
-        let name = |raw: Option<&[u8]>, field| {
+        let name = |raw: &[u8], field| {
             let mut name = Vec::new();
-            let valid = json::unescape(&mut name, raw.ok_or(Error::Envelope { field })?);
+            let valid = json::unescape(&mut name, raw);
             let name = String::from_utf8(name).ok().filter(|name| valid && !name.is_empty());
             name.ok_or(Error::Envelope { field })
         };
-        let schema = name(envelope.source.schema, "source.schema")?;
-        let table = name(envelope.source.table, "source.table")?;
+        let schema = name(&self.source.schema, "source.schema")?;
+        let table = name(&self.source.table, "source.table")?;
         let id = (schema, table);
         let known = self.foreign.get(&id);
         let block = envelope.block.unwrap_or_default();
@@ -212,15 +216,38 @@ impl Reader {
     }
 }
 
-/// Takes an envelope apart; `block` is the inline schema to expect.
-fn envelope<'a>(value: &'a [u8], block: &[u8]) -> Result<Envelope<'a>, Error> {
+impl Envelope<'_> {
+    /// What happened to the row; none if it is not about one.
+    fn op(&self) -> Result<Option<Op>, Error> {
+        match (self.op, self.status) {
+            (Some(b"r"), _) => Ok(Some(Op::Read)),
+            (Some(b"c"), _) => Ok(Some(Op::Insert)),
+            (Some(b"u"), _) => Ok(Some(Op::Update)),
+            (Some(b"d"), _) => Ok(Some(Op::Delete)),
+            (Some(b"t"), _) => Ok(Some(Op::Truncate)),
+            (Some(b"m"), _) | (None, true) => Ok(None),
+            _ => Err(Error::Envelope { field: "op" }),
+        }
+    }
+}
+
+/// Takes an envelope apart; `block` is the inline schema to expect, and `rows` reads the rows at once.
+fn envelope<'a>(
+    value: &'a [u8],
+    block: &[u8],
+    source: &mut Source,
+    rows: Option<&mut Rows<'_>>,
+) -> Result<Envelope<'a>, Error> {
     let mut scanner = Scanner::new(value);
     let mut envelope = Envelope::default();
     if !scanner.enter(b'{') {
         return Err(scanner.error());
     }
-    members(&mut scanner, block, &mut envelope)?;
+    members(&mut scanner, block, &mut envelope, source, rows)?;
     scanner.end()?;
+    if !envelope.source {
+        source.clear();
+    }
     Ok(envelope)
 }
 
@@ -228,16 +255,25 @@ fn members<'a>(
     scanner: &mut Scanner<'a>,
     block: &[u8],
     envelope: &mut Envelope<'a>,
+    source: &mut Source,
+    mut rows: Option<&mut Rows<'_>>,
 ) -> Result<(), Error> {
     while let Some(name) = scanner.field()? {
-        match name {
-            b"before" => envelope.before = object(scanner.value()?),
-            b"after" => envelope.after = object(scanner.value()?),
-            b"op" => envelope.op = Some(scanner.string()?),
-            b"source" if scanner.enter(b'{') => envelope.source = source(scanner)?,
-            b"schema" => envelope.block = object(scanner.expected(block)?),
-            b"payload" if scanner.enter(b'{') => members(scanner, &[], envelope)?,
-            b"status" => {
+        match (name, &mut rows) {
+            (b"before", Some(rows)) => rows.before(scanner)?,
+            (b"before", None) => envelope.before = object(scanner.value()?),
+            (b"after", Some(rows)) => rows.after(scanner)?,
+            (b"after", None) => envelope.after = object(scanner.value()?),
+            (b"op", _) => envelope.op = Some(scanner.string()?),
+            (b"source", _) => {
+                envelope.source = true;
+                source.read(scanner)?;
+            }
+            (b"schema", _) => envelope.block = object(scanner.expected(block)?),
+            (b"payload", _) if scanner.enter(b'{') => {
+                members(scanner, &[], envelope, source, rows.as_deref_mut())?;
+            }
+            (b"status", _) => {
                 envelope.status = true;
                 scanner.value()?;
             }
@@ -251,29 +287,6 @@ fn object(token: &[u8]) -> Option<&[u8]> {
     token.starts_with(b"{").then_some(token)
 }
 
-fn source<'a>(scanner: &mut Scanner<'a>) -> Result<Source<'a>, Error> {
-    fn parsed<T: std::str::FromStr>(token: &[u8]) -> Option<T> {
-        std::str::from_utf8(token).ok()?.parse().ok()
-    }
-    let mut source = Source::default();
-    while let Some(name) = scanner.field()? {
-        let token = scanner.value()?;
-        let string = || token.strip_prefix(b"\"")?.strip_suffix(b"\"");
-        match name {
-            b"schema" => source.schema = string(),
-            b"table" => source.table = string(),
-            b"lsn" => source.lsn = parsed(token),
-            b"txId" => source.xid = parsed(token).unwrap_or(0),
-            b"ts_us" => source.committed_at = parsed(token),
-            b"ts_ms" if source.committed_at.is_none() => {
-                source.committed_at = parsed(token).map(|ms: i64| ms.saturating_mul(1000));
-            }
-            _ => {}
-        }
-    }
-    Ok(source)
-}
-
 /// Position and fingerprint of an origin.
 fn parse(origin: &[u8]) -> Option<(Position, u64)> {
     let mut words = std::str::from_utf8(origin).ok()?.split(' ');
@@ -283,12 +296,35 @@ fn parse(origin: &[u8]) -> Option<(Position, u64)> {
 }
 
 /// Another writer's record stands where its change does, and within that in the topic's order.
-fn foreign_position(record: &Incoming<'_>, source: &Source<'_>) -> Result<Position, Error> {
+fn foreign_position(record: &Incoming<'_>, source: &Source) -> Result<Position, Error> {
     let commit = Lsn(source.lsn.ok_or(Error::Envelope { field: "source.lsn" })?);
     Ok(Position { commit, ordinal: u64::try_from(record.offset).unwrap_or(0) })
 }
 
-fn transaction(position: Position, source: &Source<'_>, changes: &mut Changes) -> u32 {
+/// Adds a change whose rows are there, if it has those that it needs.
+fn add(
+    shape: &Shape,
+    position: Position,
+    source: &Source,
+    (op, old, new): (Op, Old, Option<Row>),
+    changes: &mut Changes,
+) -> Result<Outcome, Error> {
+    match op {
+        Op::Read | Op::Insert | Op::Update if new.is_none() => {
+            return Err(Error::Envelope { field: "after" });
+        }
+        Op::Delete if old == Old::None => return Err(Error::Envelope { field: "before" }),
+        _ => {}
+    }
+    let transaction = transaction(position, source, changes);
+    let lsn = Lsn(source.lsn.unwrap_or(position.commit.0));
+    let table = changes.intern_table(&shape.table);
+    let ordinal = position.ordinal;
+    changes.list.push(Change { op, table, transaction, ordinal, lsn, old, new });
+    Ok(Outcome::Change)
+}
+
+fn transaction(position: Position, source: &Source, changes: &mut Changes) -> u32 {
     let transaction = Transaction {
         commit: position.commit,
         previous_commit: Lsn(0),
@@ -301,121 +337,6 @@ fn transaction(position: Position, source: &Source<'_>, changes: &mut Changes) -
         }
         _ => changes.push_transaction(transaction),
     }
-}
-
-fn rows(
-    shape: &Shape,
-    record: &Incoming<'_>,
-    envelope: &Envelope<'_>,
-    op: Op,
-    changes: &mut Changes,
-) -> Result<(Old, Option<Row>), Error> {
-    let exact = |side: &[u8]| {
-        let Some(header) = record.exact else { return Ok(None) };
-        text::member(header, side).map_or(Ok(None), |token| Ok(Some(token)))
-    };
-    // Debezium tells the whole row before an update only if the log has it.
-    let whole = match record.origin {
-        Some(_) => shape.table.identity == ReplicaIdentity::Full,
-        None => op == Op::Update,
-    };
-    let old = match envelope.before {
-        Some(before) if whole => Old::Full(row(shape, before, exact(b"before")?, true, changes)?),
-        Some(before) => Old::Key(row(shape, before, exact(b"before")?, false, changes)?),
-        None => Old::None,
-    };
-    let new = match envelope.after {
-        Some(after) => Some(row(shape, after, exact(b"after")?, true, changes)?),
-        None => None,
-    };
-    match op {
-        Op::Read | Op::Insert | Op::Update if new.is_none() => {
-            Err(Error::Envelope { field: "after" })
-        }
-        Op::Delete if old == Old::None => Err(Error::Envelope { field: "before" }),
-        _ => Ok((old, new)),
-    }
-}
-
-/// Reads a row; all of it, or only its key columns.
-fn row(
-    shape: &Shape,
-    token: &[u8],
-    exact: Option<&[u8]>,
-    whole: bool,
-    changes: &mut Changes,
-) -> Result<Row, Error> {
-    let row = changes.begin_row();
-    for _ in &shape.fields {
-        changes.push_cell(Cell::NULL);
-    }
-    let mut scanner = Scanner::new(token);
-    if !scanner.enter(b'{') {
-        return Err(scanner.error());
-    }
-    let mut expected = 0;
-    while scanner.more(b'}')? {
-        let index = match shape.fields.get(expected) {
-            Some(field) if scanner.eat(&field.fragment) => expected,
-            _ => named(shape, scanner.name()?)?,
-        };
-        expected = index + 1;
-        let token = scanner.value()?;
-        let field = &shape.fields[index];
-        if token != b"null" && (whole || field.key) {
-            let cell = cell(shape, index, token, changes)?;
-            changes.set_cell(row, index, cell);
-        }
-    }
-    if let Some(exact) = exact {
-        overwrite(shape, row, exact, whole, changes)?;
-    }
-    Ok(row)
-}
-
-fn named(shape: &Shape, raw: &[u8]) -> Result<usize, Error> {
-    shape.index(raw).ok_or_else(|| Error::UnknownField {
-        field: String::from_utf8_lossy(raw).into_owned(),
-        table: shape.table.full_name().to_string(),
-    })
-}
-
-fn cell(shape: &Shape, index: usize, token: &[u8], changes: &mut Changes) -> Result<Cell, Error> {
-    let field = &shape.fields[index];
-    if token == field.unavailable {
-        return Ok(Cell::UNCHANGED);
-    }
-    let mut valid = false;
-    let cell = changes.write_text(|arena| valid = text::read(&field.wire, token, arena));
-    if valid {
-        return Ok(cell);
-    }
-    let column = &shape.table.columns[index];
-    Err(Error::Value { column: column.name.clone(), type_name: column.type_name.clone() })
-}
-
-/// Puts the exact texts in place of what their Debezium form kept of them.
-fn overwrite(
-    shape: &Shape,
-    row: Row,
-    exact: &[u8],
-    whole: bool,
-    changes: &mut Changes,
-) -> Result<(), Error> {
-    let mut scanner = Scanner::new(exact);
-    if !scanner.enter(b'{') {
-        return Err(Error::Header { name: EXACT });
-    }
-    while let Some(name) = scanner.field()? {
-        let index = named(shape, name)?;
-        let content = json::string_content(scanner.value()?);
-        let content = content.ok_or(Error::Header { name: EXACT })?;
-        if whole || shape.fields[index].key {
-            let cell = changes.push_text(&content);
-            changes.set_cell(row, index, cell);
-        }
-    }
-    Ok(())
 }
 
 impl Incoming<'_> {

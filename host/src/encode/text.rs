@@ -179,7 +179,7 @@ fn read_timestamptz(token: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let text = quoted(token)?;
     if matches!(text, b"infinity" | b"-infinity") {
         out.extend_from_slice(text);
-    } else {
+    } else if !time::write_utc_of_iso(out, text) {
         time::write_timestamp(out, time::parse_timestamp(text)?.utc(), true);
     }
     Some(())

@@ -299,32 +299,8 @@ pub(super) fn write_iso(out: &mut Vec<u8>, moment: Moment, digits: u8) {
 /// [`write_iso`] for the text that nearly every moment has, `2024-02-29 13:14:15.123456+00`, without
 /// taking it apart; false, and nothing written, for any other.
 pub(super) fn write_iso_of_utc(out: &mut Vec<u8>, text: &[u8], digits: u8) -> bool {
-    const FORM: &[u8; 19] = b"0000-00-00 00:00:00";
-    let parts = text.strip_suffix(b"+00").and_then(|text| text.split_first_chunk::<19>());
+    let parts = text.strip_suffix(b"+00").and_then(|text| ordinary(text, b' '));
     let Some((local, fraction)) = parts else { return false };
-    let formed = FORM.iter().zip(local).all(|(form, byte)| match form {
-        b'0' => byte.is_ascii_digit(),
-        _ => form == byte,
-    });
-    let fraction = match fraction {
-        [] => fraction,
-        [b'.', digits @ ..] if matches!(digits.len(), 1..=6) => digits,
-        _ => return false,
-    };
-    // Compared as text: whatever is out of these ranges is left to who takes it apart.
-    let within = |at: usize, least: &[u8], most: &[u8]| {
-        let part = &local[at..at + least.len()];
-        least <= part && part <= most
-    };
-    let ordinary = within(0, b"0001", b"9999")
-        && within(5, b"01", b"12")
-        && within(8, b"01", b"31")
-        && within(11, b"00", b"23")
-        && within(14, b"00", b"59")
-        && within(17, b"00", b"59");
-    if !(formed && ordinary && fraction.iter().all(u8::is_ascii_digit)) {
-        return false;
-    }
     out.extend_from_slice(&local[..10]);
     out.push(b'T');
     out.extend_from_slice(&local[11..]);
@@ -337,6 +313,53 @@ pub(super) fn write_iso_of_utc(out: &mut Vec<u8>, text: &[u8], digits: u8) -> bo
     }
     out.push(b'Z');
     true
+}
+
+/// The way back, [`write_timestamp`] with a zone for `2024-02-29T13:14:15.123456Z`; false, and nothing
+/// written, for what is not of that form.
+pub(super) fn write_utc_of_iso(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    let parts = text.strip_suffix(b"Z").and_then(|text| ordinary(text, b'T'));
+    let Some((local, fraction)) = parts else { return false };
+    out.extend_from_slice(&local[..10]);
+    out.push(b' ');
+    out.extend_from_slice(&local[11..]);
+    let shown = fraction.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
+    if shown > 0 {
+        out.push(b'.');
+        out.extend_from_slice(&fraction[..shown]);
+    }
+    out.extend_from_slice(b"+00");
+    true
+}
+
+/// Date and time to the second, and the digits of the fraction, of a text without its zone that is
+/// surely a moment of four digits' years. Whatever is not is left to who takes it apart.
+fn ordinary(text: &[u8], separator: u8) -> Option<(&[u8; 19], &[u8])> {
+    const FORM: &[u8; 19] = b"0000-00-00 00:00:00";
+    let (local, fraction) = text.split_first_chunk::<19>()?;
+    let formed = FORM.iter().zip(local).all(|(form, byte)| match form {
+        b'0' => byte.is_ascii_digit(),
+        b' ' => *byte == separator,
+        _ => form == byte,
+    });
+    let fraction = match fraction {
+        [] => fraction,
+        [b'.', digits @ ..] if matches!(digits.len(), 1..=6) => digits,
+        _ => return None,
+    };
+    // Compared as text.
+    let within = |at: usize, least: &[u8], most: &[u8]| {
+        let part = &local[at..at + least.len()];
+        least <= part && part <= most
+    };
+    let day = within(8, b"01", b"28") || within(8, b"29", b"30") && local[5..7] != *b"02";
+    let ordinary = within(0, b"0001", b"9999")
+        && within(5, b"01", b"12")
+        && day
+        && within(11, b"00", b"23")
+        && within(14, b"00", b"59")
+        && within(17, b"00", b"59");
+    (formed && ordinary && fraction.iter().all(u8::is_ascii_digit)).then_some((local, fraction))
 }
 
 /// PostgreSQL's text of an interval that is only a time.
@@ -385,9 +408,12 @@ mod tests {
     #[test]
     fn the_short_way_writes_what_the_long_one_does() {
         let texts = [
-            "2024-02-29 13:14:15.123456+00",
+            "2024-02-28 13:14:15.123456+00",
+            "2024-03-30 13:14:15.1+00",
             "0001-01-01 00:00:00+00",
-            "9999-12-31 23:59:59.9+00",
+            "9999-12-30 23:59:59.9+00",
+            "2024-02-29 13:14:15.123456+00",
+            "2024-12-31 13:14:15+00",
             "2024-02-29 24:00:00+00",
             "2024-13-01 00:00:00+00",
             "2024-00-10 00:00:00+00",
@@ -412,7 +438,40 @@ mod tests {
                 assert_eq!(short, b"", "{text}");
             }
         }
-        assert_eq!(short_ways, 9);
+        assert_eq!(short_ways, 12);
+    }
+
+    #[test]
+    fn the_short_way_back_writes_what_the_long_one_does() {
+        let texts = [
+            "2024-02-28T13:14:15.123456Z",
+            "2024-03-30T13:14:15.120000Z",
+            "0001-01-01T00:00:00.000Z",
+            "9999-12-30T23:59:59Z",
+            "2024-02-31T13:14:15.123456Z",
+            "2024-12-31T13:14:15Z",
+            "2024-02-28T24:00:00Z",
+            "2024-02-28T13:14:15+02:00",
+            "+12024-02-28T13:14:15Z",
+            "-0044-03-15T00:00:00Z",
+            "2024-02-28T13:14:15.Z",
+            "2024-02-28T13:14:15.123456789Z",
+            "2024-02-28 13:14:15Z",
+            "",
+        ];
+        let mut short_ways = 0;
+        for text in texts {
+            let mut short = Vec::new();
+            if write_utc_of_iso(&mut short, text.as_bytes()) {
+                let moment = parse_timestamp(text.as_bytes()).unwrap();
+                let long = written(|out| write_timestamp(out, moment.utc(), true));
+                assert_eq!(String::from_utf8(short).unwrap(), long, "{text}");
+                short_ways += 1;
+            } else {
+                assert_eq!(short, b"", "{text}");
+            }
+        }
+        assert_eq!(short_ways, 4);
     }
 
     proptest! {
