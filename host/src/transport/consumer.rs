@@ -38,6 +38,8 @@ const SCHEMA_PATIENCE: Duration = Duration::from_secs(30);
 /// Without a poll for this long the group has to be told that the member still lives; its limit is
 /// `max.poll.interval.ms`, five minutes.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Records that are taken before the clock is looked at again.
+const BURST: usize = 64;
 
 /// Reads changes out of Kafka. Blocks; one thread owns it.
 pub struct Consumer {
@@ -120,16 +122,26 @@ impl Consumer {
         let give_up = Instant::now() + timeout;
         let interval = Duration::from_millis(self.options.batch_interval_ms);
         loop {
+            self.polled = Instant::now();
             let until = self.pending.since.map_or(give_up, |since| since + interval);
-            self.poll(until.saturating_duration_since(Instant::now()))?;
-            if let Some(ready) = self.ready.take() {
-                return Ok(Some(ready));
-            }
-            let full = self.pending.changes.len() >= self.options.batch_rows
-                || self.pending.bytes >= self.options.batch_bytes;
-            let until = self.pending.since.map_or(give_up, |since| since + interval);
-            if full || Instant::now() >= until {
+            let mut wait = until.saturating_duration_since(self.polled);
+            if wait.is_zero() {
                 return Ok(self.take());
+            }
+            // After the first, those that are there are taken without asking the clock for each.
+            for _ in 0..BURST {
+                if !self.poll(wait)? {
+                    break;
+                }
+                wait = Duration::ZERO;
+                if let Some(ready) = self.ready.take() {
+                    return Ok(Some(ready));
+                }
+                if self.pending.changes.len() >= self.options.batch_rows
+                    || self.pending.bytes >= self.options.batch_bytes
+                {
+                    return Ok(self.take());
+                }
             }
         }
     }
@@ -145,10 +157,11 @@ impl Consumer {
         let sorted = |error| self.kafka.context().events.error("pause", error);
         let assigned = self.kafka.assignment().map_err(sorted)?;
         self.kafka.pause(&assigned).map_err(sorted)?;
+        self.polled = Instant::now();
         let polled = self.poll(Duration::ZERO);
         let sorted = |error| self.kafka.context().events.error("resume", error);
         self.kafka.resume(&assigned).map_err(sorted)?;
-        polled
+        polled.map(drop)
     }
 
     /// Commits what is stored, of the partitions that are still the same member's. What a rebalance
@@ -203,32 +216,32 @@ impl Consumer {
         Ok(list)
     }
 
-    /// Takes in one record, if one comes in time.
-    fn poll(&mut self, timeout: Duration) -> Result<(), Error> {
-        self.polled = Instant::now();
+    /// Takes in one record, if one comes in time; whether one came.
+    fn poll(&mut self, timeout: Duration) -> Result<bool, Error> {
         let polled = self.kafka.poll(whole_milliseconds(timeout));
         if let Some(error) = self.kafka.context().take_trouble() {
             return Err(error);
         }
         match polled {
-            None => Ok(()),
+            None => Ok(false),
             Some(Ok(message)) => {
                 let (topic, partition) = (message.topic(), message.partition());
                 let member = self.kafka.context();
-                let Some(assignment) = member.assignment(topic, partition) else { return Ok(()) };
+                let Some(assignment) = member.assignment(topic, partition) else { return Ok(true) };
                 let since = member.since(topic, partition, message.offset());
                 if since.is_some() && self.pending.is_of_another(topic, partition) {
                     let pending = std::mem::take(&mut self.pending);
                     self.ready = hand_on(pending, member, &self.metrics);
                 }
                 let next = Next { offset: message.offset() + 1, assignment, since };
-                take_in(&message, next, &mut self.reader, &mut self.schemas, &mut self.pending)
+                let Consumer { reader, schemas, pending, .. } = self;
+                take_in(&message, next, reader, schemas, pending).map(|()| true)
             }
             Some(Err(error)) => {
                 let error = self.kafka.context().events.error("receive from kafka", error);
                 match error.disposition() {
                     // librdkafka connects again by itself.
-                    Disposition::Retry => Ok(()),
+                    Disposition::Retry => Ok(false),
                     Disposition::Halt | Disposition::DeadLetter => Err(error),
                 }
             }
