@@ -174,9 +174,7 @@ impl Producer {
         let mut batch = std::mem::take(&mut self.batch);
         batch.plugins.clear();
         batch.plugins.push_str(&plugins);
-        for table in &changes.tables {
-            self.prepare(table)?;
-        }
+        self.prepare(&changes.tables)?;
         let now = nanoseconds();
         self.encoder.encode(&changes, now, &mut batch);
         for letter in dead_letters.iter().chain(&batch.dead_letters) {
@@ -291,18 +289,23 @@ impl Producer {
         self.enqueue(to)
     }
 
-    /// Makes sure of a table version's topic, learns what it takes, and tells readers what the
-    /// version is; all before its first record.
-    fn prepare(&mut self, table: &Table) -> Result<(), Error> {
-        if !self.described.insert(table.fingerprint) {
-            return Ok(());
+    /// Makes sure of the topics of table versions that are new, learns what they take, and tells readers
+    /// what the versions are; all before their first records.
+    fn prepare(&mut self, tables: &[Arc<Table>]) -> Result<(), Error> {
+        let described = &mut self.described;
+        let new = tables.iter().filter(|table| described.insert(table.fingerprint));
+        let new: Vec<_> =
+            new.map(|table| (table, encode::topic_name(&self.prefix, table))).collect();
+        let names: Vec<&str> = new.iter().map(|(_, topic)| topic.as_str()).collect();
+        let topics = self.topics.of_tables(&names)?;
+        for ((table, _), topic) in new.iter().zip(topics) {
+            self.encoder.limit(table.fingerprint, topic.message_bytes.min(self.record_bytes));
+            let key = format!("{:016x}", table.fingerprint);
+            let text = serde_json::to_vec(&***table).expect("a table is plain data");
+            let topic = self.names.schemas.clone();
+            self.enqueue(record(&topic, key.as_bytes(), Some(&text)))?;
         }
-        let topic = self.topics.of_table(&encode::topic_name(&self.prefix, table))?;
-        self.encoder.limit(table.fingerprint, topic.message_bytes.min(self.record_bytes));
-        let key = format!("{:016x}", table.fingerprint);
-        let text = serde_json::to_vec(table).expect("a table is plain data");
-        let topic = self.names.schemas.clone();
-        self.enqueue(record(&topic, key.as_bytes(), Some(&text)))
+        Ok(())
     }
 
     fn set_aside(&mut self, letter: &DeadLetter) -> Result<(), Error> {

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rustc_hash::FxHashMap;
@@ -69,47 +72,62 @@ impl Topics {
 
     /// A table's topic, which is created if it is not there.
     pub(super) fn of_table(&mut self, topic: &str) -> Result<Topic, Error> {
-        self.ensure(topic, self.partitions, &[])
+        self.of_tables(&[topic]).map(|found| found[0])
+    }
+
+    /// The topics of tables, in their order. Those that are not there are created with one request: a
+    /// broker takes a tenth of a second for it, however many there are.
+    pub(super) fn of_tables(&mut self, topics: &[&str]) -> Result<Vec<Topic>, Error> {
+        self.ensure(topics, self.partitions, &[])
     }
 
     /// Makes sure of a topic with one partition that keeps the last value of every key.
     pub(super) fn ensure_compacted(&mut self, topic: &str) -> Result<Topic, Error> {
-        self.ensure(topic, 1, &[("cleanup.policy", "compact")])
+        self.ensure(&[topic], 1, &[("cleanup.policy", "compact")]).map(|found| found[0])
     }
 
     /// Makes sure of a topic with one partition that keeps everything.
     pub(super) fn ensure_log(&mut self, topic: &str) -> Result<Topic, Error> {
-        self.ensure(topic, 1, &[("retention.ms", "-1")])
+        self.ensure(&[topic], 1, &[("retention.ms", "-1")]).map(|found| found[0])
     }
 
     fn ensure(
         &mut self,
-        topic: &str,
+        topics: &[&str],
         partitions: i32,
         settings: &[(&str, &str)],
-    ) -> Result<Topic, Error> {
-        if let Some(known) = self.known.get(topic) {
-            return Ok(*known);
+    ) -> Result<Vec<Topic>, Error> {
+        let known = |topic: &&str| self.known.contains_key(*topic);
+        let mut unknown: Vec<&str> = topics.iter().copied().filter(|topic| !known(topic)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        if !unknown.is_empty() {
+            let created = self.create(&unknown, partitions, settings)?;
+            let mut counts = Vec::with_capacity(unknown.len());
+            for (topic, created) in unknown.iter().zip(created) {
+                counts.push(self.wait(topic, created)?);
+            }
+            let bytes = self.message_bytes(&unknown);
+            for ((topic, partitions), message_bytes) in unknown.iter().zip(counts).zip(bytes) {
+                self.known.insert((*topic).to_owned(), Topic { partitions, message_bytes });
+            }
         }
-        let created = self.create(topic, partitions, settings)?;
+        Ok(topics.iter().map(|topic| self.known[*topic]).collect())
+    }
+
+    /// Waits until the broker shows a topic; the number of its partitions.
+    fn wait(&self, topic: &str, created: Result<(), RDKafkaErrorCode>) -> Result<i32, Error> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let found = self.count(topic)?;
-            match (found, created) {
-                (partitions, _) if partitions > 0 => {
-                    let known = Topic { partitions, message_bytes: self.message_bytes(topic) };
-                    self.known.insert(topic.to_owned(), known);
-                    return Ok(known);
-                }
-                (_, Err(code)) if Instant::now() >= deadline || is_definite(code) => {
-                    return Err(Error::Topic { topic: topic.to_owned(), code });
-                }
-                _ if Instant::now() >= deadline => {
-                    let code = RDKafkaErrorCode::UnknownTopicOrPartition;
-                    return Err(Error::Topic { topic: topic.to_owned(), code });
-                }
-                _ => {}
-            }
+            let late = Instant::now() >= deadline;
+            let code = match (found, created) {
+                (1.., _) => return Ok(found),
+                (_, Err(code)) if late || is_definite(code) => code,
+                _ if late => RDKafkaErrorCode::UnknownTopicOrPartition,
+                _ => continue,
+            };
+            return Err(Error::Topic { topic: topic.to_owned(), code });
         }
     }
 
@@ -124,37 +142,51 @@ impl Topics {
         None
     }
 
-    /// What a topic takes. Where we may not ask, it is taken to be as brokers are delivered.
-    fn message_bytes(&self, topic: &str) -> usize {
-        let which = [ResourceSpecifier::Topic(topic)];
+    /// What each topic takes. Where we may not ask, it is taken to be as brokers are delivered.
+    fn message_bytes(&self, topics: &[&str]) -> Vec<usize> {
+        let which: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(PATIENCE));
         let described = self.runtime.block_on(self.admin.describe_configs(&which, &options));
-        let settings = described.ok().and_then(|answers| answers.into_iter().next()?.ok());
-        let setting = settings.as_ref().and_then(|settings| settings.get(MAX_MESSAGE_BYTES));
-        let bytes = setting.and_then(|setting| setting.value.as_ref()?.parse().ok());
-        bytes.unwrap_or(DEFAULT_MESSAGE_BYTES)
+        let described: FxHashMap<_, _> = described
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|described| {
+                let described = described.ok()?;
+                let bytes = described.get(MAX_MESSAGE_BYTES)?.value.as_ref()?.parse().ok()?;
+                match described.specifier {
+                    OwnedResourceSpecifier::Topic(topic) => Some((topic, bytes)),
+                    _ => None,
+                }
+            })
+            .collect();
+        let of = |topic: &&str| described.get(*topic).copied().unwrap_or(DEFAULT_MESSAGE_BYTES);
+        topics.iter().map(of).collect()
     }
 
+    /// Asks for topics; what the broker says to each, and that it is there already is no error.
     fn create(
         &self,
-        topic: &str,
+        topics: &[&str],
         partitions: i32,
         settings: &[(&str, &str)],
-    ) -> Result<Result<(), RDKafkaErrorCode>, Error> {
-        let replication = TopicReplication::Fixed(self.replication);
+    ) -> Result<Vec<Result<(), RDKafkaErrorCode>>, Error> {
         let message_bytes = self.message_bytes.to_string();
-        let mut new = NewTopic::new(topic, partitions, replication);
-        new = new.set(MAX_MESSAGE_BYTES, &message_bytes);
-        for (name, value) in settings {
-            new = new.set(name, value);
+        let mut new = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let replication = TopicReplication::Fixed(self.replication);
+            let asked = NewTopic::new(topic, partitions, replication);
+            let asked = asked.set(MAX_MESSAGE_BYTES, &message_bytes);
+            new.push(settings.iter().fold(asked, |asked, (name, value)| asked.set(name, value)));
         }
         let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-        let answer = self.runtime.block_on(self.admin.create_topics([&new], &options));
-        let answer = answer.map_err(|error| Error::new("create a topic", error))?;
-        Ok(match answer.into_iter().next() {
-            Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(code),
+        let answers = self.runtime.block_on(self.admin.create_topics(&new, &options));
+        let answers = answers.map_err(|error| Error::new("create a topic", error))?;
+        let refused: FxHashMap<_, _> = answers.into_iter().filter_map(Result::err).collect();
+        let answer = |topic: &&str| match refused.get(*topic) {
+            Some(code) if *code != RDKafkaErrorCode::TopicAlreadyExists => Err(*code),
             _ => Ok(()),
-        })
+        };
+        Ok(topics.iter().map(answer).collect())
     }
 
     fn count(&self, topic: &str) -> Result<i32, Error> {
