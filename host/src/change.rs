@@ -311,6 +311,15 @@ impl Changes {
         key_row
     }
 
+    /// A row with the same cells, which are its own from then on.
+    #[must_use]
+    pub fn copy_row(&mut self, table: u32, row: Row) -> Row {
+        let copy = self.begin_row();
+        let (start, columns) = (row.0 as usize, self.tables[table as usize].columns.len());
+        self.cells.extend_from_within(start..start + columns);
+        copy
+    }
+
     /// Whether an update moved its row to another key: readers see a delete of the old key and an
     /// insert of the new one.
     #[must_use]

@@ -230,12 +230,17 @@ fn reshape_row(
 /// Puts a change that has its shape where it belongs.
 fn place(changes: &mut Changes, index: u32, places: &[(&Arc<Table>, bool)], fates: &mut Fates) {
     let change = changes.list[index as usize];
+    let mut is_taken = false;
     let placed: Vec<Change> = places
         .iter()
         .filter_map(|(table, present)| {
             let table = changes.intern_table(table);
             let there = Change { table, ..change };
-            if *present { Some(there) } else { absent(changes, there) }
+            match present {
+                true if std::mem::replace(&mut is_taken, true) => Some(apart(changes, there)),
+                true => Some(there),
+                false => absent(changes, there),
+            }
         })
         .collect();
     match placed.split_first() {
@@ -246,6 +251,17 @@ fn place(changes: &mut Changes, index: u32, places: &[(&Arc<Table>, bool)], fate
         None => fates.drop_row(index),
     }
     fates.note_new_tables();
+}
+
+/// The change with rows of its own: who edits it in one table leaves it alone in the others.
+fn apart(changes: &mut Changes, change: Change) -> Change {
+    let mut copy = |row| changes.copy_row(change.table, row);
+    let old = match change.old {
+        Old::None => Old::None,
+        Old::Key(row) => Old::Key(copy(row)),
+        Old::Full(row) => Old::Full(copy(row)),
+    };
+    Change { old, new: change.new.map(copy), ..change }
 }
 
 /// The delete of a change's row, where it may be: a new row is nowhere yet.

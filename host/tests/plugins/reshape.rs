@@ -100,6 +100,21 @@ fn a_delete_and_a_truncate_reach_every_home_of_a_row() {
     assert_eq!(schemas(&batch), ["public", "america", "europe", "public", "america", "europe"]);
 }
 
+#[test]
+fn a_row_in_several_tables_is_edited_in_each_by_itself() {
+    let text = ColumnType::Text;
+    let people =
+        table("people", &[("id", ColumnType::Int8), ("region", text.clone()), ("email", text)]);
+    let router = options(&plugin_file("route-by-value"), REGIONS);
+    let mask = options(&plugin_file("mask-email"), "tables = ['america.people']");
+    let mut chain = load(vec![router, mask]).expect("both load");
+    let batch = Batch::at(7).delete_full(&people, &["1", "eu", "ann@x.org"]);
+    let batch = whole(&mut chain, batch.done());
+    assert_eq!(schemas(&batch), ["public", "america", "europe"]);
+    let (plain, masked) = ("d 7:1 people (1,eu,ann@x.org)", "d 7:1 people (1,eu,a***@x.org)");
+    assert_eq!(lines(&batch), [plain, masked, plain]);
+}
+
 const FLAT: &str = "config = { column = 'profile', drop = true, members = { \
                     age = { path = 'age', type = 'integer' }, city = { path = 'home.city' } } }";
 
