@@ -52,6 +52,8 @@ pub(crate) struct Window {
     /// Where tables were emptied, ascending: what was known of their rows before counts no more
     /// after. The last of earlier batches, and all of this one.
     emptied: FxHashMap<Mark, Vec<Position>>,
+    /// The tables that the batch empties, once each time.
+    emptying: Vec<Mark>,
     /// The tables of the batch.
     tables: Vec<Mark>,
     newest: i64,
@@ -68,6 +70,7 @@ impl Window {
             known: Known::default(),
             provisional: Vec::new(),
             emptied: FxHashMap::default(),
+            emptying: Vec::new(),
             tables: Vec::new(),
             newest: i64::MIN,
         }
@@ -80,9 +83,11 @@ impl Window {
         for places in self.emptied.values_mut() {
             places.drain(..places.len() - 1);
         }
+        self.emptying.clear();
         for change in changes.list.iter().filter(|change| change.op == Op::Truncate) {
             let table = self.tables[change.table as usize];
             self.emptied.entry(table).or_default().push(changes.position(change));
+            self.emptying.push(table);
         }
     }
 
@@ -198,6 +203,7 @@ impl Window {
             self.known.pop_oldest();
         }
         self.provisional.clear();
+        self.emptying.clear();
     }
 
     /// As [`commit`](Self::commit), and tells what changed.
@@ -220,6 +226,13 @@ impl Window {
             match before {
                 Some(kept) => *self.known.kept_mut(number) = kept,
                 None => self.known.pop_newest(),
+            }
+        }
+        for table in self.emptying.drain(..) {
+            let Some(places) = self.emptied.get_mut(&table) else { continue };
+            places.pop();
+            if places.is_empty() {
+                self.emptied.remove(&table);
             }
         }
     }

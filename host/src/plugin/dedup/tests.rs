@@ -141,28 +141,50 @@ fn a_row_that_moved_to_another_key_leaves_the_old_one_unknown() {
 
 #[test]
 fn rows_of_an_emptied_table_are_new() {
-    let truncate = Given { new: None, ..given(Op::Truncate, "", 2, "") };
-    let changes = [insert("1", 1, "a"), truncate, insert("1", 3, "a"), update("1", 4, "a")];
+    let changes = [insert("1", 1, "a"), truncate(2), insert("1", 3, "a"), update("1", 4, "a")];
     assert_eq!(dropped(&changes), [3]);
 }
 
-#[test]
-fn each_of_several_truncates_counts() {
-    let truncate = |second| Given { new: None, ..given(Op::Truncate, "", second, "") };
-    let changes = [insert("1", 1, "a"), truncate(2), insert("1", 3, "a"), truncate(4)];
-    let mut window = Window::new(10, 60, [7; 16]);
+fn truncate(second: u64) -> Given {
+    Given { new: None, ..given(Op::Truncate, "", second, "") }
+}
+
+/// All of it in one batch; rows lie elsewhere.
+fn together(changes: &[Given]) -> Changes {
     let mut all = Changes::default();
-    for given in &changes {
+    for given in changes {
         let one = given.changes();
         let table = all.intern_table(&one.tables[0]);
         let transaction = all.push_transaction(one.transactions[0]);
         all.list.push(Change { table, transaction, ..one.list[0] });
     }
-    window.begin(&all);
+    all
+}
+
+#[test]
+fn each_of_several_truncates_counts() {
+    let changes = [insert("1", 1, "a"), truncate(2), insert("1", 3, "a"), truncate(4)];
+    let mut window = Window::new(10, 60, [7; 16]);
+    window.begin(&together(&changes));
     assert!(!drops_of_noted(&mut window, &changes[0]));
     assert!(!drops_of_noted(&mut window, &changes[2]));
     assert!(drops_of_noted(&mut window, &update("1", 3, "a")));
     assert!(!drops_of_noted(&mut window, &update("1", 5, "a")));
+}
+
+#[test]
+fn a_truncate_of_an_earlier_batch_counts_however_often_a_batch_with_another_fails() {
+    let mut window = Window::new(10, 60, [7; 16]);
+    for earlier in [insert("1", 1, "a"), truncate(2)] {
+        assert!(!drops(&mut window, &earlier));
+        window.commit();
+    }
+    let changes = [insert("1", 3, "a"), truncate(4)];
+    for _ in 0..3 {
+        window.begin(&together(&changes));
+        assert!(!drops_of_noted(&mut window, &changes[0]));
+        window.roll_back();
+    }
 }
 
 #[test]
