@@ -1,4 +1,4 @@
-//! A plugin's answer into host rows: checked whole, then applied.
+//! A plugin's answer into host rows: checked whole, which only reads them, then applied.
 
 use std::io::Write;
 
@@ -7,9 +7,11 @@ use crate::plugin::bindings::types::{Edit, Fault, Patch, RowKeys, ValuesResult};
 use crate::plugin::convert::{Kind, Plan, Want, fits, number};
 use crate::plugin::rewrite::Rewritten;
 
-/// What a patch says of its rows, once it is known to be sound.
+/// What an answer says of its rows, once it is known to be sound.
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts {
+    /// New values of rows, whose columns and rows are known to be there.
+    pub(crate) edits: Vec<Edit>,
     /// Rows that are not in the copy, ascending.
     pub(crate) discard: Vec<u32>,
     /// Rows that say nothing new, ascending.
@@ -18,6 +20,8 @@ pub(crate) struct Verdicts {
     pub(crate) faults: Vec<Fault>,
     /// Where rows go and what they look like, if the plugin is one that says so.
     pub(crate) rewritten: Rewritten,
+    /// Text that will go into the batch, at most.
+    pub(crate) bytes: usize,
 }
 
 /// What is known of an answer beside its patch.
@@ -39,11 +43,10 @@ pub(crate) enum Item<'a> {
     Boolean(bool),
 }
 
-/// Checks a patch and applies it; `rows` index `changes.list`. The error says what is malformed,
-/// and then nothing was applied.
-pub(crate) fn adopt(
+/// Checks a patch; `rows` index `changes.list`. The error says what is malformed.
+pub(crate) fn check(
     plan: &Plan,
-    changes: &mut Changes,
+    changes: &Changes,
     rows: &[u32],
     patch: Patch,
     beside: Beside,
@@ -52,22 +55,34 @@ pub(crate) fn adopt(
     check_ascending("faults", patch.faults.iter().map(|fault| fault.row), rows.len())?;
     let mut faults = patch.faults;
     faults.extend(beside.faults);
-    let mut bytes = changes.bytes().saturating_add(beside.bytes);
+    let mut bytes = beside.bytes;
     for edit in &patch.edits {
         let want = wanted(plan, edit)?;
         check_edit(edit, rows.len())?;
         bytes = bytes.saturating_add(text_bytes(&edit.values));
         find_unfit(want, changes, rows, edit, &mut faults);
     }
-    if bytes > u32::MAX as usize {
-        return Err("the batch would hold more than 4 GiB".to_owned());
-    }
     faults.sort_by_key(|fault| fault.row);
     faults.dedup_by_key(|fault| fault.row);
-    for edit in &patch.edits {
-        apply(wanted(plan, edit)?, changes, rows, edit, &faults);
+    let Patch { edits, discard, .. } = patch;
+    Ok(Verdicts { edits, discard, faults, bytes, ..Verdicts::default() })
+}
+
+/// Refuses an answer that holds more text than there is room for.
+pub(crate) fn check_room(verdicts: Verdicts, room: usize) -> Result<Verdicts, String> {
+    match verdicts.bytes > room {
+        true => Err("the batch would hold more than 4 GiB".to_owned()),
+        false => Ok(verdicts),
     }
-    Ok(Verdicts { discard: patch.discard, faults, ..Verdicts::default() })
+}
+
+/// Writes new values into the rows that did not fail; the plan is the one that the answer was checked
+/// against.
+pub(crate) fn apply(plan: &Plan, changes: &mut Changes, rows: &[u32], verdicts: &Verdicts) {
+    for edit in &verdicts.edits {
+        let want = &plan.wants[edit.column as usize];
+        apply_edit(want, changes, rows, edit, &verdicts.faults);
+    }
 }
 
 /// Checks the answer of a dedup plugin and hands each row's key to `each`; rows at fault have none.
@@ -241,7 +256,7 @@ pub(crate) fn misfit(item: Item<'_>, kind: Kind, nullable: bool) -> Option<&'sta
     Some(why)
 }
 
-fn apply(want: &Want, changes: &mut Changes, rows: &[u32], edit: &Edit, faults: &[Fault]) {
+fn apply_edit(want: &Want, changes: &mut Changes, rows: &[u32], edit: &Edit, faults: &[Fault]) {
     let target = |changes: &Changes, row: usize| -> Option<Row> {
         let failed = faults.binary_search_by_key(&number(row), |fault| fault.row).is_ok();
         want.row(&changes.list[rows[row] as usize]).filter(|_| !failed)

@@ -17,11 +17,14 @@ use crate::plugin::options::{Options, Stage};
 use crate::plugin::reload::{self, Watch};
 use crate::plugin::store::{self, Store};
 use crate::plugin::versions::{PluginStatus, Versions};
+use crate::plugin::wave::{Crew, Wave};
 use crate::telemetry::metrics::Metrics;
 
-/// The plugins of one leg. One thread runs it; the plugins' files are watched while it lives.
+/// The plugins of one leg. One thread runs it, with the help of others where plugins have nothing to do
+/// with each other; the plugins' files are watched while it lives.
 pub struct Chain {
     members: Vec<Member>,
+    crew: Crew,
     /// What batches changed of what is remembered, if that is kept on disk.
     deltas: Option<Vec<Delta>>,
     versions: Versions,
@@ -47,6 +50,10 @@ impl Chain {
         options.iter().try_for_each(Options::check)?;
         let mut chain = Chain {
             members: Vec::new(),
+            crew: Crew::new(
+                options.iter().filter(|options| options.stage == stage).count(),
+                &metrics,
+            ),
             deltas: None,
             versions: Versions::default(),
             _watches: Vec::new(),
@@ -62,9 +69,10 @@ impl Chain {
         options.check()?;
         let loader = Loader::new(runtime.clone(), options, Arc::default());
         let loaded = loader.load()?;
+        let crew = Crew::new(1, &loader.metrics);
         let members = vec![Member::new(loader, loaded)];
         let versions = Versions::default();
-        Ok(Chain { members, deltas: None, versions, _watches: Vec::new() })
+        Ok(Chain { members, crew, deltas: None, versions, _watches: Vec::new() })
     }
 
     fn push(&mut self, loader: Loader) -> Result<(), Error> {
@@ -164,9 +172,31 @@ impl Chain {
 
     fn run(&mut self, changes: &mut Changes) -> (Result<(), Error>, Fates) {
         let mut fates = Fates::default();
-        let mut members = self.members.iter_mut();
-        let done = members.try_for_each(|member| member.run(changes, &mut fates));
+        let done = self.run_waves(changes, &mut fates);
+        self.members.iter_mut().for_each(Member::end);
         (done, fates)
+    }
+
+    /// Runs wave after wave: what a wave makes of the batch decides which members are in the next one.
+    fn run_waves(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
+        let mut rest = &mut self.members[..];
+        while !rest.is_empty() {
+            let wave = Wave::first(rest, changes)?;
+            let (members, behind) = rest.split_at_mut(wave.len());
+            match members {
+                [alone] => alone.run(changes, fates)?,
+                members => {
+                    self.crew.ask_ahead(members, &wave, changes);
+                    fates.begin(changes);
+                    let mut members = members.iter_mut();
+                    let done = members.try_for_each(|member| member.run_in_wave(changes, fates));
+                    fates.sweep(changes);
+                    done?;
+                }
+            }
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// Shows a batch that new versions failed on to the versions before; what these make of it

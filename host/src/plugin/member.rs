@@ -12,7 +12,8 @@ use rustc_hash::FxHashMap;
 
 use crate::change::Changes;
 use crate::dead_letter::{DeadLetter, Stage};
-use crate::plugin::adopt::Verdicts;
+use crate::plugin::adopt::{self, Verdicts};
+use crate::plugin::ahead::Ahead;
 use crate::plugin::bindings::types::Interest;
 use crate::plugin::breaker::Breaker;
 use crate::plugin::convert::{Plan, Scratch, number, with_table};
@@ -34,6 +35,11 @@ use crate::telemetry::metrics::PluginKindLabels;
 /// Deadlines that looking for the rows at fault may cost per batch. A plugin that hangs on every
 /// row would else hold the stream for as many deadlines as there are rows.
 const SEARCH_DEADLINES: u32 = 16;
+
+/// Bytes that a batch may still take in.
+fn room(changes: &Changes) -> usize {
+    (u32::MAX as usize).saturating_sub(changes.bytes())
+}
 
 pub(crate) struct Member {
     pub(super) loader: Loader,
@@ -59,6 +65,10 @@ pub(crate) struct Member {
     pub(super) breaker: Breaker,
     /// The rows were set aside before, and later changes of theirs were looked at since.
     pub(super) redriving: bool,
+    /// What it answered before its turn.
+    pub(super) ahead: Ahead,
+    /// The batch was taken in already.
+    has_begun: bool,
 }
 
 #[derive(Clone)]
@@ -99,6 +109,8 @@ impl Member {
             pace: Pace::default(),
             breaker: Breaker::default(),
             redriving: false,
+            ahead: Ahead::default(),
+            has_begun: false,
         }
     }
 
@@ -110,25 +122,55 @@ impl Member {
         &self.handover
     }
 
-    /// Runs the plugin over a batch: edits cells, drops rows, sets rows aside.
+    /// Runs the plugin over a batch by itself: edits cells, drops rows, sets rows aside.
     pub(crate) fn run(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
         let started = Instant::now();
         fates.begin(changes);
-        self.failed_rows = 0;
-        self.usage.batch_rows = 0;
-        if self.version.role == Role::Dedup {
-            self.memory.window.begin(changes);
-        }
         let before = self.before_comparing(changes);
         let set_aside = fates.dead_letters.len();
-        let done = self.run_tables(changes, fates);
-        self.instance.look_away();
+        let done = self.show_batch(changes, fates);
         fates.sweep(changes);
         self.report(started.elapsed());
         if let (Some(before), Ok(())) = (before, &done) {
             self.keep_to_compare(before, changes, &fates.dead_letters[set_aside..]);
         }
         done
+    }
+
+    /// Runs the plugin over a batch as one of a [wave](super::wave), for which the fates begin and end.
+    pub(super) fn run_in_wave(
+        &mut self,
+        changes: &mut Changes,
+        fates: &mut Fates,
+    ) -> Result<(), Error> {
+        let started = Instant::now();
+        let done = self.show_batch(changes, fates);
+        self.report(started.elapsed());
+        done
+    }
+
+    fn show_batch(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
+        self.begin(changes);
+        self.failed_rows = 0;
+        self.usage.batch_rows = 0;
+        let done = self.run_tables(changes, fates);
+        self.end();
+        done
+    }
+
+    /// Takes in a batch before any of its rows are shown.
+    pub(super) fn begin(&mut self, changes: &Changes) {
+        let has_begun = mem::replace(&mut self.has_begun, true);
+        if self.version.role == Role::Dedup && !has_begun {
+            self.memory.window.begin(changes);
+        }
+    }
+
+    /// Forgets a batch, and what was asked ahead of it but not taken.
+    pub(super) fn end(&mut self) {
+        self.has_begun = false;
+        self.ahead = Ahead::default();
+        self.instance.look_away();
     }
 
     /// Whether it failed on too many of the rows it was shown lately.
@@ -152,14 +194,8 @@ impl Member {
     }
 
     fn run_tables(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
-        // A state says what was before, so rows that may depend on it come as they are in the log.
-        let runs = if self.options().has_state() { by_run(changes) } else { by_table(changes) };
-        for Rows { table, shown: rows, truncates } in runs {
+        for Rows { table, shown: rows, truncates } in self.runs(changes) {
             let table = Arc::clone(&changes.tables[table]);
-            let none = rows.is_empty() && (truncates.is_empty() || self.role() != Role::Reshape);
-            if none || !self.options().covers(&table.schema, &table.name) {
-                continue;
-            }
             match self.subscription(&table)? {
                 Subscription::Ignored => continue,
                 Subscription::Wanted(plan) => {
@@ -170,36 +206,61 @@ impl Member {
                 }
                 Subscription::Refused(_) => {}
             }
-            let size = self.options().batch_rows.max(1) as usize;
             self.usage.batch_rows += rows.len() as u64;
-            for part in rows.chunks(size) {
-                self.run_part(&table, changes, part.to_vec(), fates)?;
+            for part in rows.chunks(self.part_rows()) {
+                self.run_part(&table, changes, self.task(part), fates)?;
             }
         }
         Ok(())
+    }
+
+    /// The changes of a batch that it is offered, in the order in which it is shown them.
+    pub(super) fn runs(&self, changes: &Changes) -> Vec<Rows> {
+        // A state says what was before, so rows that may depend on it come as they are in the log.
+        let mut runs = if self.options().has_state() { by_run(changes) } else { by_table(changes) };
+        runs.retain(|Rows { table, shown, truncates }| {
+            let none = shown.is_empty() && (truncates.is_empty() || self.role() != Role::Reshape);
+            !none && self.covers(&changes.tables[*table])
+        });
+        runs
+    }
+
+    pub(super) fn covers(&self, table: &Table) -> bool {
+        self.options().covers(&table.schema, &table.name)
+    }
+
+    /// Rows that one call is shown at most.
+    pub(super) fn part_rows(&self) -> usize {
+        self.options().batch_rows.max(1) as usize
+    }
+
+    /// Rows that are shown for the first time.
+    pub(super) fn task(&self, rows: &[u32]) -> Task {
+        Task { rows: rows.to_vec(), retries: self.options().retries, late: self.redriving }
     }
 
     fn run_part(
         &mut self,
         table: &Arc<Table>,
         changes: &mut Changes,
-        rows: Vec<u32>,
+        whole: Task,
         fates: &mut Fates,
     ) -> Result<(), Error> {
-        let retries = self.options().retries;
-        let mut tasks = vec![Task { rows, retries, late: self.redriving }];
+        let mut tasks = vec![whole];
         while let Some(task) = tasks.pop() {
             let started = Instant::now();
-            match self.show(table, changes, &task)? {
+            let shown = match self.ahead.take(&task) {
+                Some(shown) => shown?,
+                None => self.ask(table, changes, &task, room(changes))?,
+            };
+            match shown {
                 Shown::Ignored => {}
-                Shown::Answered(verdicts) => {
-                    if let Some(Subscription::Wanted(plan)) =
-                        self.subscriptions.get(&table.fingerprint)
-                        && let Some(shape) = &plan.shape
-                    {
+                Shown::Answered(plan, verdicts) => {
+                    adopt::apply(&plan, changes, &task.rows, &verdicts);
+                    if let Some(shape) = &plan.shape {
                         rewrite::carry_out(shape, changes, &task.rows, &verdicts, fates);
                     }
-                    let again = self.settle(changes, &task, verdicts, fates)?;
+                    let again = self.settle(changes, &task, *verdicts, fates)?;
                     tasks.extend(again);
                 }
                 Shown::Unreadable(row) => {
@@ -250,37 +311,6 @@ impl Member {
             letter.backtrace = outcome.backtrace().map(str::to_owned);
         }
         Ok(Vec::new())
-    }
-
-    /// One call, if the plugin wants the table.
-    fn show(
-        &mut self,
-        table: &Arc<Table>,
-        changes: &mut Changes,
-        task: &Task,
-    ) -> Result<Shown, Error> {
-        if task.rows.is_empty() {
-            return Ok(Shown::Ignored);
-        }
-        let plan = match self.subscription(table)? {
-            Subscription::Ignored => return Ok(Shown::Ignored),
-            Subscription::Refused(reason) => return Ok(Shown::Refused(reason)),
-            Subscription::Wanted(plan) => plan,
-        };
-        self.usage.calls += 1;
-        self.usage.rows += task.rows.len() as u64;
-        let first = &changes.list[task.rows[0] as usize];
-        self.instance.look_at(table, Some((changes.position(first), task.rows.len())));
-        let shown = match self.version.role {
-            Role::Transform => self.transform(&plan, changes, &task.rows),
-            Role::Reshape => self.reshape(&plan, changes, &task.rows),
-            Role::Dedup => self.deduplicate(&plan, changes, task),
-        };
-        match shown {
-            Shown::Answered(_) => self.memory.state.keep_call(),
-            _ => self.memory.state.undo_call(),
-        }
-        Ok(shown)
     }
 
     /// Carries verdicts out; gives back the rows to be shown again.
@@ -359,7 +389,7 @@ impl Member {
     }
 
     /// What the instance said about a table version; asks it if it was not asked yet.
-    fn subscription(&mut self, table: &Arc<Table>) -> Result<Subscription, Error> {
+    pub(super) fn subscription(&mut self, table: &Arc<Table>) -> Result<Subscription, Error> {
         if let Some(known) = self.subscriptions.get(&table.fingerprint) {
             return Ok(known.clone());
         }
@@ -398,10 +428,11 @@ impl Member {
         Ok(plan)
     }
 
-    /// Replaces a dead instance; the new one was told of no table yet.
+    /// Replaces a dead instance; the new one was told of no table yet. A version that wants nothing of a
+    /// table does not come to want it, so that those of a [wave](super::wave) stay apart.
     fn restart(&mut self) -> Result<(), Error> {
         self.instance = self.loader.start(&self.version)?;
-        self.subscriptions.retain(|_, known| matches!(known, Subscription::Refused(_)));
+        self.subscriptions.retain(|_, known| !matches!(known, Subscription::Wanted(_)));
         Ok(())
     }
 
@@ -421,6 +452,7 @@ impl Member {
     fn report(&mut self, elapsed: Duration) {
         let batch_rows = self.usage.batch_rows;
         let usage = mem::replace(&mut self.usage, Usage { batch_rows, ..Usage::default() });
+        let elapsed = elapsed + usage.ahead;
         if usage.calls == 0 {
             return;
         }

@@ -15,6 +15,8 @@ pub(super) struct Usage {
     pub(super) rows: u64,
     /// Rows of the batch, however often they were shown.
     pub(super) batch_rows: u64,
+    /// Before its turn.
+    pub(super) ahead: Duration,
     /// Looking for the rows at fault.
     pub(super) searching: Duration,
 }

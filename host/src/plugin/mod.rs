@@ -3,16 +3,18 @@
 //! ```text
 //!   file -> engine -> loader -> instance        (reload does it again for every new file)
 //!                                  |
-//!   Changes -> chain -> member -> convert -> the plugin -> adopt -> Changes
-//!                         |-> rewrite: where rows go
-//!                         |    '-> dedup: the memory of keys
-//!                         '-> memory -> store: what is remembered, and kept on disk
+//!   Changes -> chain -> wave -> member -> convert -> the plugin -> adopt -> Changes
+//!                        |        |-> rewrite: where rows go
+//!                        |        |    '-> dedup: the memory of keys
+//!                        |        '-> memory -> store: what is remembered, and kept on disk
+//!                        '-> ahead: answers of plugins that compute at the same time
 //! ```
 //!
 //! The contract is `wit/`; `docs/PLUGINS.md` tells it to plugin authors. What a plugin does can
 //! fail a row, never the process: see [`chain::Chain::transform`].
 
 mod adopt;
+mod ahead;
 mod bindings;
 mod breaker;
 mod calls;
@@ -47,6 +49,7 @@ mod task;
 mod trapped;
 mod type_name;
 mod versions;
+mod wave;
 
 pub use chain::Chain;
 pub use cost::Cost;

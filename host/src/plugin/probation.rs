@@ -55,8 +55,15 @@ pub(super) struct Pace {
 
 impl Pace {
     fn per_row(&self) -> Option<Duration> {
-        let rows = u32::try_from(self.rows).unwrap_or(u32::MAX);
-        (self.rows >= PACE_ROWS).then(|| self.time / rows)
+        let per_row = || self.time.as_nanos() / u128::from(self.rows);
+        let known = (self.rows >= PACE_ROWS).then(per_row)?;
+        Some(Duration::from_nanos(u64::try_from(known).unwrap_or(u64::MAX)))
+    }
+
+    /// How long so many rows are likely to take; none if that is not known yet.
+    pub(super) fn expected(&self, rows: u64) -> Option<Duration> {
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        Some(self.per_row()?.saturating_mul(rows))
     }
 
     pub(super) fn is_far_slower_than(&self, before: &Pace) -> bool {

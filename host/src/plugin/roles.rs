@@ -1,71 +1,116 @@
-//! One call of a plugin, by its role: the rows as it wants them, and what its answer comes to.
+//! One call of a plugin, by its role: the rows as it wants them, and what its answer comes to. Rows are
+//! only read here; an answer is carried out later.
+
+use std::sync::Arc;
 
 use crate::change::Changes;
 use crate::plugin::adopt::{self, Beside, Verdicts};
 use crate::plugin::convert::{Plan, Unreadable, number};
-use crate::plugin::instance::Outcome;
-use crate::plugin::member::Member;
+use crate::plugin::error::Error;
+use crate::plugin::instance::{Outcome, Role};
+use crate::plugin::member::{Member, Subscription};
 use crate::plugin::memory::Memory;
 use crate::plugin::rewrite;
 use crate::plugin::task::{Shown, Task};
+use crate::table::Table;
 
 impl Member {
-    pub(super) fn transform(&mut self, plan: &Plan, changes: &mut Changes, rows: &[u32]) -> Shown {
+    /// One call, if the plugin wants the table. What it writes into its state, and keys that the window
+    /// learns, count from now on. The answer may hold `room` bytes of text.
+    ///
+    /// # Errors
+    /// The instance does not start again.
+    pub(super) fn ask(
+        &mut self,
+        table: &Arc<Table>,
+        changes: &Changes,
+        task: &Task,
+        room: usize,
+    ) -> Result<Shown, Error> {
+        if task.rows.is_empty() {
+            return Ok(Shown::Ignored);
+        }
+        let plan = match self.subscription(table)? {
+            Subscription::Ignored => return Ok(Shown::Ignored),
+            Subscription::Refused(reason) => return Ok(Shown::Refused(reason)),
+            Subscription::Wanted(plan) => plan,
+        };
+        self.usage.calls += 1;
+        self.usage.rows += task.rows.len() as u64;
+        let first = &changes.list[task.rows[0] as usize];
+        self.instance.look_at(table, Some((changes.position(first), task.rows.len())));
+        let answer = match self.version.role {
+            Role::Transform => self.transform(&plan, changes, &task.rows),
+            Role::Reshape => self.reshape(&plan, changes, &task.rows),
+            Role::Dedup => self.deduplicate(&plan, changes, task),
+        };
+        let held = |verdicts| adopt::check_room(verdicts, room).map_err(malformed);
+        match answer.and_then(held) {
+            Ok(verdicts) => {
+                self.memory.state.keep_call();
+                Ok(Shown::Answered(plan, Box::new(verdicts)))
+            }
+            Err(failed) => {
+                self.memory.state.undo_call();
+                Ok(failed)
+            }
+        }
+    }
+
+    fn transform(
+        &mut self,
+        plan: &Plan,
+        changes: &Changes,
+        rows: &[u32],
+    ) -> Result<Verdicts, Shown> {
         let Member { scratch, instance, memory, .. } = self;
         let answer = scratch.with_batch(plan, changes, rows, |batch| {
             instance.with_state(&mut memory.state, |instance| instance.process(batch))
         });
-        match answer {
-            Err(Unreadable(row)) => Shown::Unreadable(row),
-            Ok(Err(outcome)) => Shown::Failed(outcome),
-            Ok(Ok(patch)) => adopt::adopt(plan, changes, rows, patch, Beside::default())
-                .map_or_else(|why| Shown::Failed(Outcome::Malformed(why)), Shown::Answered),
-        }
+        let patch = answered(answer)?;
+        adopt::check(plan, changes, rows, patch, Beside::default()).map_err(malformed)
     }
 
-    pub(super) fn reshape(&mut self, plan: &Plan, changes: &mut Changes, rows: &[u32]) -> Shown {
+    fn reshape(&mut self, plan: &Plan, changes: &Changes, rows: &[u32]) -> Result<Verdicts, Shown> {
         let Member { scratch, instance, memory, .. } = self;
         let answer = scratch.with_batch(plan, changes, rows, |batch| {
             instance.with_state(&mut memory.state, |instance| instance.rewrite(batch))
         });
-        let adopted = match answer {
-            Err(Unreadable(row)) => return Shown::Unreadable(row),
-            Ok(Err(outcome)) => return Shown::Failed(outcome),
-            Ok(Ok(answer)) => {
-                rewrite::check(plan.shape(), changes, rows, answer).and_then(|checked| {
-                    let (patch, rewritten, beside) = checked;
-                    let verdicts = adopt::adopt(plan, changes, rows, patch, beside)?;
-                    Ok(Verdicts { rewritten, ..verdicts })
-                })
-            }
-        };
-        adopted.map_or_else(|why| Shown::Failed(Outcome::Malformed(why)), Shown::Answered)
+        let checked = rewrite::check(plan.shape(), changes, rows, answered(answer)?);
+        let (patch, rewritten, beside) = checked.map_err(malformed)?;
+        let verdicts = adopt::check(plan, changes, rows, patch, beside).map_err(malformed)?;
+        Ok(Verdicts { rewritten, ..verdicts })
     }
 
-    pub(super) fn deduplicate(&mut self, plan: &Plan, changes: &Changes, task: &Task) -> Shown {
+    fn deduplicate(
+        &mut self,
+        plan: &Plan,
+        changes: &Changes,
+        task: &Task,
+    ) -> Result<Verdicts, Shown> {
         let Member { scratch, instance, memory: Memory { state, window }, .. } = self;
         let Task { rows, late, .. } = task;
         let keys = scratch.with_batch(plan, changes, rows, |batch| {
             instance.with_state(state, |instance| instance.keys(batch))
         });
-        let keys = match keys {
-            Err(Unreadable(row)) => return Shown::Unreadable(row),
-            Ok(Err(outcome)) => return Shown::Failed(outcome),
-            Ok(Ok(keys)) => keys,
-        };
+        let keys = answered(keys)?;
         let mut duplicates = Vec::new();
-        let checked = adopt::each_key(rows.len(), &keys, |row, key| {
+        adopt::each_key(rows.len(), &keys, |row, key| {
             let change = &changes.list[rows[row] as usize];
             if window.is_duplicate(changes, change, key, *late) {
                 duplicates.push(number(row));
             }
-        });
-        match checked {
-            Err(why) => Shown::Failed(Outcome::Malformed(why)),
-            Ok(()) => {
-                let faults = keys.faults;
-                Shown::Answered(Verdicts { duplicates, faults, ..Verdicts::default() })
-            }
-        }
+        })
+        .map_err(malformed)?;
+        Ok(Verdicts { duplicates, faults: keys.faults, ..Verdicts::default() })
     }
+}
+
+/// What was answered, if it was.
+fn answered<T>(answer: Result<Result<T, Outcome>, Unreadable>) -> Result<T, Shown> {
+    answer.map_err(|Unreadable(row)| Shown::Unreadable(row))?.map_err(Shown::Failed)
+}
+
+fn malformed(why: String) -> Shown {
+    Shown::Failed(Outcome::Malformed(why))
 }

@@ -175,11 +175,15 @@ impl fmt::Display for Differing {
 impl Member {
     /// The batch as the plugin is about to see it, if the next version is to be compared on it.
     pub(super) fn before_comparing(&self, changes: &Changes) -> Option<Changes> {
-        let options = self.options();
-        let compares = options.shadow_batches > 0 && !self.remembers() && !self.redriving;
-        let covers = |table: &Arc<Table>| options.covers(&table.schema, &table.name);
+        let compares = self.compares() && !self.redriving;
+        let covers = |table: &Arc<Table>| self.covers(table);
         let worth = compares && !changes.is_empty() && changes.tables.iter().any(covers);
         worth.then(|| changes.clone())
+    }
+
+    /// Whether batches are kept for the next version to be compared on.
+    pub(super) fn compares(&self) -> bool {
+        self.options().shadow_batches > 0 && !self.remembers()
     }
 
     /// Keeps a batch for the next version to be compared on.

@@ -1,9 +1,11 @@
 //! Rows to be shown to a plugin, and in which parts.
 
+use std::sync::Arc;
+
 use crate::change::{Changes, Op};
 use crate::plugin::adopt::Verdicts;
 use crate::plugin::bindings::types::Fault;
-use crate::plugin::convert::number;
+use crate::plugin::convert::{Plan, number};
 use crate::plugin::instance::Outcome;
 
 /// Parts a failing call's rows are split into.
@@ -20,7 +22,8 @@ pub(super) struct Task {
 pub(super) enum Shown {
     Ignored,
     Refused(String),
-    Answered(Verdicts),
+    /// By the plan that it was asked with.
+    Answered(Arc<Plan>, Box<Verdicts>),
     Unreadable(usize),
     Failed(Outcome),
 }

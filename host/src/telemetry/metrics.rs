@@ -120,6 +120,8 @@ pub struct Metrics {
     pub plugin_window_keys: Family<PluginLabels, Gauge>,
     /// Lines that a plugin wanted to log: `logged`, or `suppressed` because they were too many.
     pub plugin_log_lines: Family<PluginKindLabels, Counter>,
+    /// Batches on which several plugins computed at the same time.
+    pub plugin_parallel_batches: Counter,
     /// Counters of the plugins' own.
     pub plugin_custom: Family<PluginCounterLabels, Counter>,
     /// Changes set aside.
@@ -158,6 +160,7 @@ impl Default for Metrics {
             plugin_state_keys: Family::default(),
             plugin_window_keys: Family::default(),
             plugin_log_lines: Family::default(),
+            plugin_parallel_batches: Counter::default(),
             plugin_custom: Family::default(),
             dead_letters: Family::default(),
             reconnects: Family::default(),
@@ -229,6 +232,8 @@ impl Metrics {
         r.register("window_keys", "rows by which duplicates are told", window);
         let lines = self.plugin_log_lines.clone();
         r.register("log_lines", "lines it wanted to log, by what became of them", lines);
+        let parallel = self.plugin_parallel_batches.clone();
+        r.register("parallel_batches", "batches on which several computed at once", parallel);
         r.register("custom", "counters of the plugin's own", self.plugin_custom.clone());
     }
 

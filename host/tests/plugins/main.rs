@@ -14,6 +14,7 @@ mod identity;
 mod log_lines;
 mod mask_email;
 mod metrics;
+mod parallel;
 mod reload;
 mod reshape;
 mod state;

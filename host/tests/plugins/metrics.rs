@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 impl Loaded {
     /// The lines of one metric, without its name.
-    fn exposed(&self, metric: &str) -> Vec<String> {
+    pub fn exposed(&self, metric: &str) -> Vec<String> {
         let name = format!("tailwater_plugin_{metric}");
         let text = self.metrics.expose();
         let values = text.lines().filter_map(|line| line.strip_prefix(&name));

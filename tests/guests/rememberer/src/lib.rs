@@ -17,6 +17,8 @@ enum Deed {
     PanicOnPoison,
     /// As `count`, but it answers a fault after it has written the poison row's count.
     FaultOnPoison,
+    /// As `fault-on-poison`, but it asks to be shown the row again.
+    RetryOnPoison,
     /// Writes ever more.
     Hoard,
     /// Writes the same keys over and over.
@@ -58,7 +60,9 @@ impl Transform for Rememberer {
 
     fn transform(&mut self, row: &mut Row<'_>) -> Verdict {
         let done = match self.deed {
-            Deed::Count | Deed::PanicOnPoison | Deed::FaultOnPoison => self.count(row),
+            Deed::Count | Deed::PanicOnPoison | Deed::FaultOnPoison | Deed::RetryOnPoison => {
+                self.count(row)
+            }
             Deed::Hoard => (0..).try_for_each(|n| state::put(&n.to_string(), &"x".repeat(1000))),
             Deed::Overwrite => {
                 (0..20_000).try_for_each(|n| state::put(&(n % 7).to_string(), &"x".repeat(10_000)))
@@ -77,7 +81,8 @@ impl Transform for Rememberer {
                 state::put("1", "known")
             }
         };
-        done.map_or_else(Verdict::Fault, |()| Verdict::Keep)
+        let failed = if self.deed == Deed::RetryOnPoison { Verdict::Retry } else { Verdict::Fault };
+        done.map_or_else(failed, |()| Verdict::Keep)
     }
 }
 
@@ -89,7 +94,7 @@ impl Rememberer {
         state::put(id, &count)?;
         let poison = row.text(1) == Some("poison");
         assert!(!poison || self.deed != Deed::PanicOnPoison, "as asked for");
-        if poison && self.deed == Deed::FaultOnPoison {
+        if poison && matches!(self.deed, Deed::FaultOnPoison | Deed::RetryOnPoison) {
             return Err("the row is poison".to_owned());
         }
         row.set(1, &count);
