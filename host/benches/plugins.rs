@@ -88,11 +88,56 @@ fn main() -> anyhow::Result<()> {
     if is_wanted("restart") {
         restart()?;
     }
+    if is_wanted("parallel") {
+        println!("\n| two plugins on two tables | one after another | at the same time | ratio |");
+        println!("| --- | --- | --- | --- |");
+        let masks = SUBJECTS.iter().filter(|subject| subject.title.starts_with("mask"));
+        masks.into_iter().try_for_each(parallel)?;
+    }
     if is_wanted("swap") {
         println!("\n| swap | longest gap before | longest gap | until it took over | batches |");
         println!("| --- | --- | --- | --- | --- |");
         SWAPS.iter().try_for_each(swap)?;
     }
+    Ok(())
+}
+
+/// Prints how many rows a second go through two plugins of which each takes one of two tables, whose rows
+/// come in turns: each plugin in a chain of its own, one chain after the other, and both in one chain.
+fn parallel(subject: &Subject) -> anyhow::Result<()> {
+    let cache = Scratch::new("bench")?;
+    let (file, names) = ((subject.file)()?, ["left", "right"]);
+    let mut plugins = Vec::new();
+    for name in names {
+        let settings = format!("tables = ['{name}']\n{}", subject.settings);
+        plugins.push(options(name, &file, &settings)?);
+    }
+    let runtime = Runtime::new(Some(cache.path().to_owned()))?;
+    let load =
+        |plugins| Chain::load(&runtime, plugins, Stage::Capture, Arc::new(Metrics::default()));
+    let mut apart = Vec::new();
+    for plugin in &plugins {
+        apart.push(load(vec![plugin.clone()])?);
+    }
+    let mut together = load(plugins)?;
+    let tables = names.map(|name| Arc::new(users(name)));
+    let (mut least, mut commit) = ([Duration::MAX; 2], 0);
+    let (start, mut rounds) = (Instant::now(), 0);
+    while start.elapsed() < 4 * MEASURE || rounds < 2 * ROUNDS_MIN {
+        let mut batch = updates(&tables, BATCHES[3], &mut commit);
+        let mut same = batch.clone();
+        let (done, took) =
+            timed(|| apart.iter_mut().try_for_each(|chain| transform(chain, &mut batch)));
+        done?;
+        least[0] = least[0].min(took);
+        let (done, took) = timed(|| transform(&mut together, &mut same));
+        done?;
+        least[1] = least[1].min(took);
+        rounds += 1;
+    }
+    let rows = f64::from(u32::try_from(BATCHES[3])?);
+    let [one, both] = least.map(|took| rows / took.as_secs_f64());
+    println!("| {} | {one:.0} rows/s | {both:.0} rows/s | {:.2} |", subject.title, both / one);
     Ok(())
 }
 
@@ -155,7 +200,7 @@ fn swap(swap: &Swap) -> anyhow::Result<()> {
 
 /// Batches that follow each other.
 struct Stream {
-    table: Arc<Table>,
+    tables: [Arc<Table>; 1],
     commit: u64,
     last: Instant,
     longest: Duration,
@@ -163,12 +208,12 @@ struct Stream {
 
 impl Stream {
     fn new() -> Stream {
-        let (table, last) = (Arc::new(users()), Instant::now());
-        Stream { table, commit: 0, last, longest: Duration::ZERO }
+        let (tables, last) = ([Arc::new(users("users"))], Instant::now());
+        Stream { tables, commit: 0, last, longest: Duration::ZERO }
     }
 
     fn batch(&mut self, chain: &mut Chain) -> anyhow::Result<()> {
-        let mut batch = updates(&self.table, SWAP_ROWS, &mut self.commit);
+        let mut batch = updates(&self.tables, SWAP_ROWS, &mut self.commit);
         let letters = chain.transform(&mut batch)?;
         anyhow::ensure!(letters.is_empty() && batch.len() == SWAP_ROWS, "a row was lost");
         let now = Instant::now();
@@ -255,12 +300,12 @@ fn show(time: Duration) -> String {
 /// Nanoseconds per event of the fastest round.
 fn per_event(chain: &mut Chain, rows: usize) -> anyhow::Result<String> {
     let count = ROUND_ROWS.div_ceil(rows);
-    let table = Arc::new(users());
+    let tables = [Arc::new(users("users"))];
     let mut least = f64::INFINITY;
     let (mut spent, mut rounds, mut commit) = (Duration::ZERO, 0, 0);
     while spent < MEASURE || rounds < ROUNDS_MIN {
         let mut batches: Vec<Changes> =
-            (0..count).map(|_| updates(&table, rows, &mut commit)).collect();
+            (0..count).map(|_| updates(&tables, rows, &mut commit)).collect();
         let (done, took) =
             timed(|| batches.iter_mut().try_for_each(|batch| transform(chain, batch)));
         done?;
@@ -279,7 +324,7 @@ fn transform(chain: &mut Chain, batch: &mut Changes) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn users() -> Table {
+fn users(name: &str) -> Table {
     let text = ColumnType::Text;
     let columns = [
         ("id", ColumnType::Int8, "bigint"),
@@ -303,11 +348,12 @@ fn users() -> Table {
         default: None,
     };
     let columns = columns.into_iter().enumerate().map(column).collect();
-    Table::new(1, "public".to_owned(), "users".to_owned(), columns, ReplicaIdentity::Default)
+    Table::new(1, "public".to_owned(), name.to_owned(), columns, ReplicaIdentity::Default)
 }
 
-/// A transaction of updates, each of another row; `commit` is the last transaction's number.
-fn updates(table: &Arc<Table>, rows: usize, commit: &mut u64) -> Changes {
+/// A transaction of updates of these tables in turns, each of another row; `commit` is the last
+/// transaction's number.
+fn updates(tables: &[Arc<Table>], rows: usize, commit: &mut u64) -> Changes {
     *commit += 1;
     let mut changes = Changes::default();
     changes.push_transaction(Transaction {
@@ -316,8 +362,8 @@ fn updates(table: &Arc<Table>, rows: usize, commit: &mut u64) -> Changes {
         committed_at: i64::try_from(*commit).expect("a small number"),
         xid: 1,
     });
-    let index = changes.intern_table(table);
-    for row in 0..rows as u64 {
+    for (row, table) in (0..rows as u64).zip(tables.iter().cycle()) {
+        let index = changes.intern_table(table);
         let number = *commit * 4096 + row;
         let new = changes.begin_row();
         for cell in cells(number) {
