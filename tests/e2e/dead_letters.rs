@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value as Json;
 use tailwater_test_support::{
-    Database, Kafka, Postgres, PostgresVersion, Tailwater, guests, http_request, unique_name,
-    wait_for,
+    ClickHouse, Database, Kafka, Postgres, PostgresVersion, Tailwater, guests, http_request,
+    unique_name, wait_for,
 };
 use tailwater_tests::read_committed;
 
@@ -306,6 +306,73 @@ fn a_redriven_row_finds_what_was_remembered_before_it() -> Result<()> {
 #[test]
 fn a_redriven_row_of_the_sink_behind_kafka_finds_what_its_partition_remembers() -> Result<()> {
     finds_its_state(&over_kafka(&unique_name("dlq")))
+}
+
+/// The sum of a counter's values with all of these labels.
+fn counted(metrics: &str, name: &str, labels: &[&str]) -> u64 {
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    let lines = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
+/// Two sinks of a group have a partition each, and with it the memory that its letters need.
+#[test]
+fn letters_of_a_partition_that_another_sink_has_are_left_to_that_one() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")?;
+    let (brokers, clickhouse) = (Kafka::shared().bootstrap(), ClickHouse::shared());
+    let guest = guests::test_guest("rememberer")?;
+    let settings = |deed: &str| {
+        let path = guest.display();
+        format!(
+            "partitions = 2\n\n[[plugin]]\nname = \"guest\"\npath = \"{path}\"\nstage = \"sink\"\n\
+             grants = [\"state\"]\n[plugin.config]\ndeed = \"{deed}\"\n"
+        )
+    };
+    let link = Link::over(&brokers, &settings("panic-on-poison"));
+    let capture = link.capture(&source, "")?;
+    let (first, second) = (link.sink_into(clickhouse)?, link.sink_into(clickhouse)?);
+    let (mut capturing, mut sinking) = (capture.start()?, first.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO people SELECT n, 'a' FROM generate_series(1, 8) n")?;
+    source.execute("UPDATE people SET name = 'poison'")?;
+    wait_letters(&first, 8)?;
+    sinking.wait_ready(DEADLINE)?;
+    let mut joined = second.start()?;
+    joined.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "a partition for each", || {
+        for sink in [&first, &second] {
+            let log = sink.log();
+            let last = log.lines().rfind(|line| line.contains("partitions assigned"));
+            ensure!(last.is_some_and(|line| line.ends_with("partitions=1")), "{last:?}");
+        }
+        Ok(())
+    })?;
+    // The one that joined reads its partition from where the memory begins: inserts, then as many updates.
+    wait_for(DEADLINE, "the second to have read its partition", || {
+        let metrics = second.get("/metrics")?.text();
+        let inserts = counted(&metrics, "tailwater_changes_total", &["\"consumed\"", "\"insert\""]);
+        let letters = counted(&metrics, "tailwater_dead_letters_total", &["\"stored\""]);
+        ensure!(inserts > 0 && letters == inserts, "{letters} letters of {inserts} rows");
+        Ok(())
+    })?;
+    let fixed = Link::below(link.prefix.clone(), &brokers, &settings("count"));
+    for sink in [&first, &second] {
+        fixed.set_sink(sink, clickhouse)?;
+        reload(sink)?;
+    }
+    let of_first = ask(&first, "POST", "/redrive?all=true")?;
+    let left = of_first["elsewhere"].as_u64().context("a count")?;
+    ensure!((1..8).contains(&left), "{of_first}");
+    ensure!(of_first["redriven"] == 8 - left && of_first["failed"] == 0, "{of_first}");
+    let of_second = ask(&second, "POST", "/redrive?all=true")?;
+    ensure!(of_second["redriven"] == left && of_second["elsewhere"] == 0, "{of_second}");
+    wait_letters(&first, 0)?;
+    let counted: Vec<_> = (1..=8).map(|id| (id, "2")).collect();
+    serves(&second, &counted)?;
+    ensure!(sinking.terminate(DEADLINE)?.success(), "the first sink ended badly");
+    ensure!(joined.terminate(DEADLINE)?.success(), "the second sink ended badly");
+    Ok(())
 }
 
 #[test]

@@ -75,11 +75,20 @@ impl Link {
 
     /// Kafka to a server that several share.
     pub(crate) fn sink_into(&self, clickhouse: &ClickHouse) -> Result<Tailwater> {
+        role("sink", &self.sink_sections(clickhouse))
+    }
+
+    /// Gives such a sink the settings of this link.
+    pub(crate) fn set_sink(&self, sink: &Tailwater, clickhouse: &ClickHouse) -> Result<()> {
+        set(sink, &self.sink_sections(clickhouse))
+    }
+
+    fn sink_sections(&self, clickhouse: &ClickHouse) -> String {
         let (url, user, password) = (clickhouse.url(), clickhouse.user(), clickhouse.password());
         let server = format!(
             "[clickhouse]\nurl = \"{url}\"\nuser = \"{user}\"\npassword = \"{password}\"\n"
         );
-        role("sink", &format!("{}{server}", self.section))
+        format!("{}{server}", self.section)
     }
 }
 
