@@ -309,13 +309,16 @@ fn add(
     (op, old, new): (Op, Old, Option<Row>),
     changes: &mut Changes,
 ) -> Result<Outcome, Error> {
-    match op {
+    // What another writer tells beside it is no row of such a change.
+    let (old, new) = match op {
         Op::Read | Op::Insert | Op::Update if new.is_none() => {
             return Err(Error::Envelope { field: "after" });
         }
+        Op::Read | Op::Insert | Op::Update => (old, new),
         Op::Delete if old == Old::None => return Err(Error::Envelope { field: "before" }),
-        _ => {}
-    }
+        Op::Delete => (old, None),
+        Op::Truncate => (Old::None, None),
+    };
     let transaction = transaction(position, source, changes);
     let lsn = Lsn(source.lsn.unwrap_or(position.commit.0));
     let table = changes.intern_table(&shape.table);
@@ -396,6 +399,27 @@ mod tests {
         let error = read.expect_err(value);
         assert!(changes.is_empty(), "{value}");
         record.dead_letter(&error).reason
+    }
+
+    #[test]
+    fn a_truncate_has_no_row_and_a_delete_no_new_one_whatever_is_told_of_them() {
+        let row = "{\"id\":1}";
+        for (op, has_old) in [("d", true), ("t", false)] {
+            let value = format!("{{\"before\":{row},\"after\":{row},\"op\":\"{op}\"}}");
+            let record = Incoming {
+                topic: "shop.public.users",
+                offset: 3,
+                key: None,
+                value: Some(value.as_bytes()),
+                origin: Some(b"0/10:1 0000000000000001"),
+                exact: None,
+            };
+            let mut changes = Changes::default();
+            let read = Reader::default().read(&record, &mut |_| Some(users()), &mut changes);
+            assert_eq!(read, Ok(Outcome::Change), "{op}");
+            let change = changes.list[0];
+            assert_eq!((change.old.row().is_some(), change.new), (has_old, None), "{op}");
+        }
     }
 
     #[test]
