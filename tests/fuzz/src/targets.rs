@@ -153,12 +153,37 @@ fn envelope(data: &[u8]) {
     look_at(&changes);
 }
 
+/// Settings that hold secrets, by section. What somebody puts into another one may be shown.
+const SECRETS: [(&str, &str); 4] = [
+    ("[source]", "url"),
+    ("[clickhouse]", "password"),
+    ("[kafka.librdkafka]", "\"sasl.password\""),
+    ("[[http.token]]", "hash"),
+];
+
+/// Whether the secret is where secrets belong, and nowhere else.
+fn only_secrets_are_secret(text: &str) -> bool {
+    let mut section = "";
+    text.lines().all(|line| {
+        let line = line.trim();
+        if line.starts_with('[') {
+            section = line;
+        }
+        let (key, value) = line.split_once('=').unwrap_or((line, ""));
+        !line.contains("${SECRET}")
+            || value.contains("${SECRET}") && SECRETS.contains(&(section, key.trim()))
+    })
+}
+
 /// What is wrong is one sentence, and nothing out of the environment is in it.
 fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let secret = |name: &str| (name == "SECRET").then(|| "hunter2hunter2".to_owned());
     match parse::<Config>(text, Path::new("t.toml"), &secret) {
-        Ok(config) => assert!(!format!("{config:?}").contains("hunter2hunter2")),
+        Ok(config) if only_secrets_are_secret(text) => {
+            assert!(!format!("{config:?}").contains("hunter2hunter2"));
+        }
+        Ok(_) => {}
         Err(error) => {
             let sentence = error.to_string();
             assert!(!sentence.contains("hunter2hunter2") || text.contains("hunter2"), "{sentence}");
