@@ -356,7 +356,7 @@ fn letters_of_a_partition_that_another_sink_has_are_left_to_that_one() -> Result
         ensure!(inserts > 0 && letters == inserts, "{letters} letters of {inserts} rows");
         Ok(())
     })?;
-    let fixed = Link::below(link.prefix.clone(), &brokers, &settings("count"));
+    let fixed = Link::below(link.prefix, &brokers, &settings("count"));
     for sink in [&first, &second] {
         fixed.set_sink(sink, clickhouse)?;
         reload(sink)?;

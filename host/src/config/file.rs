@@ -33,8 +33,11 @@ pub fn parse<T: DeserializeOwned>(
     let mut reading = Reading { environment, secrets: Vec::new() };
     reading.table(table.get_mut()).map_err(|(span, what)| fail(Some(span), what))?;
     let secrets = reading.secrets;
-    T::deserialize(toml::Deserializer::from(table))
-        .map_err(|error| fail(error.span(), hide(&secrets, explain(error.message()))))
+    T::deserialize(toml::Deserializer::from(table)).map_err(|error| {
+        let sentence = hide(&secrets, explain(error.message()));
+        // It repeats a value that may have lines.
+        fail(error.span(), sentence.replace(['\n', '\r'], " "))
+    })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -43,6 +43,10 @@ fn mistakes_name_file_line_and_what_is_allowed() {
         ("[embedded]\ndir = \"x\"\n", "t.toml:2: unknown key `dir`; allowed: `path`"),
         ("[[plugin]]\nname = \"x\"\n", "t.toml:1: the key `path` is missing"),
         ("[[plugin]]\nstage = \"mid\"\n", "t.toml:2: unknown value `mid`; allowed: `capture` or"),
+        (
+            "[[plugin]]\nstage = \"m\\nid\"\n",
+            "t.toml:2: unknown value `m id`; allowed: `capture` or",
+        ),
         ("[source]\nsnapshot = 1\n", "t.toml:2: "),
         ("[source\n", "t.toml:1: "),
         ("a = 1\na = 2\n", "t.toml:2: duplicate key"),
