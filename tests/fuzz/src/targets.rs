@@ -164,15 +164,17 @@ const SECRETS: [(&str, &str); 4] = [
 /// Whether the secret is where secrets belong, and nowhere else.
 fn only_secrets_are_secret(text: &str) -> bool {
     let mut section = "";
-    text.lines().all(|line| {
-        let line = line.trim();
-        if line.starts_with('[') {
-            section = line;
-        }
-        let (key, value) = line.split_once('=').unwrap_or((line, ""));
-        !line.contains("${SECRET}")
-            || value.contains("${SECRET}") && SECRETS.contains(&(section, key.trim()))
-    })
+    // The fuzzer learns what it looks like, and writes it into the file itself.
+    !text.contains("hunter2")
+        && text.lines().all(|line| {
+            let line = line.trim();
+            if line.starts_with('[') {
+                section = line;
+            }
+            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            !line.contains("${SECRET}")
+                || value.contains("${SECRET}") && SECRETS.contains(&(section, key.trim()))
+        })
 }
 
 /// What is wrong is one sentence, and nothing out of the environment is in it.
