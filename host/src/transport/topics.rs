@@ -75,8 +75,7 @@ impl Topics {
         self.of_tables(&[topic]).map(|found| found[0])
     }
 
-    /// The topics of tables, in their order. Those that are not there are created with one request: a
-    /// broker takes a tenth of a second for it, however many there are.
+    /// The topics of tables, in their order. Those that are not there are created with one request.
     pub(super) fn of_tables(&mut self, topics: &[&str]) -> Result<Vec<Topic>, Error> {
         self.ensure(topics, self.partitions, &[])
     }
