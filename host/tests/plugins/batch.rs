@@ -187,3 +187,12 @@ fn line(changes: &Changes, change: &Change) -> String {
     }
     line
 }
+
+/// What a test draws from; printed, and `TAILWATER_TEST_SEED` repeats one.
+#[expect(clippy::print_stdout, reason = "a test that fails shows it")]
+pub fn seed() -> u64 {
+    let seed = std::env::var("TAILWATER_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random);
+    println!("TAILWATER_TEST_SEED={seed}");
+    seed
+}

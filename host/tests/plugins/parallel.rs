@@ -12,7 +12,7 @@ use tailwater::plugin::Options;
 use tailwater::table::{ColumnType, Table};
 use tailwater::telemetry::metrics::{PluginKindLabels, PluginLabels};
 
-use crate::batch::{Batch, NULL, lines, table};
+use crate::batch::{Batch, NULL, lines, seed, table};
 use crate::chains::{Loaded, load, options, plugin_file, test_guest_file};
 
 /// Rows of each table of a batch: enough for it to pay.
@@ -272,9 +272,7 @@ fn random_batch(random: &mut StdRng, tables: &[Arc<Table>], commit: u64) -> Chan
 /// The same members, each in a chain of its own, cannot compute at the same time.
 #[test]
 fn a_batch_comes_out_as_if_its_plugins_had_computed_one_after_another() {
-    let seed = std::env::var("TAILWATER_TEST_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
-    println!("TAILWATER_TEST_SEED={seed}");
+    let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let tables = ["a", "b", "c", "d", "e", "f"].map(members_of);
     let mut together = load(various()).expect("all load");

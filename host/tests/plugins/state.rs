@@ -11,7 +11,7 @@ use tailwater::table::{ColumnType, Table};
 use tailwater::telemetry::metrics::PluginLabels;
 use tailwater_test_support::Scratch;
 
-use crate::batch::{Batch, lines, table};
+use crate::batch::{Batch, lines, seed, table};
 use crate::chains::{Loaded, RUNTIME, load, options, plugin_file, test_guest_file};
 
 fn members() -> Arc<Table> {
@@ -289,9 +289,7 @@ impl Model {
 /// Whatever the process dies of, and whenever: what comes again becomes what it was the first time.
 #[test]
 fn after_any_death_the_memory_matches_the_place_at_which_the_source_goes_on() {
-    let seed = std::env::var("TAILWATER_TEST_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
-    println!("TAILWATER_TEST_SEED={seed}");
+    let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let batches: Vec<Vec<(u32, &str)>> = (0..200)
         .map(|_| {
