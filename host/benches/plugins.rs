@@ -346,6 +346,8 @@ fn users(name: &str) -> Table {
         nullable: index > 0,
         key: index == 0,
         default: None,
+        number: None,
+        missing: None,
     };
     let columns = columns.into_iter().enumerate().map(column).collect();
     Table::new(1, "public".to_owned(), name.to_owned(), columns, ReplicaIdentity::Default)

@@ -354,6 +354,8 @@ mod tests {
             nullable: !key,
             key,
             default: None,
+            number: None,
+            missing: None,
         };
         let columns = vec![column("id", true), column("note", false)];
         Arc::new(Table::new(1, "public".into(), "t".into(), columns, ReplicaIdentity::Default))

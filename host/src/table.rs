@@ -43,6 +43,13 @@ pub struct Column {
     /// The column's default in text form, when it is a constant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
+    /// The column's number in its table (`pg_attribute.attnum`), which stays when it is renamed and is
+    /// not given to another one. Unknown of what a plugin added and of what another tool wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<i16>,
+    /// What rows from before the column hold, in text form (`pg_attribute.attmissingval`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 /// What a column's text means. Types with no case of their own travel as text: [`Other`].

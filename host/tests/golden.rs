@@ -122,6 +122,8 @@ fn table(name: &str, columns: &[&str]) -> Arc<Table> {
             nullable: bare == kind,
             key: kind.ends_with('*'),
             default,
+            number: None,
+            missing: None,
         }
     };
     let columns = columns.iter().map(column).collect();

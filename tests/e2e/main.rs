@@ -3,6 +3,7 @@
 mod bad_input;
 mod changes;
 mod clock;
+mod columns;
 mod damage;
 mod dead_letters;
 mod engine;

@@ -2,9 +2,9 @@
 //! types are. Looked up once per table version; reflects the catalog as it is now, matched to the
 //! stream's description by column name.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, NoTls};
@@ -54,20 +54,34 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
     }
 }
 
-/// Everything of a column that only the catalog knows.
+/// A column as the catalog has it now; dropped ones are there too, without name and type.
+#[derive(Debug, Clone, Default)]
 struct CatalogColumn {
+    name: String,
+    number: i16,
+    dropped: bool,
+    type_oid: Oid,
+    type_modifier: i32,
     nullable: bool,
     key: bool,
     type_name: String,
     default: Option<String>,
+    missing: Option<String>,
 }
 
+// What rows from before a column hold is kept until something rewrites the table. Nothing is kept where
+// that is NULL. Of a partitioned table the partitions tell.
 const COLUMNS: &str = "
-    SELECT a.attname, NOT a.attnotnull, coalesce(a.attnum = ANY (i.indkey), false),
-           format_type(a.atttypid, a.atttypmod),
-           CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END
+    SELECT a.attname::text, a.attnum, a.attisdropped, a.atttypid, a.atttypmod,
+           NOT a.attnotnull, coalesce(a.attnum = ANY (i.indkey), false),
+           coalesce(format_type(a.atttypid, a.atttypmod), ''),
+           CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+           (SELECT array_to_string(m.attmissingval, '') FROM pg_attribute m
+            WHERE m.attname = a.attname AND m.atthasmissing AND (m.attrelid = c.oid
+                OR m.attrelid IN (SELECT p.relid FROM pg_partition_tree(c.oid) p))
+            LIMIT 1)
     FROM pg_class c
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     LEFT JOIN LATERAL (
         SELECT x.indkey::int2[] AS indkey FROM pg_index x
@@ -75,31 +89,84 @@ const COLUMNS: &str = "
           AND CASE WHEN c.relreplident = 'i' THEN x.indisreplident ELSE x.indisprimary END
         LIMIT 1
     ) i ON true
-    WHERE c.oid = $1";
+    WHERE c.oid = $1
+    ORDER BY a.attnum";
 
-/// The schema of a table as the stream described it, completed from the catalog. A table that has
-/// been dropped since is completed from the description alone.
+/// The schema of a table as the stream described it, completed from the catalog. `known` is what such a
+/// description came to before: it stays if nothing changed, or if the table has been dropped since. A
+/// dropped one that was not known is completed from the description alone.
 ///
 /// # Errors
 /// A query's error.
-pub async fn define(client: &Client, relation: &Relation) -> Result<Table, Error> {
-    let mut known = HashMap::new();
-    for row in client.query(COLUMNS, &[&relation.oid]).await? {
-        let default: Option<String> = row.get(4);
-        let column = CatalogColumn {
-            nullable: row.get(1),
-            key: row.get(2),
-            type_name: row.get(3),
-            default: default.as_deref().and_then(constant),
-        };
-        known.insert(row.get::<_, String>(0), column);
+pub async fn define(
+    client: &Client,
+    relation: &Relation,
+    known: Option<Arc<Table>>,
+) -> Result<Arc<Table>, Error> {
+    let rows = client.query(COLUMNS, &[&relation.oid]).await?;
+    if let (true, Some(known)) = (rows.is_empty(), &known) {
+        return Ok(Arc::clone(known));
     }
+    let catalog: Vec<CatalogColumn> = rows.iter().map(catalog_column).collect();
     let mut columns = Vec::with_capacity(relation.columns.len());
-    for column in &relation.columns {
-        columns.push(define_column(client, column, known.remove(&column.name), relation).await?);
+    for (column, found) in relation.columns.iter().zip(matched(&relation.columns, &catalog)) {
+        columns.push(define_column(client, column, found.cloned(), relation).await?);
     }
     let Relation { oid, schema, name, identity, .. } = relation.clone();
-    Ok(Table::new(oid, schema, name, columns, identity))
+    let table = Table::new(oid, schema, name, columns, identity);
+    Ok(known.filter(|known| **known == table).unwrap_or_else(|| Arc::new(table)))
+}
+
+fn catalog_column(row: &tokio_postgres::Row) -> CatalogColumn {
+    let default: Option<String> = row.get(8);
+    CatalogColumn {
+        name: row.get(0),
+        number: row.get(1),
+        dropped: row.get(2),
+        type_oid: row.get(3),
+        type_modifier: row.get(4),
+        nullable: row.get(5),
+        key: row.get(6),
+        type_name: row.get(7),
+        default: default.as_deref().and_then(constant),
+        missing: row.get(9),
+    }
+}
+
+/// Which of the catalog's columns each column of a description is. The stream tells names and the order,
+/// in which columns have their numbers, and it may tell them as they were a while ago. So a column is the
+/// one of its name; or the one that was renamed since, which has its type and its place between its
+/// neighbours; or one that was dropped since and had that place.
+fn matched<'a>(
+    described: &[RelationColumn],
+    catalog: &'a [CatalogColumn],
+) -> Vec<Option<&'a CatalogColumn>> {
+    let named = |column: &RelationColumn| {
+        catalog.iter().find(|found| !found.dropped && found.name == column.name)
+    };
+    let by_name: Vec<_> = described.iter().map(named).collect();
+    let number = |found: &Option<&CatalogColumn>| found.map(|found| found.number);
+    let between = |index: usize| {
+        let after = by_name[..index].iter().filter_map(number).max().unwrap_or(0);
+        let before = by_name[index + 1..].iter().filter_map(number).min().unwrap_or(i16::MAX);
+        catalog.iter().filter(move |found| after < found.number && found.number < before)
+    };
+    let unnamed = |index: usize| {
+        let column = &described[index];
+        let is_free = |found: &&CatalogColumn| {
+            !found.dropped
+                && (found.type_oid, found.type_modifier) == (column.type_oid, column.type_modifier)
+                && described.iter().all(|other| other.name != found.name)
+        };
+        let mut free = between(index).filter(is_free);
+        let mut dropped = between(index).filter(|found| found.dropped);
+        match (free.next(), free.next()) {
+            (Some(renamed), None) => Some(renamed),
+            (None, _) => dropped.next().filter(|_| dropped.next().is_none()),
+            _ => None,
+        }
+    };
+    (0..described.len()).map(|index| by_name[index].or_else(|| unnamed(index))).collect()
 }
 
 async fn define_column(
@@ -109,13 +176,14 @@ async fn define_column(
     relation: &Relation,
 ) -> Result<Column, Error> {
     let kind = column_type(client, column.type_oid, column.type_modifier).await?;
-    // Renamed or dropped since: the stream's own flags are all there is. With full identity every
-    // column carries the flag, which says nothing about the key.
-    let known = known.unwrap_or_else(|| CatalogColumn {
+    let number = known.as_ref().map(|known| known.number);
+    // Dropped since: the stream's own flags are all there is. With full identity every column carries
+    // the flag, which says nothing about the key.
+    let known = known.filter(|known| !known.dropped).unwrap_or_else(|| CatalogColumn {
         nullable: true,
         key: column.identity && relation.identity != ReplicaIdentity::Full,
         type_name: "text".into(),
-        default: None,
+        ..CatalogColumn::default()
     });
     Ok(Column {
         name: column.name.clone(),
@@ -124,12 +192,15 @@ async fn define_column(
         nullable: known.nullable && !known.key,
         key: known.key,
         default: known.default,
+        number,
+        missing: known.missing,
     })
 }
 
 const TYPE: &str = "
     SELECT t.typname::text, t.typtype::text, t.typbasetype, t.typtypmod, t.typelem,
            t.typcategory::text,
+           (SELECT e.typdelim::text FROM pg_type e WHERE e.oid = t.typelem),
            ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid
                  ORDER BY e.enumsortorder)
     FROM pg_type t WHERE t.oid = $1";
@@ -150,12 +221,14 @@ fn column_type<'a>(
         let (name, class): (String, String) = (row.get(0), row.get(1));
         let (base, base_modifier): (Oid, i32) = (row.get(2), row.get(3));
         let (element, category): (Oid, String) = (row.get(4), row.get(5));
+        // `box` and what PostGIS brings have others.
+        let commas = row.get::<_, Option<String>>(6).is_some_and(|delimiter| delimiter == ",");
         Ok(match (class.as_str(), category.as_str(), name.as_str()) {
             ("d", ..) => column_type(client, base, base_modifier).await?,
-            ("e", ..) => ColumnType::Enum(row.get(6)),
+            ("e", ..) => ColumnType::Enum(row.get(7)),
             // Their text form is not the array form.
             (_, _, "int2vector" | "oidvector") => ColumnType::Other,
-            (_, "A", _) if element != 0 => {
+            (_, "A", _) if element != 0 && commas => {
                 ColumnType::Array(Box::new(column_type(client, element, modifier).await?))
             }
             (_, _, "citext") => ColumnType::Text,
@@ -325,6 +398,43 @@ mod tests {
         assert_eq!(numeric_modifier(-1), None);
         assert_eq!(numeric_modifier(4 + (18 << 16 | 4)), Some((18, 4)));
         assert_eq!(numeric_modifier(4 + (5 << 16 | (0x800 - 2))), Some((5, -2)));
+    }
+
+    /// The numbers that are found for descriptions of text columns. Of the catalog's, those without a name
+    /// were dropped.
+    fn numbers(described: &[&str], catalog: &[&str]) -> Vec<Option<i16>> {
+        let described = described.iter().map(|name| RelationColumn {
+            identity: false,
+            name: (*name).into(),
+            type_oid: 25,
+            type_modifier: -1,
+        });
+        let described: Vec<_> = described.collect();
+        let column = |(number, name): (i16, &&str)| CatalogColumn {
+            name: (*name).into(),
+            number,
+            dropped: name.is_empty(),
+            type_oid: if name.is_empty() { 0 } else { 25 },
+            type_modifier: -1,
+            ..CatalogColumn::default()
+        };
+        let catalog: Vec<_> = (1..).zip(catalog).map(column).collect();
+        matched(&described, &catalog).iter().map(|found| found.map(|found| found.number)).collect()
+    }
+
+    #[test]
+    fn a_column_that_was_renamed_since_is_found_between_its_neighbours() {
+        assert_eq!(numbers(&["id", "a", "z"], &["id", "b", "z"]), [Some(1), Some(2), Some(3)]);
+        assert_eq!(numbers(&["id", "a"], &["id", "b"]), [Some(1), Some(2)]);
+        assert_eq!(numbers(&["id", "a", "z"], &["id", "", "b", "z"]), [Some(1), Some(3), Some(4)]);
+        assert_eq!(numbers(&["a", "b"], &["c", "d"]), [None, None], "either may be either");
+    }
+
+    #[test]
+    fn a_column_that_was_dropped_since_has_the_number_at_its_place() {
+        assert_eq!(numbers(&["id", "a", "z"], &["id", "", "z"]), [Some(1), Some(2), Some(3)]);
+        assert_eq!(numbers(&["id", "a", "z"], &["id", "", "", "z"]), [Some(1), None, Some(4)]);
+        assert_eq!(numbers(&["id", "a"], &[]), [None, None], "the table was dropped");
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Worker {
     }
 
     async fn copy(&self, client: &Client, published: &Published) -> Result<(), Stop> {
-        let table = Arc::new(catalog::define(client, &published.relation).await?);
+        let table = catalog::define(client, &published.relation, None).await?;
         let mut rows = Rows::new(Arc::clone(&table), self.plan.consistent_at);
         if self.plan.truncate_first {
             rows.push_truncate();

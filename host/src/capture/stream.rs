@@ -1,6 +1,5 @@
 //! The stream of one connection: frames in, batches out, confirmations back.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
@@ -181,9 +180,10 @@ impl Stream<'_> {
                         Step::Continue => {}
                         Step::Committed(end) => state.confirm_up_to(end),
                         Step::Define(relation) => {
-                            let lookup = catalog::define(self.client, &relation);
+                            let known = self.decoder.known(&relation);
+                            let lookup = catalog::define(self.client, &relation, known);
                             let table = self.runtime.block_on(lookup)?;
-                            self.decoder.define(relation, Arc::new(table));
+                            self.decoder.define(relation, table);
                         }
                     }
                     if !state.batch.is_empty() {

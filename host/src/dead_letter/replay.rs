@@ -101,6 +101,8 @@ mod tests {
             nullable: !key,
             key,
             default: None,
+            number: None,
+            missing: None,
         };
         let columns = vec![column("id", true), column("note", false), column("big", false)];
         Table::new(1, "public".into(), "t".into(), columns, ReplicaIdentity::Default)

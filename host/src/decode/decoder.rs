@@ -65,7 +65,7 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Known {
     relation: Relation,
-    table: Option<Arc<Table>>,
+    table: Arc<Table>,
     /// Changes that commit before this LSN are part of the table's snapshot.
     skip_before: Lsn,
 }
@@ -104,10 +104,19 @@ impl Decoder {
         }
     }
 
+    /// What a table of exactly this description was defined as. It is to be looked up all the same: the
+    /// server describes a table anew whenever anything of it changed, NOT NULL too, which the
+    /// description does not tell.
+    #[must_use]
+    pub fn known(&self, relation: &Relation) -> Option<Arc<Table>> {
+        let known = self.tables.get(&relation.oid).filter(|known| known.relation == *relation)?;
+        Some(Arc::clone(&known.table))
+    }
+
     /// Answers [`Step::Define`].
     pub fn define(&mut self, relation: Relation, table: Arc<Table>) {
         let skip_before = self.snapshots.get(&table.full_name()).copied().unwrap_or_default();
-        let known = Known { relation, table: Some(table), skip_before };
+        let known = Known { relation, table, skip_before };
         self.tables.insert(known.relation.oid, known);
     }
 
@@ -142,7 +151,7 @@ impl Decoder {
                 self.begin(commit, committed_at, xid)?;
             }
             Message::Commit { commit, end } => return self.commit(commit, end),
-            Message::Relation(relation) => return Ok(self.relation(relation)),
+            Message::Relation(relation) => return Ok(Step::Define(relation)),
             Message::Ignored => {}
         }
         Ok(Step::Continue)
@@ -167,14 +176,6 @@ impl Decoder {
         Ok(Step::Committed(end))
     }
 
-    /// The server describes a table anew on every reconnect; only a new shape costs a look-up.
-    fn relation(&mut self, relation: Relation) -> Step {
-        match self.tables.get(&relation.oid) {
-            Some(known) if known.relation == relation && known.table.is_some() => Step::Continue,
-            _ => Step::Define(relation),
-        }
-    }
-
     fn change(
         &mut self,
         batch: &mut Changes,
@@ -187,7 +188,7 @@ impl Decoder {
         let open = self.open.as_mut().ok_or(Error::OutOfOrder("change"))?;
         open.ordinal += 1;
         let known = self.tables.get(&relation).ok_or(Error::UnknownRelation(relation))?;
-        let table = known.table.as_ref().ok_or(Error::UnknownRelation(relation))?;
+        let table = &known.table;
         let commit = open.transaction.commit;
         let position = Position { commit, ordinal: open.ordinal };
         if position <= self.resume_after
@@ -275,6 +276,8 @@ mod tests {
             nullable: true,
             key: column.identity,
             default: None,
+            number: None,
+            missing: None,
         };
         let columns = relation.columns.iter().map(column).collect();
         Arc::new(Table::new(7, "public".into(), "t".into(), columns, relation.identity))
@@ -362,10 +365,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_new_shape_asks_for_the_catalog() {
+    fn every_description_asks_for_the_catalog_and_only_the_same_one_is_known() {
         let mut feed = Feed::new(Decoder::default());
-        assert!(matches!(feed.decoder.relation(relation(&["id", "note"])), Step::Continue));
-        assert!(matches!(feed.decoder.relation(relation(&["id", "note", "x"])), Step::Define(_)));
+        let described = b"R\0\0\0\x07public\0t\0d\0\x01\x01id\0\0\0\0\x19\xff\xff\xff\xff";
+        assert!(matches!(feed.push(described), Ok(Step::Define(_))));
+        assert!(feed.decoder.known(&relation(&["id", "note"])).is_some());
+        assert!(feed.decoder.known(&relation(&["id", "note", "x"])).is_none());
     }
 
     #[test]

@@ -102,6 +102,8 @@ fn new_column(raw: &[u8], kind: ColumnType) -> Result<Column, Error> {
         nullable: true,
         key: false,
         default: None,
+        number: None,
+        missing: None,
     })
 }
 

@@ -44,6 +44,8 @@ fn column(field: &Json, keys: &[String]) -> Option<(Column, Wire)> {
         nullable: field["optional"].as_bool().unwrap_or(true),
         key: keys.contains(&name),
         default: None,
+        number: None,
+        missing: None,
         name,
     };
     Some((column, wire))

@@ -378,6 +378,8 @@ mod tests {
             nullable: false,
             key: true,
             default: None,
+            number: None,
+            missing: None,
         };
         let (schema, name) = ("public".to_owned(), "users".to_owned());
         Arc::new(Table::new(7, schema, name, vec![id], ReplicaIdentity::Default))

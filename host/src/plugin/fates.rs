@@ -128,6 +128,8 @@ mod tests {
             nullable: !key,
             key,
             default: None,
+            number: None,
+            missing: None,
         };
         let columns = vec![column("id", keyed), column("note", false)];
         let identity = ReplicaIdentity::Full;

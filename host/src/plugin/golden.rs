@@ -294,7 +294,8 @@ fn table(
         let kind = kind.ok_or_else(|| format!("`{type_name}` is none of PostgreSQL's types"))?;
         let key = keys.contains(&name.as_str());
         let (name, type_name) = (name.clone(), type_name.clone());
-        Ok(Column { name, kind, type_name, nullable: !key, key, default: None })
+        let (default, number, missing) = (None, None, None);
+        Ok(Column { name, kind, type_name, nullable: !key, key, default, number, missing })
     };
     let columns = columns.iter().map(column).collect::<Result<Vec<_>, String>>()?;
     let (schema, identity) = (schema.to_owned(), ReplicaIdentity::Default);

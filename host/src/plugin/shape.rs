@@ -161,6 +161,8 @@ fn made(column: &NewColumn) -> Result<Column, String> {
         nullable: column.nullable,
         key: column.key,
         default: None,
+        number: None,
+        missing: None,
     })
 }
 

@@ -283,17 +283,17 @@ impl Encoder {
                 Ok(fit) => (fit, Some(text)),
                 Err(_) => {
                     let source = &self.table.columns[index].type_name;
-                    return Err(format!("its column `{}` is no {source}", column.name));
+                    return Err(format!("its column `{}` is no {source}", column.shown));
                 }
             },
             Value::Null => (self.codecs[index].write_null(out), None),
-            Value::Unchanged => return Err(format!("its key `{}` was not sent", column.name)),
+            Value::Unchanged => return Err(format!("its key `{}` was not sent", column.shown)),
         };
         match (fit, column.key) {
             (Fit::Exact, _) => (),
             (Fit::Nearest, false) => exact.push((index, text)),
             (Fit::Nearest, true) => {
-                let (name, ty) = (&column.name, &column.ty);
+                let (name, ty) = (&column.shown, &column.ty);
                 return Err(format!("its key `{name}` has a value that {ty} cannot tell apart"));
             }
         }

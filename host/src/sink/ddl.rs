@@ -31,18 +31,25 @@ pub(super) const META: [(&str, &str); 4] = [
 /// A column as ClickHouse has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StoredColumn {
+    /// In the versions table. It is the name that the source had for it first.
     pub(super) name: String,
+    /// In the view: the name that the source has for it.
+    pub(super) shown: String,
     pub(super) ty: Type,
     pub(super) key: bool,
     /// SQL expression for rows that were written before the column was.
     pub(super) default: Option<String>,
+    /// The comment that tells which column of the source it is, whatever that is called.
+    pub(super) mark: Option<String>,
 }
 
 impl StoredColumn {
-    /// `name Type DEFAULT …`
+    /// `name Type DEFAULT … COMMENT …`
     pub(super) fn definition(&self) -> String {
         let default = self.default.as_ref().map(|default| format!(" DEFAULT {default}"));
-        format!("{} {}{}", quoted(&self.name), self.ty, default.unwrap_or_default())
+        let mark = self.mark.as_ref().map(|mark| format!(" COMMENT {}", literal(mark)));
+        let (default, mark) = (default.unwrap_or_default(), mark.unwrap_or_default());
+        format!("{} {}{default}{mark}", quoted(&self.name), self.ty)
     }
 }
 
@@ -136,33 +143,31 @@ impl Place {
     }
 
     fn select_final(&self, columns: &[StoredColumn]) -> String {
-        let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
         let (versions, since) = (self.versions(), self.last_truncate());
-        let names = names.join(", ");
-        format!("SELECT {names} FROM {versions} FINAL WHERE _deleted = 0 AND _version > {since}")
+        let (names, alias) = shown(columns, |column| quoted(&column.name));
+        format!(
+            "SELECT {names} FROM {versions}{alias} FINAL WHERE _deleted = 0 AND _version > {since}"
+        )
     }
 
     fn select_newest(&self, columns: &[StoredColumn]) -> String {
-        let names = |keyed: bool| columns.iter().filter(move |column| column.key == keyed);
-        let mut rest: Vec<_> = names(false).map(|column| quoted(&column.name)).collect();
+        let rest = columns.iter().filter(|column| !column.key).map(|column| quoted(&column.name));
+        let rest: Vec<_> = rest.chain(["_deleted".to_owned()]).collect();
         let mut place = 0;
-        let outer = columns.iter().map(|column| {
-            let name = quoted(&column.name);
+        let (outer, alias) = shown(columns, |column| {
             if column.key {
-                return name;
+                return quoted(&column.name);
             }
             place += 1;
-            format!("tupleElement(_tailwater_row, {place}) AS {name}")
+            format!("tupleElement(_tailwater_row, {place})")
         });
-        let outer = outer.collect::<Vec<_>>().join(", ");
-        rest.push("_deleted".into());
         let key: Vec<_> = key_of(columns).iter().map(|name| quoted(name)).collect();
         let (key, deleted) = (key.join(", "), rest.len());
         let (versions, since) = (self.versions(), self.last_truncate());
         format!(
             "SELECT {outer} FROM (SELECT {key}, argMax(tuple({}), _version) AS _tailwater_row \
              FROM {versions} WHERE _version > {since} GROUP BY {key} \
-             HAVING tupleElement(_tailwater_row, {deleted}) = 0)",
+             HAVING tupleElement(_tailwater_row, {deleted}) = 0){alias}",
             rest.join(", "),
         )
     }
@@ -171,6 +176,26 @@ impl Place {
         let truncates = self.full(&format!("{OWN_PREFIX}truncates"));
         format!("(SELECT max(version) FROM {truncates} WHERE name = {})", literal(&self.plan.view))
     }
+}
+
+/// The columns of a view under the source's names, and what goes behind the table that it selects from.
+/// To ClickHouse a name is first of all one that the statement itself gives, so where columns were renamed
+/// those of the table are told from them by the table.
+fn shown(
+    columns: &[StoredColumn],
+    mut expression: impl FnMut(&StoredColumn) -> String,
+) -> (String, &'static str) {
+    let renamed = columns.iter().any(|column| column.name != column.shown);
+    let select = columns.iter().map(|column| {
+        let (expression, shown) = (expression(column), quoted(&column.shown));
+        match renamed && expression.starts_with('`') {
+            true => format!("_tailwater_versions.{expression} AS {shown}"),
+            false if expression == shown => shown,
+            false => format!("{expression} AS {shown}"),
+        }
+    });
+    let select = select.collect::<Vec<_>>().join(", ");
+    (select, if renamed { " AS _tailwater_versions" } else { "" })
 }
 
 /// What tells rows apart: the key, or the version where there is none.
@@ -235,9 +260,11 @@ mod tests {
     fn columns() -> Vec<StoredColumn> {
         let column = |name: &str, ty: &str, key| StoredColumn {
             name: name.into(),
+            shown: name.into(),
             ty: Type::parse(ty).unwrap(),
             key,
             default: None,
+            mark: None,
         };
         vec![column("id", "Int32", true), column("it`s", "Nullable(String)", false)]
     }
@@ -276,6 +303,30 @@ mod tests {
         }
         let sorting = place(Dedup::Argmax, &["id"]).sorting(&columns());
         assert_eq!(sorting, ["id", "`_version`"]);
+    }
+
+    #[test]
+    fn a_renamed_column_is_told_from_the_one_that_has_its_name_now() {
+        let mut columns = columns();
+        columns[0].shown = "number".into();
+        columns[1].shown = "id".into();
+        let view = place(Dedup::Replacing, &[]).create_view(&columns, "public.users");
+        assert!(
+            view.contains(
+                "SELECT _tailwater_versions.`id` AS `number`, _tailwater_versions.`it\\`s` AS `id` \
+                 FROM `shop`.`users_versions` AS _tailwater_versions FINAL WHERE"
+            ),
+            "{view}"
+        );
+        let view = place(Dedup::Argmax, &[]).create_view(&columns, "public.users");
+        assert!(
+            view.contains(
+                "SELECT _tailwater_versions.`id` AS `number`, tupleElement(_tailwater_row, 1) AS `id` \
+                 FROM (SELECT `id`, argMax(tuple(`it\\`s`, _deleted)"
+            ),
+            "{view}"
+        );
+        assert!(view.contains("= 0) AS _tailwater_versions COMMENT"), "{view}");
     }
 
     #[test]

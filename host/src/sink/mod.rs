@@ -274,6 +274,10 @@ impl Sink {
         filling: &mut Batch,
         spare: &mut Spare,
     ) -> Result<P, Error> {
+        for table in &hop.changes.tables {
+            self.encoder(table).await?;
+        }
+        // Again, because a later version may have altered the table for which an earlier one writes.
         let mut encoders = Vec::with_capacity(hop.changes.tables.len());
         for table in &hop.changes.tables {
             encoders.push(self.encoder(table).await?);

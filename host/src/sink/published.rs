@@ -159,6 +159,8 @@ mod tests {
             nullable: false,
             key: *name == "id",
             default: None,
+            number: None,
+            missing: None,
         };
         let columns = columns.iter().map(column).collect();
         let table = Table::new(1, "public".into(), "t".into(), columns, ReplicaIdentity::Default);

@@ -3,20 +3,27 @@
 //! Every step can be replayed: an older table version that comes again after a crash finds columns
 //! that are wider or more than it needs, and writes into them as they are.
 //!
-//! A column that the source dropped stays, filled with its default from then on, and leaves the
-//! view. A renamed one is a dropped and a new one to ClickHouse: rows written before show the new
-//! column's default until a snapshot is taken again.
+//! A column of the source is known by its number there, which a comment on ClickHouse's column tells. So one
+//! that is renamed stays where it is, and the view shows it under its new name. One that is dropped stays
+//! too, filled with its default from then on, and leaves the view; and where another one gets its name
+//! later, that one is stored under a name of its own. A column without a number, or with somebody's own
+//! comment on it, is known by its name.
 
 use serde::Deserialize;
 
+use super::array::{Element, Elements, unescape};
 use super::client::Client;
+use super::datetime::micros;
 use super::ddl::{META, Place, StoredColumn};
-use super::encode::Codec;
+use super::encode::{Codec, Fit};
 use super::error::Error;
 use super::names::{literal, quoted};
 use super::types::{Kind, Type};
 use crate::failpoint;
 use crate::table::{Column, ColumnType, Table};
+
+/// What a comment of ours on a column begins with: `source column OID.NUMBER`.
+const MARK: &str = "source column ";
 
 #[derive(Deserialize)]
 struct FoundTable {
@@ -29,6 +36,7 @@ struct FoundColumn {
     name: String,
     #[serde(rename = "type")]
     ty: String,
+    comment: String,
 }
 
 /// Makes the table fit, and gives the columns as they then are, in source order.
@@ -38,7 +46,7 @@ pub(super) async fn ensure(
     table: &Table,
 ) -> Result<Vec<StoredColumn>, Error> {
     refuse_reserved(table)?;
-    let wanted: Vec<_> = table.columns.iter().map(wanted).collect();
+    let wanted: Vec<_> = table.columns.iter().map(|column| wanted(table, column)).collect();
     refuse_other_view(client, place, table).await?;
     match find_table(client, &place.versions_name()).await? {
         None => {
@@ -61,22 +69,61 @@ fn refuse_reserved(table: &Table) -> Result<(), Error> {
     }
 }
 
-fn wanted(column: &Column) -> StoredColumn {
+fn wanted(table: &Table, column: &Column) -> StoredColumn {
     let ty = Type::of(column);
-    let default = column.default.as_deref().and_then(|text| default_of(&ty, &column.kind, text));
-    StoredColumn { name: column.name.clone(), ty, key: column.key, default }
+    // Of what rows from before held the source tells exactly, but for tables that were rewritten since. The
+    // default of now may have been set later, and is only better than nothing at all.
+    let told = column.number.is_some() && column.nullable;
+    let before = column.missing.as_deref().or(column.default.as_deref().filter(|_| !told));
+    let default = before.and_then(|text| default_of(&ty, &column.kind, text.as_bytes()));
+    let mark = column.number.map(|number| format!("{}{number}", mark_of(table)));
+    let (name, shown, key) = (column.name.clone(), column.name.clone(), column.key);
+    StoredColumn { name, shown, ty, key, default, mark }
 }
 
-/// A constant default as ClickHouse reads it, if it can be said exactly.
-fn default_of(ty: &Type, source: &ColumnType, text: &str) -> Option<String> {
-    use super::encode::Fit;
-    let exact = Codec::new(ty, source).write(text.as_bytes(), &mut Vec::new()) == Ok(Fit::Exact);
-    match (&ty.kind, source) {
-        _ if !exact => None,
-        (_, ColumnType::Bytea) | (Kind::Array(_) | Kind::DateTime64, _) => None,
-        (Kind::Bool, _) => Some(if text.starts_with('t') { "true" } else { "false" }.into()),
-        (_, _) => Some(format!("CAST({}, {})", literal(text), literal(&ty.to_string()))),
+/// What the comments on all columns of a source table begin with.
+fn mark_of(table: &Table) -> String {
+    format!("{MARK}{}.", table.oid)
+}
+
+/// A value as an expression of ClickHouse's, if it can be said exactly.
+fn default_of(ty: &Type, source: &ColumnType, text: &[u8]) -> Option<String> {
+    let codec = Codec::new(ty, source);
+    if codec.write(text, &mut Vec::new()) != Ok(Fit::Exact) {
+        return None;
     }
+    let value = match (&ty.kind, source) {
+        (Kind::Bool, _) => if text.starts_with(b"t") { "true" } else { "false" }.to_owned(),
+        (Kind::DateTime64, _) => {
+            let (micros, _) = micros(text).ok()?;
+            format!("fromUnixTimestamp64Micro(toInt64({micros}), 'UTC')")
+        }
+        (Kind::Array(element), ColumnType::Array(of)) => array_of(element, of, text)?,
+        (Kind::Array(_), _) => return None,
+        (_, ColumnType::Bytea) => {
+            let digits = std::str::from_utf8(text).ok()?.strip_prefix("\\x")?;
+            format!("unhex({})", literal(digits))
+        }
+        _ => literal(std::str::from_utf8(text).ok()?),
+    };
+    Some(format!("CAST({value}, {})", literal(&ty.to_string())))
+}
+
+fn array_of(element: &Type, source: &ColumnType, text: &[u8]) -> Option<String> {
+    let (mut elements, _) = Elements::of(text).ok()?;
+    let mut values = Vec::new();
+    while let Some(found) = elements.next_element().ok()? {
+        values.push(match found {
+            Element::Null => "NULL".to_owned(),
+            Element::Plain(text) => default_of(element, source, text)?,
+            Element::Quoted(text) => {
+                let mut plain = Vec::with_capacity(text.len());
+                unescape(text, &mut plain);
+                default_of(element, source, &plain)?
+            }
+        });
+    }
+    Some(format!("[{}]", values.join(", ")))
 }
 
 async fn find_table(client: &Client, name: &str) -> Result<Option<FoundTable>, Error> {
@@ -90,7 +137,7 @@ async fn find_table(client: &Client, name: &str) -> Result<Option<FoundTable>, E
 
 async fn find_columns(client: &Client, name: &str) -> Result<Vec<FoundColumn>, Error> {
     let sql = format!(
-        "SELECT name, type FROM system.columns WHERE database = {} AND table = {}",
+        "SELECT name, type, comment FROM system.columns WHERE database = {} AND table = {}",
         literal(client.database()),
         literal(name),
     );
@@ -106,6 +153,7 @@ async fn fit(
 ) -> Result<Vec<StoredColumn>, Error> {
     let name = place.versions_name();
     let existing = find_columns(client, &name).await?;
+    let wanted = bind(wanted, &existing, &mark_of(table));
     let mut differences = different_engine(place, found, &wanted);
     differences.extend(META.iter().filter_map(|(name, ty)| {
         let found = existing.iter().find(|column| column.name == *name);
@@ -152,23 +200,57 @@ fn different_engine(place: &Place, found: &FoundTable, wanted: &[StoredColumn]) 
     differences
 }
 
+/// Gives each column the name under which it is stored, or will be.
+fn bind(
+    mut wanted: Vec<StoredColumn>,
+    existing: &[FoundColumn],
+    mark_of_table: &str,
+) -> Vec<StoredColumn> {
+    let marked = |column: &StoredColumn| {
+        let mark = column.mark.as_ref()?;
+        existing.iter().find(|found| found.comment == *mark).map(|found| found.name.clone())
+    };
+    let names: Vec<_> = wanted.iter().map(marked).collect();
+    for (index, column) in wanted.iter_mut().enumerate() {
+        let is_anothers = |name: &str| {
+            let marked = column.mark.is_some()
+                && existing
+                    .iter()
+                    .any(|found| found.name == name && found.comment.starts_with(mark_of_table));
+            marked || names.iter().flatten().any(|taken| taken == name)
+        };
+        if let Some(name) = &names[index] {
+            column.name.clone_from(name);
+        } else if is_anothers(&column.shown) {
+            let number = column.mark.as_deref().and_then(|mark| mark.rsplit('.').next());
+            column.name = format!("{}_{}", column.shown, number.unwrap_or("dropped"));
+        }
+    }
+    wanted
+}
+
 /// The column as it will be, and the change that makes it so.
 fn fit_column(
     wanted: StoredColumn,
     actual: Option<&FoundColumn>,
-) -> Result<(StoredColumn, Option<String>), String> {
+) -> Result<(StoredColumn, Vec<String>), String> {
     let Some(actual) = actual else {
         let add = format!("ADD COLUMN IF NOT EXISTS {}", wanted.definition());
-        return Ok((wanted, Some(add)));
+        return Ok((wanted, vec![add]));
     };
+    let mut changes = Vec::new();
+    let is_ours = actual.comment.is_empty() || actual.comment.starts_with(MARK);
+    if let Some(mark) = wanted.mark.as_ref().filter(|mark| is_ours && **mark != actual.comment) {
+        changes.push(format!("COMMENT COLUMN {} {}", quoted(&wanted.name), literal(mark)));
+    }
     let differs = || format!("`{}` is {}, not {}", wanted.name, actual.ty, wanted.ty);
     let ty = Type::parse(&actual.ty).ok_or_else(differs)?;
     if ty.takes(&wanted.ty) {
-        return Ok((StoredColumn { ty, ..wanted }, None));
+        return Ok((StoredColumn { ty, ..wanted }, changes));
     }
     let wider = ty.widened_to(&wanted.ty).filter(|_| !wanted.key).ok_or_else(differs)?;
-    let change = format!("MODIFY COLUMN {} {wider}", quoted(&wanted.name));
-    Ok((StoredColumn { ty: wider, ..wanted }, Some(change)))
+    changes.push(format!("MODIFY COLUMN {} {wider}", quoted(&wanted.name)));
+    Ok((StoredColumn { ty: wider, ..wanted }, changes))
 }
 
 async fn refuse_other_view(client: &Client, place: &Place, table: &Table) -> Result<(), Error> {
@@ -188,36 +270,147 @@ mod tests {
 
     fn column(ty: &str, key: bool) -> StoredColumn {
         let ty = Type::parse(ty).unwrap();
-        StoredColumn { name: "c".into(), ty, key, default: None }
+        let (name, shown) = ("c".to_owned(), "c".to_owned());
+        StoredColumn { name, shown, ty, key, default: None, mark: None }
     }
 
     fn found(ty: &str) -> FoundColumn {
-        FoundColumn { name: "c".into(), ty: ty.into() }
+        FoundColumn { name: "c".into(), ty: ty.into(), comment: String::new() }
     }
 
     #[test]
     fn a_column_is_added_widened_kept_or_refused() {
         let change = |wanted: &str, key, actual: Option<&str>| {
             fit_column(column(wanted, key), actual.map(found).as_ref())
-                .map(|(column, change)| (column.ty.to_string(), change))
+                .map(|(column, changes)| (column.ty.to_string(), changes.join(", ")))
         };
         let (_, added) = change("Int32", false, None).unwrap();
-        assert_eq!(added.as_deref(), Some("ADD COLUMN IF NOT EXISTS `c` Int32"));
+        assert_eq!(added, "ADD COLUMN IF NOT EXISTS `c` Int32");
         let (ty, widened) = change("Nullable(Int64)", false, Some("Int32")).unwrap();
         assert_eq!(ty, "Nullable(Int64)");
-        assert_eq!(widened.as_deref(), Some("MODIFY COLUMN `c` Nullable(Int64)"));
-        assert_eq!(change("Int32", false, Some("Int64")).unwrap(), ("Int64".into(), None));
+        assert_eq!(widened, "MODIFY COLUMN `c` Nullable(Int64)");
+        assert_eq!(change("Int32", false, Some("Int64")).unwrap(), ("Int64".into(), String::new()));
         let refused = change("Date32", false, Some("Int64")).unwrap_err();
         assert_eq!(refused, "`c` is Int64, not Date32");
         assert!(change("Int64", true, Some("Int32")).is_err(), "keys cannot be widened in place");
     }
 
+    /// Names under which columns, given by name and number, are stored beside those given by name and
+    /// comment.
+    fn bound(wanted: &[(&str, Option<i16>)], existing: &[(&str, &str)]) -> Vec<String> {
+        let wanted = wanted.iter().map(|(name, number)| StoredColumn {
+            name: (*name).into(),
+            shown: (*name).into(),
+            mark: number.map(|number| format!("source column 7.{number}")),
+            ..column("Int32", false)
+        });
+        let existing: Vec<_> = existing
+            .iter()
+            .map(|(name, comment)| FoundColumn {
+                name: (*name).into(),
+                comment: (*comment).into(),
+                ..found("Int32")
+            })
+            .collect();
+        let bound = bind(wanted.collect(), &existing, "source column 7.");
+        bound.into_iter().map(|column| column.name).collect()
+    }
+
     #[test]
-    fn constant_defaults_are_said_in_the_columns_own_type() {
-        let of = |ty: &str, kind, text| default_of(&Type::parse(ty).unwrap(), &kind, text);
-        assert_eq!(of("Bool", ColumnType::Bool, "t").as_deref(), Some("true"));
+    fn a_column_is_the_one_of_its_number_whatever_it_is_called() {
+        let existing = [("id", "source column 7.1"), ("a", "source column 7.2")];
+        assert_eq!(bound(&[("id", Some(1)), ("b", Some(2))], &existing), ["id", "a"]);
+        let swapped = [("a", "source column 7.1"), ("b", "source column 7.2")];
+        assert_eq!(bound(&[("b", Some(1)), ("a", Some(2))], &swapped), ["a", "b"]);
+        assert_eq!(bound(&[("b", Some(2)), ("a", Some(3))], &existing), ["a", "a_3"]);
+    }
+
+    #[test]
+    fn a_column_that_is_back_under_the_name_of_a_dropped_one_is_another() {
+        let existing = [("id", "source column 7.1"), ("note", "source column 7.2")];
+        assert_eq!(bound(&[("id", Some(1)), ("note", Some(3))], &existing), ["id", "note_3"]);
+    }
+
+    #[test]
+    fn what_has_no_number_goes_by_its_name() {
+        let existing = [("id", ""), ("note", "what he said"), ("old", "source column 5.3")];
+        let wanted = [("id", Some(1)), ("note", Some(2)), ("old", Some(3))];
+        assert_eq!(
+            bound(&wanted, &existing),
+            ["id", "note", "old"],
+            "made before, or of another table"
+        );
+        assert_eq!(bound(&[("note", None)], &[("note", "source column 7.2")]), ["note"]);
+        let existing = [("a", "source column 7.2")];
+        assert_eq!(bound(&[("b", Some(2)), ("a", None)], &existing), ["a", "a_dropped"]);
+    }
+
+    #[test]
+    fn a_comment_of_somebody_elses_is_left_alone() {
+        let wanted =
+            StoredColumn { mark: Some("source column 7.1".into()), ..column("Int32", false) };
+        let changes = |comment: &str| {
+            let found = FoundColumn { comment: comment.into(), ..found("Int32") };
+            fit_column(wanted.clone(), Some(&found)).unwrap().1
+        };
+        assert_eq!(changes("what he said"), [""; 0]);
+        assert_eq!(changes("source column 7.1"), [""; 0]);
+        assert_eq!(changes("source column 5.1"), ["COMMENT COLUMN `c` 'source column 7.1'"]);
+        assert_eq!(changes(""), ["COMMENT COLUMN `c` 'source column 7.1'"]);
+    }
+
+    #[test]
+    fn what_rows_from_before_hold_is_what_the_source_says_they_hold() {
+        let default = |nullable, default: Option<&str>, missing: Option<&str>, number| {
+            let column = Column {
+                name: "n".into(),
+                kind: ColumnType::Int4,
+                type_name: "integer".into(),
+                nullable,
+                key: false,
+                default: default.map(Into::into),
+                number,
+                missing: missing.map(Into::into),
+            };
+            let identity = crate::table::ReplicaIdentity::Default;
+            let table = Table::new(7, "public".into(), "t".into(), vec![column], identity);
+            wanted(&table, &table.columns[0]).default
+        };
+        let five = Some("CAST('5', 'Nullable(Int32)')".to_owned());
+        assert_eq!(default(true, Some("7"), Some("5"), Some(2)), five);
+        assert_eq!(default(true, Some("7"), None, Some(2)), None, "NULL: the default came later");
+        assert_eq!(default(true, Some("5"), None, None), five, "there is nothing better");
+        let guess = Some("CAST('5', 'Int32')".to_owned());
+        assert_eq!(default(false, Some("5"), None, Some(2)), guess);
+    }
+
+    #[test]
+    fn values_are_said_in_the_columns_own_type() {
+        let of = |ty: &str, kind, text: &str| {
+            default_of(&Type::parse(ty).unwrap(), &kind, text.as_bytes())
+        };
+        assert_eq!(of("Bool", ColumnType::Bool, "t").as_deref(), Some("CAST(true, 'Bool')"));
         let text = of("Nullable(String)", ColumnType::Text, "it's");
         assert_eq!(text.as_deref(), Some(r"CAST('it\'s', 'Nullable(String)')"));
         assert_eq!(of("Date32", ColumnType::Date, "infinity"), None);
+        let moment =
+            of("DateTime64(6, 'UTC')", ColumnType::Timestamptz(6), "1970-01-01 00:00:01+00");
+        let expected =
+            r"CAST(fromUnixTimestamp64Micro(toInt64(1000000), 'UTC'), 'DateTime64(6, \'UTC\')')";
+        assert_eq!(moment.as_deref(), Some(expected));
+        assert_eq!(
+            of("String", ColumnType::Bytea, r"\x00ff").as_deref(),
+            Some("CAST(unhex('00ff'), 'String')")
+        );
+        let array = ColumnType::Array(Box::new(ColumnType::Text));
+        assert_eq!(
+            of("Array(Nullable(String))", array.clone(), "{}").as_deref(),
+            Some("CAST([], 'Array(Nullable(String))')")
+        );
+        let expected = r#"CAST([CAST('a', 'Nullable(String)'), NULL, CAST('b "c', 'Nullable(String)')], 'Array(Nullable(String))')"#;
+        assert_eq!(
+            of("Array(Nullable(String))", array, r#"{a,NULL,"b \"c"}"#).as_deref(),
+            Some(expected)
+        );
     }
 }

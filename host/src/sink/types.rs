@@ -58,7 +58,7 @@ pub(super) enum Kind {
 impl Type {
     /// The type that a source column gets.
     pub(super) fn of(column: &Column) -> Type {
-        let kind = Kind::of(&column.kind, &column.type_name);
+        let kind = Kind::of(&column.kind);
         let nullable = column.nullable && !column.key && !matches!(kind, Kind::Array(_));
         Type { kind, nullable }
     }
@@ -107,7 +107,7 @@ impl Type {
 }
 
 impl Kind {
-    fn of(kind: &ColumnType, type_name: &str) -> Kind {
+    fn of(kind: &ColumnType) -> Kind {
         match kind {
             ColumnType::Bool => Kind::Bool,
             ColumnType::Int2 => Kind::Int16,
@@ -121,10 +121,8 @@ impl Kind {
             ColumnType::Date => Kind::Date32,
             ColumnType::Timestamp(_) | ColumnType::Timestamptz(_) => Kind::DateTime64,
             ColumnType::Enum(_) => Kind::LowCardinality,
-            // The one built-in type whose arrays are delimited by semicolons.
-            ColumnType::Array(_) if type_name.starts_with("box[") => Kind::String,
             ColumnType::Array(element) => {
-                Kind::Array(Box::new(Type { kind: Kind::of(element, ""), nullable: true }))
+                Kind::Array(Box::new(Type { kind: Kind::of(element), nullable: true }))
             }
             ColumnType::Numeric(None)
             | ColumnType::Money
@@ -296,6 +294,8 @@ mod tests {
             nullable,
             key: false,
             default: None,
+            number: None,
+            missing: None,
         }
     }
 

@@ -29,6 +29,8 @@ pub fn table(name: &str, columns: &[(&str, ColumnType)]) -> Arc<Table> {
         nullable: index > 1,
         key: index == 0,
         default: None,
+        number: None,
+        missing: None,
     };
     let columns = columns.iter().enumerate().map(column).collect();
     Arc::new(Table::new(1, "public".into(), name.into(), columns, ReplicaIdentity::Default))

@@ -78,6 +78,8 @@ pub fn column(name: &str, kind: ColumnType) -> Column {
         nullable: true,
         key: false,
         default: None,
+        number: None,
+        missing: None,
     }
 }
 

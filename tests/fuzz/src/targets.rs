@@ -62,6 +62,8 @@ fn table(names: impl IntoIterator<Item = String>) -> Arc<Table> {
         nullable: index > 0,
         key: index == 0,
         default: None,
+        number: None,
+        missing: None,
     };
     let columns = names.into_iter().enumerate().map(column).collect();
     Arc::new(Table::new(1, "public".into(), "t".into(), columns, ReplicaIdentity::Default))

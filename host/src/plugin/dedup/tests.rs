@@ -41,6 +41,8 @@ impl Given {
             nullable: false,
             key: !self.keyless,
             default: None,
+            number: None,
+            missing: None,
         };
         let identity = ReplicaIdentity::Default;
         let table = Table::new(1, "public".into(), "t".into(), vec![column], identity);

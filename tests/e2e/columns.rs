@@ -1,0 +1,157 @@
+//! Columns that are renamed, dropped, added and altered while rows are there: the copy shows what the
+//! source shows, of rows from before as well.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tailwater_test_support::{Database, Kafka, Postgres, PostgresVersion, Tailwater, wait_for};
+
+use crate::legs::Link;
+
+const DEADLINE: Duration = Duration::from_secs(90);
+
+const SCHEMA: &str = "
+    CREATE TABLE items (id int PRIMARY KEY, a text NOT NULL, b text, note text, n int);
+    INSERT INTO items SELECT i, 'a' || i, 'b' || i, 'note ' || i, i FROM generate_series(1, 20) i";
+
+/// Each is followed by rows that are new or changed. Rows 1 to 9 are only ever copied.
+const STEPS: [(&str, &str); 12] = [
+    ("renamed", "ALTER TABLE items RENAME a TO title"),
+    (
+        "swapped",
+        "BEGIN; ALTER TABLE items RENAME title TO aside; ALTER TABLE items RENAME b TO title;
+         ALTER TABLE items RENAME aside TO b; COMMIT",
+    ),
+    ("dropped", "ALTER TABLE items DROP note"),
+    ("back under its old name", "ALTER TABLE items ADD note text"),
+    (
+        "of another type",
+        "BEGIN; ALTER TABLE items DROP note; ALTER TABLE items ADD note int; COMMIT",
+    ),
+    (
+        "added, then given a default",
+        "ALTER TABLE items ADD x int; ALTER TABLE items ALTER x SET DEFAULT 9",
+    ),
+    (
+        "added with a default",
+        "ALTER TABLE items ADD y int DEFAULT 5; ALTER TABLE items ALTER y SET DEFAULT 7",
+    ),
+    ("added with the time", "ALTER TABLE items ADD created timestamptz NOT NULL DEFAULT now()"),
+    (
+        "added with an array and bytes",
+        "ALTER TABLE items ADD tags text[] NOT NULL DEFAULT '{a,\"b \\\"c\\\"\"}', ADD raw text DEFAULT ''",
+    ),
+    (
+        "allowed to be NULL",
+        "ALTER TABLE items ALTER b DROP NOT NULL; UPDATE items SET b = NULL WHERE id = 10",
+    ),
+    (
+        "widened between two changes of one transaction",
+        "BEGIN; UPDATE items SET n = -1 WHERE id = 11; ALTER TABLE items ALTER n TYPE bigint;
+         UPDATE items SET n = 9223372036854775807 WHERE id = 12; COMMIT",
+    ),
+    ("renamed, of the key", "ALTER TABLE items RENAME id TO number"),
+];
+
+/// Changes that every step's table takes.
+fn change(source: &Database<'_>, step: usize) -> Result<()> {
+    let key = if step + 1 == STEPS.len() { "number" } else { "id" };
+    source.execute(&format!(
+        "INSERT INTO items ({key}, title, b) VALUES ({}, 'new', 'too');
+         UPDATE items SET title = 'changed {step}' WHERE {key} = {}",
+        100 + step,
+        13 + step % 7,
+    ))
+}
+
+/// The rows as the source has them, and as the copy does.
+fn equal(source: &Database<'_>, tailwater: &Tailwater) -> Result<()> {
+    let rows = source.query(
+        "SELECT (to_jsonb(t) || CASE WHEN to_jsonb(t) ? 'created' THEN jsonb_build_object('created',
+             to_char((to_jsonb(t) ->> 'created')::timestamptz AT TIME ZONE 'UTC',
+                     'YYYY-MM-DD HH24:MI:SS.US')) ELSE '{}' END)::text
+         FROM items t",
+    )?;
+    let wanted: Vec<Value> =
+        rows.iter().map(|row| serde_json::from_str(&row[0])).collect::<Result<_, _>>()?;
+    let answer = tailwater.get("/v0/pipes/items_snapshot.ndjson?limit=1000")?;
+    ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+    let found: Vec<Value> =
+        answer.text().lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    for row in &wanted {
+        ensure!(found.contains(row), "{row} is not in {}", answer.text());
+    }
+    ensure!(wanted.len() == found.len(), "{} rows, copied {}", wanted.len(), found.len());
+    Ok(())
+}
+
+fn follows(source: &Database<'_>, copy: &Tailwater) -> Result<()> {
+    wait_for(DEADLINE, "the first copy", || equal(source, copy))?;
+    for (step, (what, sql)) in STEPS.iter().enumerate() {
+        source.execute(sql)?;
+        change(source, step)?;
+        wait_for(DEADLINE, "the copy to follow", || equal(source, copy))
+            .with_context(|| format!("a column was {what}; {}", copy.log_tail()))?;
+    }
+    Ok(())
+}
+
+fn columns_are_followed(version: PostgresVersion, settings: &str) -> Result<()> {
+    let source = Postgres::shared(version).create_database()?;
+    source.execute(SCHEMA)?;
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{}\"\n[http]\nlisten = \"{{listen}}\"\n{settings}",
+        source.url()
+    ))?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    follows(&source, &tailwater)?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+#[test]
+fn the_columns_of_postgres_15_are_followed() -> Result<()> {
+    columns_are_followed(PostgresVersion::V15, "")
+}
+
+#[test]
+fn the_columns_of_postgres_18_are_followed_where_all_versions_are_kept() -> Result<()> {
+    columns_are_followed(PostgresVersion::V18, "[clickhouse]\ndedup = \"argmax\"\n")
+}
+
+#[test]
+fn columns_are_followed_over_kafka() -> Result<()> {
+    let link = Link::plain(Kafka::shared(), "");
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute(SCHEMA)?;
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    let (mut capturing, mut sinking) = (capture.start()?, sink.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    sinking.wait_ready(DEADLINE)?;
+    follows(&source, &sink)
+}
+
+/// What was changed while nobody read is described by the catalog as it is now. It tells nothing of rows
+/// from before a column once the table was rewritten, so that is left out.
+#[test]
+fn columns_that_changed_while_nobody_read_are_followed() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute(SCHEMA)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the first copy", || equal(&source, &tailwater))?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    for (step, (_, sql)) in STEPS.iter().enumerate() {
+        if !sql.contains("TYPE bigint") {
+            source.execute(sql)?;
+            change(&source, step)?;
+        }
+    }
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))
+        .with_context(|| tailwater.log_tail())
+}
