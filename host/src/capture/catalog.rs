@@ -10,6 +10,7 @@ use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, NoTls};
 use tracing::debug;
 
+use super::columns::{self, CatalogColumn};
 use super::error::Error;
 use super::source_url::{SourceUrl, Tls};
 use super::tls;
@@ -54,44 +55,6 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
     }
 }
 
-/// A column as the catalog has it now; dropped ones are there too, without name and type.
-#[derive(Debug, Clone, Default)]
-struct CatalogColumn {
-    name: String,
-    number: i16,
-    dropped: bool,
-    type_oid: Oid,
-    type_modifier: i32,
-    nullable: bool,
-    key: bool,
-    type_name: String,
-    default: Option<String>,
-    missing: Option<String>,
-}
-
-// What rows from before a column hold is kept until something rewrites the table. Nothing is kept where
-// that is NULL. Of a partitioned table the partitions tell.
-const COLUMNS: &str = "
-    SELECT a.attname::text, a.attnum, a.attisdropped, a.atttypid, a.atttypmod,
-           NOT a.attnotnull, coalesce(a.attnum = ANY (i.indkey), false),
-           coalesce(format_type(a.atttypid, a.atttypmod), ''),
-           CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
-           (SELECT array_to_string(m.attmissingval, '') FROM pg_attribute m
-            WHERE m.attname = a.attname AND m.atthasmissing AND (m.attrelid = c.oid
-                OR m.attrelid IN (SELECT p.relid FROM pg_partition_tree(c.oid) p))
-            LIMIT 1)
-    FROM pg_class c
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-    LEFT JOIN LATERAL (
-        SELECT x.indkey::int2[] AS indkey FROM pg_index x
-        WHERE x.indrelid = c.oid
-          AND CASE WHEN c.relreplident = 'i' THEN x.indisreplident ELSE x.indisprimary END
-        LIMIT 1
-    ) i ON true
-    WHERE c.oid = $1
-    ORDER BY a.attnum";
-
 /// The schema of a table as the stream described it, completed from the catalog. `known` is what such a
 /// description came to before: it stays if nothing changed, or if the table has been dropped since. A
 /// dropped one that was not known is completed from the description alone.
@@ -103,70 +66,19 @@ pub async fn define(
     relation: &Relation,
     known: Option<Arc<Table>>,
 ) -> Result<Arc<Table>, Error> {
-    let rows = client.query(COLUMNS, &[&relation.oid]).await?;
-    if let (true, Some(known)) = (rows.is_empty(), &known) {
+    let catalog = columns::of(client, relation.oid).await?;
+    if let (true, Some(known)) = (catalog.is_empty(), &known) {
         return Ok(Arc::clone(known));
     }
-    let catalog: Vec<CatalogColumn> = rows.iter().map(catalog_column).collect();
     let mut columns = Vec::with_capacity(relation.columns.len());
-    for (column, found) in relation.columns.iter().zip(matched(&relation.columns, &catalog)) {
+    for (column, found) in
+        relation.columns.iter().zip(columns::matched(&relation.columns, &catalog))
+    {
         columns.push(define_column(client, column, found.cloned(), relation).await?);
     }
     let Relation { oid, schema, name, identity, .. } = relation.clone();
     let table = Table::new(oid, schema, name, columns, identity);
     Ok(known.filter(|known| **known == table).unwrap_or_else(|| Arc::new(table)))
-}
-
-fn catalog_column(row: &tokio_postgres::Row) -> CatalogColumn {
-    let default: Option<String> = row.get(8);
-    CatalogColumn {
-        name: row.get(0),
-        number: row.get(1),
-        dropped: row.get(2),
-        type_oid: row.get(3),
-        type_modifier: row.get(4),
-        nullable: row.get(5),
-        key: row.get(6),
-        type_name: row.get(7),
-        default: default.as_deref().and_then(constant),
-        missing: row.get(9),
-    }
-}
-
-/// Which of the catalog's columns each column of a description is. The stream tells names and the order,
-/// in which columns have their numbers, and it may tell them as they were a while ago. So a column is the
-/// one of its name; or the one that was renamed since, which has its type and its place between its
-/// neighbours; or one that was dropped since and had that place.
-fn matched<'a>(
-    described: &[RelationColumn],
-    catalog: &'a [CatalogColumn],
-) -> Vec<Option<&'a CatalogColumn>> {
-    let named = |column: &RelationColumn| {
-        catalog.iter().find(|found| !found.dropped && found.name == column.name)
-    };
-    let by_name: Vec<_> = described.iter().map(named).collect();
-    let number = |found: &Option<&CatalogColumn>| found.map(|found| found.number);
-    let between = |index: usize| {
-        let after = by_name[..index].iter().filter_map(number).max().unwrap_or(0);
-        let before = by_name[index + 1..].iter().filter_map(number).min().unwrap_or(i16::MAX);
-        catalog.iter().filter(move |found| after < found.number && found.number < before)
-    };
-    let unnamed = |index: usize| {
-        let column = &described[index];
-        let is_free = |found: &&CatalogColumn| {
-            !found.dropped
-                && (found.type_oid, found.type_modifier) == (column.type_oid, column.type_modifier)
-                && described.iter().all(|other| other.name != found.name)
-        };
-        let mut free = between(index).filter(is_free);
-        let mut dropped = between(index).filter(|found| found.dropped);
-        match (free.next(), free.next()) {
-            (Some(renamed), None) => Some(renamed),
-            (None, _) => dropped.next().filter(|_| dropped.next().is_none()),
-            _ => None,
-        }
-    };
-    (0..described.len()).map(|index| by_name[index].or_else(|| unnamed(index))).collect()
 }
 
 async fn define_column(
@@ -277,23 +189,6 @@ fn numeric_modifier(modifier: i32) -> Option<(u16, i16)> {
     Some((precision, scale))
 }
 
-/// The value of a default expression that is a literal, in text form.
-fn constant(expression: &str) -> Option<String> {
-    match expression {
-        "true" => return Some("t".into()),
-        "false" => return Some("f".into()),
-        _ => {}
-    }
-    if let Some(quoted) = expression.strip_prefix('\'') {
-        let (literal, cast) = quoted.rsplit_once("'::")?;
-        let plain = !cast.contains(['(', '\'']) || cast.starts_with("character");
-        return (plain && !literal.replace("''", "").contains('\''))
-            .then(|| literal.replace("''", "'"));
-    }
-    let number = expression.trim_start_matches('(').trim_end_matches(')');
-    number.parse::<f64>().ok().map(|_| number.to_owned())
-}
-
 /// A table of the publication.
 #[derive(Debug, Clone)]
 pub struct Published {
@@ -398,61 +293,5 @@ mod tests {
         assert_eq!(numeric_modifier(-1), None);
         assert_eq!(numeric_modifier(4 + (18 << 16 | 4)), Some((18, 4)));
         assert_eq!(numeric_modifier(4 + (5 << 16 | (0x800 - 2))), Some((5, -2)));
-    }
-
-    /// The numbers that are found for descriptions of text columns. Of the catalog's, those without a name
-    /// were dropped.
-    fn numbers(described: &[&str], catalog: &[&str]) -> Vec<Option<i16>> {
-        let described = described.iter().map(|name| RelationColumn {
-            identity: false,
-            name: (*name).into(),
-            type_oid: 25,
-            type_modifier: -1,
-        });
-        let described: Vec<_> = described.collect();
-        let column = |(number, name): (i16, &&str)| CatalogColumn {
-            name: (*name).into(),
-            number,
-            dropped: name.is_empty(),
-            type_oid: if name.is_empty() { 0 } else { 25 },
-            type_modifier: -1,
-            ..CatalogColumn::default()
-        };
-        let catalog: Vec<_> = (1..).zip(catalog).map(column).collect();
-        matched(&described, &catalog).iter().map(|found| found.map(|found| found.number)).collect()
-    }
-
-    #[test]
-    fn a_column_that_was_renamed_since_is_found_between_its_neighbours() {
-        assert_eq!(numbers(&["id", "a", "z"], &["id", "b", "z"]), [Some(1), Some(2), Some(3)]);
-        assert_eq!(numbers(&["id", "a"], &["id", "b"]), [Some(1), Some(2)]);
-        assert_eq!(numbers(&["id", "a", "z"], &["id", "", "b", "z"]), [Some(1), Some(3), Some(4)]);
-        assert_eq!(numbers(&["a", "b"], &["c", "d"]), [None, None], "either may be either");
-    }
-
-    #[test]
-    fn a_column_that_was_dropped_since_has_the_number_at_its_place() {
-        assert_eq!(numbers(&["id", "a", "z"], &["id", "", "z"]), [Some(1), Some(2), Some(3)]);
-        assert_eq!(numbers(&["id", "a", "z"], &["id", "", "", "z"]), [Some(1), None, Some(4)]);
-        assert_eq!(numbers(&["id", "a"], &[]), [None, None], "the table was dropped");
-    }
-
-    #[test]
-    fn only_literal_defaults_are_constants() {
-        let cases = [
-            ("true", Some("t")),
-            ("42", Some("42")),
-            ("'-1'::integer", Some("-1")),
-            ("'it''s'::text", Some("it's")),
-            ("'2023-08-17 10:30:00'::timestamp without time zone", Some("2023-08-17 10:30:00")),
-            ("'x'::character varying(40)", Some("x")),
-            ("now()", None),
-            ("nextval('users_id_seq'::regclass)", None),
-            ("('a'::text || 'b'::text)", None),
-            ("'a'::text || 'b'::text", None),
-        ];
-        for (expression, value) in cases {
-            assert_eq!(constant(expression).as_deref(), value, "{expression}");
-        }
     }
 }

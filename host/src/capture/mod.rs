@@ -17,6 +17,7 @@
 //! process the position comes from where the changes were delivered to.
 
 mod catalog;
+mod columns;
 mod connection;
 mod error;
 mod frames;
