@@ -37,6 +37,9 @@
 #[expect(missing_docs, reason = "the generated items carry the documentation of wit/")]
 pub mod bindings;
 
+pub mod compare;
+pub mod condition;
+
 /// Lines for the operator's log.
 pub mod log;
 

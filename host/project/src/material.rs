@@ -22,8 +22,8 @@ pub(crate) const WIT: &[File] = files!(
 
 /// The Rust SDK but for its manifest, whose versions are the workspace's.
 pub(crate) const RUST_SDK: &[File] = files!(
-    "guest-sdk/src": "bindings.rs", "clock.rs", "lib.rs", "log.rs", "metrics.rs", "plugin.rs",
-    "reshape.rs", "row.rs", "shown.rs", "state.rs", "testing.rs",
+    "guest-sdk/src": "bindings.rs", "clock.rs", "compare.rs", "condition.rs", "lib.rs", "log.rs",
+    "metrics.rs", "plugin.rs", "reshape.rs", "row.rs", "shown.rs", "state.rs", "testing.rs",
 );
 
 /// What the manifests of the SDK and of the workspace say.

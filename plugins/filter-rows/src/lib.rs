@@ -1,13 +1,13 @@
 //! Keeps only the rows that match in the copy: like a `WHERE` on every table it is given.
 
-mod value;
-
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use tailwater_guest::condition::{Condition, Predicate};
 use tailwater_guest::{Interest, Row, Table, Transform, Verdict, export_transform};
 
-use value::{Condition, Kind, Truth};
+const NOT_SENT: &str = "PostgreSQL did not send a large value that a condition is about; set REPLICA \
+                        IDENTITY FULL on the table";
 
 /// Which rows match.
 #[derive(Deserialize)]
@@ -35,60 +35,58 @@ pub enum Match {
 /// The plugin.
 pub struct FilterRows {
     config: Config,
-    /// By table id, the kind of each condition's column.
-    kinds: BTreeMap<u32, Vec<Kind>>,
+    /// By table id, the conditions on its columns.
+    predicates: BTreeMap<u32, Vec<Predicate>>,
 }
 
 impl Transform for FilterRows {
     type Config = Config;
 
-    fn new(mut config: Config) -> Result<Self, String> {
+    fn new(config: Config) -> Result<Self, String> {
         if config.conditions.is_empty() {
             return Err("`where` has no condition".to_owned());
         }
-        config.conditions.iter_mut().try_for_each(Condition::prepare)?;
-        Ok(FilterRows { config, kinds: BTreeMap::new() })
+        Ok(FilterRows { config, predicates: BTreeMap::new() })
     }
 
     /// A table without a condition's column is refused: silence would let every row through.
     fn subscribe(&mut self, table: &Table) -> Result<Option<Interest>, String> {
         let conditions = &self.config.conditions;
-        let kinds = conditions.iter().map(|condition| condition.kind_in(table));
-        self.kinds.insert(table.id, kinds.collect::<Result<_, _>>()?);
+        let predicates = conditions.iter().map(|condition| condition.predicate(table));
+        self.predicates.insert(table.id, predicates.collect::<Result<_, _>>()?);
         let names = || conditions.iter().map(|condition| &condition.column);
         Ok(Some(names().fold(Interest::of(names()), Interest::old)))
     }
 
     fn transform(&mut self, row: &mut Row<'_>) -> Verdict {
-        let conditions = self.config.conditions.iter().zip(&self.kinds[&row.table()]);
-        let truths = conditions.enumerate().map(|(column, (condition, kind))| {
-            // With REPLICA IDENTITY FULL the old row has what the new one was not sent.
-            let old = || row.text(self.config.conditions.len() + column);
-            match row.text(column) {
-                None if row.is_unchanged(column) => {
-                    old().map_or(Truth::NotSent, |text| condition.holds(*kind, Some(text)))
-                }
-                text => condition.holds(*kind, text),
+        let predicates = &self.predicates[&row.table()];
+        // What one condition decides, whatever the others say.
+        let decisive = self.config.matching == Match::Any;
+        let mut unknown = false;
+        for (column, predicate) in predicates.iter().enumerate() {
+            match holds(predicate, row, column, predicates.len() + column) {
+                Some(holds) if holds == decisive => return verdict(holds),
+                Some(_) => {}
+                None => unknown = true,
             }
-        });
-        let truth = match self.config.matching {
-            Match::All => truths.min(),
-            Match::Any => truths.max(),
-        };
-        verdict(truth.expect("there is a condition"))
+        }
+        if unknown { Verdict::Fault(NOT_SENT.to_owned()) } else { verdict(!decisive) }
     }
 }
 
-fn verdict(truth: Truth) -> Verdict {
-    match truth {
-        Truth::Yes => Verdict::Keep,
-        Truth::No => Verdict::Discard,
-        Truth::NotSent => Verdict::Fault(
-            "PostgreSQL did not send a large value that a condition is about; set REPLICA \
-             IDENTITY FULL on the table"
-                .to_owned(),
-        ),
+fn verdict(matches: bool) -> Verdict {
+    if matches { Verdict::Keep } else { Verdict::Discard }
+}
+
+/// Whether a condition holds for a row, whose value is in one column and what it was before in another;
+/// none if PostgreSQL did not send it.
+fn holds(predicate: &Predicate, row: &Row<'_>, column: usize, old: usize) -> Option<bool> {
+    let mut text = row.text(column);
+    if text.is_none() && row.is_unchanged(column) {
+        // With REPLICA IDENTITY FULL the old row has it.
+        text = Some(row.text(old)?);
     }
+    Some(predicate.holds(text))
 }
 
 export_transform!(FilterRows);
