@@ -160,7 +160,13 @@ pub fn process<P: Transform>(plugin: &mut P, batch: Batch) -> Result<Patch, Stri
         let fault = |message, retryable| Fault { row: number(index), message, retryable };
         match plugin.transform(&mut row) {
             Verdict::Keep => {}
-            Verdict::Discard => patch.discard.push(number(index)),
+            Verdict::Discard => {
+                if patch.discard.is_empty() {
+                    // A filter discards many: it grows once.
+                    patch.discard.reserve(shown.rows - index);
+                }
+                patch.discard.push(number(index));
+            }
             Verdict::Fault(message) => patch.faults.push(fault(message, false)),
             Verdict::Retry(message) => patch.faults.push(fault(message, true)),
         }
@@ -179,7 +185,7 @@ pub fn keys<P: Dedup>(plugin: &mut P, batch: Batch) -> Result<RowKeys, String> {
     let mut column = KeyColumn::default();
     for index in 0..shown.rows {
         let row = Row { index, shown: &shown, edits: &mut [] };
-        column.push(index, |key| plugin.key(&row, key));
+        column.push(index, shown.rows, |key| plugin.key(&row, key));
     }
     Ok(RowKeys { values: column.finish(shown.rows), faults: Vec::new() })
 }

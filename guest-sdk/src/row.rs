@@ -99,20 +99,20 @@ impl<'a> Row<'a> {
     /// Replaces a value by PostgreSQL's text form of another.
     #[inline]
     pub fn set(&mut self, column: usize, text: &str) {
-        self.edits[column].begin(self.index).push_str(text);
+        self.edits[column].begin(self.index, self.shown.rows).push_str(text);
         self.edits[column].end(false);
     }
 
     /// Replaces a value by what `write` appends; saves an allocation.
     #[inline]
     pub fn write(&mut self, column: usize, write: impl FnOnce(&mut String)) {
-        write(self.edits[column].begin(self.index));
+        write(self.edits[column].begin(self.index, self.shown.rows));
         self.edits[column].end(false);
     }
 
     /// Replaces a value by NULL.
     pub fn set_null(&mut self, column: usize) {
-        self.edits[column].begin(self.index);
+        self.edits[column].begin(self.index, self.shown.rows);
         self.edits[column].end(true);
     }
 }
@@ -127,8 +127,14 @@ pub(crate) struct Edits {
 }
 
 impl Edits {
+    /// Begins the cell of one of `rows` rows.
     #[inline]
-    fn begin(&mut self, row: usize) -> &mut String {
+    fn begin(&mut self, row: usize, rows: usize) -> &mut String {
+        if self.rows.is_empty() {
+            // Who sets one cell of a column sets most: it grows once.
+            self.rows.reserve(rows - row);
+            self.ends.reserve(rows - row);
+        }
         let row = u32::try_from(row).expect("a batch has fewer than 2^32 rows");
         if self.rows.last() == Some(&row) {
             self.undo();
@@ -182,9 +188,15 @@ fn bitmap(set: &[u32], len: usize) -> Vec<u8> {
 pub(crate) struct KeyColumn(Edits);
 
 impl KeyColumn {
-    pub(crate) fn push(&mut self, row: usize, write: impl FnOnce(&mut String) -> bool) {
+    /// The key of one of `rows` rows.
+    pub(crate) fn push(
+        &mut self,
+        row: usize,
+        rows: usize,
+        write: impl FnOnce(&mut String) -> bool,
+    ) {
         let start = self.0.text.len();
-        let given = write(self.0.begin(row));
+        let given = write(self.0.begin(row, rows));
         if !given {
             self.0.text.truncate(start);
         }

@@ -62,19 +62,23 @@ impl Values {
         })
     }
 
-    #[inline]
+    // Inlined, because a call costs WebAssembly more than it does.
+    #[inline(always)]
     pub(crate) fn text(&self, row: usize) -> Option<&str> {
-        match self {
-            Values::Packed { nulls, ends, text } => {
-                if is_null(nulls.as_deref(), row) {
-                    return None;
-                }
-                let start = row.checked_sub(1).map_or(0, |before| ends[before] as usize);
-                Some(&text[start..ends[row] as usize])
-            }
-            Values::Strings(items) => items[row].as_deref(),
-            _ => panic!("text of a column asked for in native form"),
+        let Values::Packed { nulls, ends, text } = self else { return self.text_apart(row) };
+        if is_null(nulls.as_deref(), row) {
+            return None;
         }
+        let start = row.checked_sub(1).map_or(0, |before| ends[before] as usize);
+        Some(&text[start..ends[row] as usize])
+    }
+
+    #[cold]
+    fn text_apart(&self, row: usize) -> Option<&str> {
+        let Values::Strings(items) = self else {
+            panic!("text of a column asked for in native form");
+        };
+        items[row].as_deref()
     }
 
     pub(crate) fn integer(&self, row: usize) -> Option<i64> {

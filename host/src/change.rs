@@ -302,12 +302,17 @@ impl Changes {
     #[must_use]
     pub fn key_row(&mut self, table: u32, row: Row) -> Row {
         let key_row = self.begin_row();
-        let Changes { tables, cells, .. } = self;
-        let table = &tables[table as usize];
-        cells.resize(cells.len() + table.columns.len(), Cell::NULL);
-        for column in table.key() {
-            cells[key_row.0 as usize + column] = cells[row.0 as usize + column];
-        }
+        let table = &self.tables[table as usize];
+        push_key(&mut self.cells, table.columns.len(), table.key(), row);
+        key_row
+    }
+
+    /// As [`key_row`](Self::key_row) of a table of so many columns, where it is known which of them are
+    /// the key: for many rows.
+    #[must_use]
+    pub fn key_row_of(&mut self, columns: usize, key: &[usize], row: Row) -> Row {
+        let key_row = self.begin_row();
+        push_key(&mut self.cells, columns, key.iter().copied(), row);
         key_row
     }
 
@@ -338,6 +343,15 @@ impl Changes {
     #[must_use]
     pub fn into_arena(self) -> Vec<u8> {
         self.arena
+    }
+}
+
+/// Adds the cells of a row with a row's key columns only.
+fn push_key(cells: &mut Vec<Cell>, columns: usize, key: impl Iterator<Item = usize>, row: Row) {
+    let start = cells.len();
+    cells.resize(start + columns, Cell::NULL);
+    for column in key {
+        cells[start + column] = cells[row.0 as usize + column];
     }
 }
 

@@ -129,16 +129,17 @@ impl Want {
 
     /// The row whose cell the want stands for.
     pub(crate) fn row(&self, change: &Change) -> Option<Row> {
-        match (self.old, change.op) {
-            (false, _) => change.new.or(change.old.row()),
-            (true, Op::Update) => change.old.row(),
-            (true, _) => None,
-        }
+        if self.old { old_row(change) } else { change.new.or(change.old.row()) }
     }
 
     pub(crate) fn value<'a>(&self, changes: &'a Changes, change: &Change) -> Value<'a> {
         self.row(change).map_or(Value::Null, |row| changes.value(row, self.column))
     }
+}
+
+/// The row before an update.
+fn old_row(change: &Change) -> Option<Row> {
+    change.old.row().filter(|_| change.op == Op::Update)
 }
 
 /// A cell's text is not what its column's type says; the row's number.
@@ -200,13 +201,26 @@ impl Buffers {
         (!self.unchanged.is_empty()).then_some(&self.unchanged)
     }
 
-    fn pack<'a>(&mut self, values: impl Iterator<Item = Value<'a>>) {
+    fn pack<'a>(&mut self, values: impl ExactSizeIterator<Item = Value<'a>>) {
+        self.ends.reserve(values.len());
         for (row, value) in values.enumerate() {
             if let Some(text) = self.present(row, value) {
                 self.data.extend_from_slice(text);
             }
             self.ends.push(u32::try_from(self.data.len()).unwrap_or(u32::MAX));
         }
+    }
+
+    /// No row has a value.
+    fn pack_nothing(&mut self, rows: usize) {
+        self.any_null = true;
+        self.nulls.fill(0xff);
+        if let Some(last) = self.nulls.last_mut()
+            && rows % 8 > 0
+        {
+            *last = (1 << (rows % 8)) - 1;
+        }
+        self.ends.resize(rows, 0);
     }
 
     fn parse<'a>(
@@ -276,11 +290,15 @@ impl Scratch {
         self.fill_headers(plan, changes, rows);
         self.columns.resize_with(plan.wants.len(), Buffers::default);
         let mut strings = Vec::new();
+        // Most updates tell nothing of the old row, and plugins that hide something ask for it.
+        let any_old = rows.iter().any(|row| old_row(&changes.list[*row as usize]).is_some());
         for (want, buffers) in plan.wants.iter().zip(&mut self.columns) {
             buffers.clear(rows.len());
             let values =
                 || rows.iter().map(|row| want.value(changes, &changes.list[*row as usize]));
-            if want.packed {
+            if want.packed && want.old && !any_old {
+                buffers.pack_nothing(rows.len());
+            } else if want.packed {
                 buffers.pack(values());
             } else if want.native {
                 buffers.parse(want.kind, values())?;

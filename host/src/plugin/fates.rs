@@ -12,6 +12,7 @@
 //! nothing to delete, and every discarded change goes away.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::change::{Change, Changes, Old, Op};
 use crate::dead_letter::DeadLetter;
@@ -54,16 +55,23 @@ impl Fates {
         self.any_gone = true;
     }
 
-    /// The change's row is not in the copy.
-    pub(crate) fn discard(&mut self, changes: &mut Changes, row: u32) {
+    /// The rows of these changes of one table are not in the copy.
+    pub(crate) fn discard(&mut self, changes: &mut Changes, rows: impl Iterator<Item = u32>) {
+        let mut rows = rows.peekable();
+        let Some(first) = rows.peek() else { return };
+        let table = Arc::clone(changes.table(&changes.list[*first as usize]));
+        let (columns, key): (usize, Vec<usize>) = (table.columns.len(), table.key().collect());
+        rows.for_each(|row| self.discard_row(changes, columns, &key, row));
+    }
+
+    fn discard_row(&mut self, changes: &mut Changes, columns: usize, key: &[usize], row: u32) {
         let change = changes.list[row as usize];
-        let keyed = changes.table(&change).has_key();
         let known = match change.op {
-            Op::Update | Op::Delete if keyed => change.old.row().or(change.new),
+            Op::Update | Op::Delete if !key.is_empty() => change.old.row().or(change.new),
             _ => None,
         };
         let Some(known) = known else { return self.drop_row(row) };
-        let key = changes.key_row(change.table, known);
+        let key = changes.key_row_of(columns, key, known);
         let deleted = &mut changes.list[row as usize];
         deleted.op = Op::Delete;
         deleted.old = Old::Key(key);
@@ -113,8 +121,6 @@ impl Fates {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::change::{Row, Value};
     use crate::position::Lsn;
@@ -155,7 +161,7 @@ mod tests {
     fn discarded(mut changes: Changes) -> Option<String> {
         let mut fates = Fates::default();
         fates.begin(&changes);
-        fates.discard(&mut changes, 0);
+        fates.discard(&mut changes, std::iter::once(0));
         fates.sweep(&mut changes);
         let change = changes.list.first()?;
         let (Op::Delete, Old::Key(row), None::<Row>) = (change.op, change.old, change.new) else {

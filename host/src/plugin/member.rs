@@ -335,9 +335,8 @@ impl Member {
             |row: u32| verdicts.faults.binary_search_by_key(&row, |fault| fault.row).is_ok();
         // Of those that reshape, it was said where discarded rows are no more.
         let discard = verdicts.discard.into_iter().filter(|_| self.role() != Role::Reshape);
-        for row in discard.filter(|row| !failed(*row)) {
-            fates.discard(changes, task.rows[row as usize]);
-        }
+        let discard = discard.filter(|row| !failed(*row));
+        fates.discard(changes, discard.map(|row| task.rows[row as usize]));
         for row in verdicts.duplicates {
             fates.drop_row(task.rows[row as usize]);
         }

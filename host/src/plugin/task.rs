@@ -53,12 +53,16 @@ pub(super) struct Rows {
 
 /// The changes per table version.
 pub(super) fn by_table(changes: &Changes) -> Vec<Rows> {
-    let of = |table| Rows { table, ..Rows::default() };
+    let share = changes.len().checked_div(changes.tables.len()).unwrap_or_default();
+    let of = |table| {
+        let shown = Vec::with_capacity(share);
+        Rows { table, shown, truncates: Vec::new() }
+    };
     let mut tables: Vec<Rows> = (0..changes.tables.len()).map(of).collect();
-    for (index, change) in changes.list.iter().enumerate() {
+    for (index, change) in (0..).zip(&changes.list) {
         let rows = &mut tables[change.table as usize];
         let rows = if change.op == Op::Truncate { &mut rows.truncates } else { &mut rows.shown };
-        rows.push(number(index));
+        rows.push(index);
     }
     tables
 }
