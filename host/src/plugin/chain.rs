@@ -10,11 +10,11 @@ use crate::failpoint;
 use crate::plugin::engine::Runtime;
 use crate::plugin::error::Error;
 use crate::plugin::fates::Fates;
-use crate::plugin::loader::Loader;
+use crate::plugin::loader::{self, Loaded, Loader};
 use crate::plugin::member::Member;
 use crate::plugin::memory::{Delta, Scope};
 use crate::plugin::options::{Options, Stage};
-use crate::plugin::reload::{self, Watch};
+use crate::plugin::reload::{self, Asks, Watch};
 use crate::plugin::store::{self, Store};
 use crate::plugin::versions::{PluginStatus, Versions};
 use crate::plugin::wave::{Crew, Wave};
@@ -58,8 +58,15 @@ impl Chain {
             versions: Versions::default(),
             _watches: Vec::new(),
         };
-        for options in options.into_iter().filter(|options| options.stage == stage) {
-            chain.push(Loader::new(runtime.clone(), options, Arc::clone(&metrics)))?;
+        let here = options.into_iter().filter(|options| options.stage == stage);
+        let loaders: Vec<Loader> = here
+            .map(|options| Loader::new(runtime.clone(), options, Arc::clone(&metrics)))
+            .collect();
+        // Before they are loaded, so that no change of a file is missed.
+        let watches: Vec<_> = loaders.iter().map(|loader| reload::watch(&loader.options)).collect();
+        let loaded = loader::load_all(&loaders)?;
+        for ((loader, loaded), watch) in loaders.into_iter().zip(loaded).zip(watches) {
+            chain.push(loader, loaded, watch?);
         }
         Ok(chain)
     }
@@ -75,21 +82,21 @@ impl Chain {
         Ok(Chain { members, crew, deltas: None, versions, _watches: Vec::new() })
     }
 
-    fn push(&mut self, loader: Loader) -> Result<(), Error> {
-        let member = Member::new(loader.clone(), loader.load()?);
+    fn push(&mut self, loader: Loader, loaded: Loaded, (watch, (asking, asked)): (Watch, Asks)) {
+        let running = loaded.version.identity(&loader.options);
+        let member = Member::new(loader.clone(), loaded);
         let id = member.version().id.clone();
         let role = member.version().role;
         tracing::info!(plugin = %id.name, digest = %id.digest, role = role.world(), "plugin loaded");
         let handover = Arc::clone(member.handover());
         let info = loader.metrics.plugin_info.clone();
-        let (watch, asking) = reload::watch(loader, role, Arc::clone(&handover))?;
+        reload::follow(loader, role, Arc::clone(&handover), running, asked);
         self._watches.push(watch);
         let (name, digest) = (id.name, id.digest);
         let (last_reload_error, last_shadow) = (None, None);
         let status = PluginStatus { name, digest, generation: 1, last_reload_error, last_shadow };
         self.versions.push(status, handover, asking, info);
         self.members.push(member);
-        Ok(())
     }
 
     /// No plugin runs on this leg.

@@ -1,11 +1,12 @@
 //! The WebAssembly engine: one per process, with its clock and its cache of compiled code.
 
-use std::fs;
+use std::collections::HashSet;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -23,8 +24,11 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// A module with one function that does nothing.
 const SMALLEST: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x04\x01\x02\0\x0b";
 
-/// Bytes of the SHA-256 that a cache file begins with.
+/// Bytes of the SHA-256 that a cache file ends with. The code before it is an ELF file, whose headers say
+/// where its parts lie, so what follows them disturbs nobody.
 const CHECKSUM_BYTES: usize = 32;
+/// Bytes that are read at once for a digest: they stay in the processor's cache.
+const READ_BYTES: usize = 64 << 10;
 
 /// Loads plugins. Cheap to clone; one per process is enough.
 #[derive(Clone)]
@@ -32,6 +36,9 @@ pub struct Runtime {
     pub(crate) engine: Engine,
     pub(crate) linker: Arc<Linker<Guest>>,
     cache: Option<PathBuf>,
+    /// Digests of what was compiled here. One component is compiled at a time: that takes all cores by
+    /// itself, and a lot of memory.
+    compiled: Arc<Mutex<HashSet<String>>>,
 }
 
 /// A component as it was on disk.
@@ -45,7 +52,7 @@ pub(crate) struct Code {
 
 impl Runtime {
     /// Starts the engine. Compiled code is kept in `cache`, which must be a directory that nobody
-    /// but this service can write to: what lies there is run as machine code.
+    /// but this service can write to: what lies there is mapped, and run as machine code.
     ///
     /// # Errors
     /// [`Error::Engine`] if this machine cannot run compiled WebAssembly.
@@ -63,7 +70,7 @@ impl Runtime {
         clock::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
         state::add_to_linker::<_, Guest>(&mut linker, |guest| guest).map_err(fail)?;
         start_ticker(&engine);
-        Ok(Runtime { engine, linker: Arc::new(linker), cache })
+        Ok(Runtime { engine, linker: Arc::new(linker), cache, compiled: Arc::default() })
     }
 
     /// Reads and compiles a component, or takes the compiled code from the cache.
@@ -72,11 +79,16 @@ impl Runtime {
     /// [`Error::Read`], [`Error::NotAComponent`], [`Error::Engine`].
     pub(crate) fn code(&self, path: &Path) -> Result<Code, Error> {
         let read = |source| Error::Read { path: path.to_owned(), source };
+        let (digest, bytes) = digest_of(path).map_err(read)?;
+        if let Some(component) = self.cached(&digest) {
+            return Ok(Code { component, digest, bytes });
+        }
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let wasm = fs::read(path).map_err(read)?;
-        let digest = hex(&Sha256::digest(&wasm));
-        let bytes = wasm.len() as u64;
-        let cached = self.cache_file(&digest);
-        if let Some(component) = cached.as_deref().and_then(|file| self.load_cached(file)) {
+        let (digest, bytes) = (hex(&Sha256::digest(&wasm)), wasm.len() as u64);
+        // Somebody else may have waited for the same.
+        let known = compiled.contains(&digest).then(|| self.cached(&digest)).flatten();
+        if let Some(component) = known {
             return Ok(Code { component, digest, bytes });
         }
         let component = Component::from_binary(&self.engine, &wasm).map_err(|source| {
@@ -86,8 +98,9 @@ impl Runtime {
                 Err(source) => Error::Engine { source },
             }
         })?;
-        if let Some(file) = cached {
+        if let Some(file) = self.cache_file(&digest) {
             keep(&component, &file);
+            compiled.insert(digest.clone());
         }
         Ok(Code { component, digest, bytes })
     }
@@ -99,29 +112,60 @@ impl Runtime {
         self.cache.as_ref().map(|directory| directory.join(name))
     }
 
-    fn load_cached(&self, file: &Path) -> Option<Component> {
+    /// The code compiled from a file of that digest, if it is at hand.
+    fn cached(&self, digest: &str) -> Option<Component> {
+        let file = self.cache_file(digest)?;
         let metadata = fs::metadata(file.parent()?).ok()?;
         if metadata.mode() & 0o022 != 0 {
             let directory = file.parent().map(Path::display);
             tracing::warn!(directory = %directory?, "others may write there: compiling again");
             return None;
         }
-        let content = fs::read(file).ok()?;
-        let (checksum, code) = content.split_at_checked(CHECKSUM_BYTES)?;
-        if Sha256::digest(code).as_slice() != checksum {
+        if !is_whole(&file).ok()? {
             tracing::warn!(file = %file.display(), "compiled plugin is damaged, compiling again");
             return None;
         }
-        deserialize(&self.engine, code)
+        deserialize(&self.engine, &file)
+    }
+}
+
+/// Whether a cache file ends with the checksum of what is before it.
+fn is_whole(file: &Path) -> io::Result<bool> {
+    let mut file = File::open(file)?;
+    let Some(code) = file.metadata()?.len().checked_sub(CHECKSUM_BYTES as u64) else {
+        return Ok(false);
+    };
+    let digest = digest((&mut file).take(code))?;
+    let mut checksum = Vec::new();
+    file.read_to_end(&mut checksum)?;
+    Ok(digest == checksum)
+}
+
+/// SHA-256 of a file, hex, and its size.
+pub(crate) fn digest_of(path: &Path) -> io::Result<(String, u64)> {
+    let mut file = File::open(path)?;
+    let digest = hex(&digest(&mut file)?);
+    Ok((digest, io::Seek::stream_position(&mut file)?))
+}
+
+/// SHA-256, without all of it in memory.
+fn digest(mut content: impl Read) -> io::Result<Vec<u8>> {
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; READ_BYTES]);
+    loop {
+        match content.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize().to_vec()),
+            read => hasher.update(&buffer[..read]),
+        }
     }
 }
 
 #[expect(unsafe_code, reason = "compiled code can only be checked by who wrote it")]
-fn deserialize(engine: &Engine, code: &[u8]) -> Option<Component> {
-    // SAFETY: the bytes are what `Component::serialize` gave us: they lie in our own directory,
-    // and the checksum beside them rules out a torn write. The engine itself refuses code of
-    // another version, configuration or CPU.
-    unsafe { Component::deserialize(engine, code) }.ok()
+fn deserialize(engine: &Engine, file: &Path) -> Option<Component> {
+    // SAFETY: the file is what `Component::serialize` gave us: it lies in our own directory, and the
+    // checksum in it rules out a torn write. It is mapped, which nobody disturbs: files of the directory
+    // are replaced as a whole, and never written to. The engine itself refuses code of another version,
+    // configuration or CPU.
+    unsafe { Component::deserialize_file(engine, file) }.ok()
 }
 
 /// Where compiled code is kept for this user; none without a home directory.
@@ -173,8 +217,7 @@ fn keep(component: &Component, file: &Path) {
     let kept = component.serialize().map_err(io::Error::other).and_then(|code| {
         let directory = file.parent().expect("the file lies in the cache directory");
         create_private(directory)?;
-        let mut content = Sha256::digest(&code).to_vec();
-        content.extend_from_slice(&code);
+        let content = [&code[..], &Sha256::digest(&code)].concat();
         let unfinished = file.with_extension(format!("{}.part", std::process::id()));
         fs::write(&unfinished, content)?;
         fs::rename(&unfinished, file)

@@ -1,7 +1,10 @@
 //! From a file to an instance that is ready for its first batch.
 
+use std::panic;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use wasmtime::component::InstancePre;
 
@@ -77,6 +80,37 @@ impl Version {
     pub(crate) fn identity(&self, options: &Options) -> String {
         reload::identity(&self.id.digest, options)
     }
+}
+
+/// Loads plugins, as many at once as there are cores.
+///
+/// # Errors
+/// That of the first one that does not load; those behind it may not have been looked at.
+pub(crate) fn load_all(loaders: &[Loader]) -> Result<Vec<Loaded>, Error> {
+    let (queue, failed) = (Mutex::new(loaders.iter().enumerate()), AtomicBool::new(false));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        let mut done = Vec::new();
+        while !failed.load(Ordering::Relaxed)
+            && let Some((index, loader)) = next()
+        {
+            let loaded = loader.load();
+            failed.fetch_or(loaded.is_err(), Ordering::Relaxed);
+            done.push((index, loaded));
+        }
+        done
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut done = thread::scope(|scope| {
+        let helpers: Vec<_> = (1..cores.min(loaders.len())).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for helper in helpers {
+            done.extend(helper.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, loaded)| loaded).collect()
 }
 
 fn check(path: &Path, code: &Code, grants: &[Grant]) -> Result<Role, Error> {

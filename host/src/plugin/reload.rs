@@ -5,7 +5,6 @@
 //! (reading, compiling, `init`, its golden events, a look at the last batches) happens on the watching thread while the running version goes on;
 //! the chain swaps at its next batch. A version that does not load changes nothing.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -14,9 +13,8 @@ use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use sha2::{Digest, Sha256};
 
-use crate::plugin::engine::hex;
+use crate::plugin::engine::digest_of;
 use crate::plugin::error::Error;
 use crate::plugin::golden;
 use crate::plugin::handover::Handover;
@@ -34,6 +32,9 @@ const QUIET: Duration = Duration::from_millis(100);
 pub(crate) struct Watch {
     _watcher: RecommendedWatcher,
 }
+
+/// Both ends of how the thread that loads new versions is asked: before it listens, too.
+pub(crate) type Asks = (Sender<Ask>, Receiver<Ask>);
 
 struct Reloader {
     loader: Loader,
@@ -73,19 +74,15 @@ pub enum Reloaded {
     },
 }
 
-/// Begins to watch a plugin's file; it can be asked, too.
-pub(crate) fn watch(
-    loader: Loader,
-    role: Role,
-    handover: Arc<Handover>,
-) -> Result<(Watch, Sender<Ask>), Error> {
-    let directory = match loader.options.path.parent() {
+/// Begins to watch a plugin's file, which may be replaced while it is loaded.
+pub(crate) fn watch(options: &Options) -> Result<(Watch, Asks), Error> {
+    let directory = match options.path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => Path::new(".").to_owned(),
     };
     let fail = |source| Error::Watch { path: directory.clone(), source };
-    let (sender, asked) = mpsc::channel();
-    let looking = sender.clone();
+    let (asking, asked) = mpsc::channel();
+    let looking = asking.clone();
     let forward = move |event: notify::Result<notify::Event>| {
         if event.map_or(true, |event| may_change(event.kind)) {
             // The thread ends before the watcher only when the process does.
@@ -94,12 +91,22 @@ pub(crate) fn watch(
     };
     let mut watcher = notify::recommended_watcher(forward).map_err(fail)?;
     watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(fail)?;
+    Ok((Watch { _watcher: watcher }, (asking, asked)))
+}
+
+/// Loads a new version whenever it is asked for; `running` is the identity of the one that runs.
+pub(crate) fn follow(
+    loader: Loader,
+    role: Role,
+    handover: Arc<Handover>,
+    running: String,
+    asked: Receiver<Ask>,
+) {
     let has_state = loader.options.has_state();
-    let reloader = Reloader { loader, handover, role, has_state, looked_at: String::new() };
-    let name = format!("reload-{}", reloader.loader.options.name);
+    let name = format!("reload-{}", loader.options.name);
+    let reloader = Reloader { loader, handover, role, has_state, looked_at: running };
     let builder = thread::Builder::new().name(name);
     builder.spawn(move || reloader.follow(&asked)).expect("a service can start a thread");
-    Ok((Watch { _watcher: watcher }, sender))
 }
 
 /// Reading the file makes events too; only those after a write count.
@@ -112,8 +119,6 @@ fn may_change(kind: EventKind) -> bool {
 
 impl Reloader {
     fn follow(mut self, asked: &Receiver<Ask>) {
-        // It may have been replaced between its being loaded and being watched.
-        self.look();
         let mut next = asked.recv().ok();
         while let Some(ask) = next.take() {
             match ask {
@@ -151,8 +156,8 @@ impl Reloader {
     }
 
     fn identity(&self) -> std::io::Result<String> {
-        let wasm = fs::read(&self.loader.options.path)?;
-        Ok(identity(&hex(&Sha256::digest(&wasm)), &self.loader.options))
+        let (digest, _) = digest_of(&self.loader.options.path)?;
+        Ok(identity(&digest, &self.loader.options))
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {

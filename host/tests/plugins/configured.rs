@@ -54,6 +54,29 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn of_several_files_that_are_missing_the_first_is_named() {
+    let missing = |number| options(Path::new(&format!("nowhere/it-{number}.wasm")), "");
+    let good = options(&plugin_file("mask-email"), "");
+    let plugins = std::iter::once(good).chain((0..8).map(missing)).collect();
+    let Err(error) = load(plugins) else { panic!("they were loaded") };
+    assert_eq!(error.to_string(), "plugin file nowhere/it-0.wasm cannot be read; check `path`");
+}
+
+#[test]
+fn plugins_stand_in_the_order_of_the_configuration() {
+    let names = ["mask-email-go", "filter-rows", "mask-email", "drop-duplicates", "mask-email-c"];
+    let settings = |name| match name {
+        "filter-rows" => "config = { where = [{ column = 'id', value = 1 }] }",
+        _ => "",
+    };
+    let plugins = names.map(|name| options(&plugin_file(name), settings(name)));
+    let loaded = load(plugins.to_vec()).expect("they load");
+    let statuses = loaded.chain.versions().list();
+    let order: Vec<&str> = statuses.iter().map(|status| status.name.as_str()).collect();
+    assert_eq!(order, names);
+}
+
+#[test]
 fn what_is_no_component_is_told_apart() {
     let hint = "it.wasm is not a WebAssembly component; make one of a core module with \
                 `wasm-tools component new`";
