@@ -19,8 +19,8 @@ use crate::plugin::instance::Role;
 use crate::plugin::member::{Member, Subscription};
 use crate::telemetry::metrics::Metrics;
 
-/// With less to compute a plugin is through before another thread is awake.
-const WORTH_A_THREAD: Duration = Duration::from_micros(100);
+/// With less to compute, waking another thread takes longer than that plugin does.
+const WORTH_A_THREAD: Duration = Duration::from_micros(250);
 /// Text that the answers of one plugin may hold until its turn.
 const MEMBER_BYTES: usize = 64 << 20;
 /// Text that the answers of all plugins of a wave may hold.

@@ -16,7 +16,7 @@ use crate::batch::{Batch, NULL, lines, seed, table};
 use crate::chains::{Loaded, load, options, plugin_file, test_guest_file};
 
 /// Rows of each table of a batch: enough for it to pay.
-const ROWS: u64 = 1500;
+const ROWS: u64 = 4000;
 
 /// `(id integer primary key, name text not null, email text)`
 fn members_of(name: &str) -> Arc<Table> {
