@@ -215,10 +215,9 @@ impl Buffers {
     fn pack_nothing(&mut self, rows: usize) {
         self.any_null = true;
         self.nulls.fill(0xff);
-        if let Some(last) = self.nulls.last_mut()
-            && rows % 8 > 0
-        {
-            *last = (1 << (rows % 8)) - 1;
+        let beyond = self.nulls.len() * 8 - rows;
+        if let Some(last) = self.nulls.last_mut() {
+            *last >>= beyond;
         }
         self.ends.resize(rows, 0);
     }
@@ -398,4 +397,22 @@ pub(crate) fn number(index: usize) -> u32 {
 /// Whether a text is what a column of that kind may hold.
 pub(crate) fn fits(kind: Kind, text: &[u8]) -> bool {
     kind == Kind::Text || Native::parse(kind, text).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_a_value_are_packed_as_so_many_nulls() {
+        for rows in 1..=17 {
+            let [mut each, mut all] = [Buffers::default(), Buffers::default()];
+            each.clear(rows);
+            each.pack((0..rows).map(|_| Value::Null));
+            all.clear(rows);
+            all.pack_nothing(rows);
+            assert_eq!(all.nulls(), each.nulls(), "{rows} rows");
+            assert_eq!((all.ends, all.data), (each.ends, each.data), "{rows} rows");
+        }
+    }
 }
