@@ -110,6 +110,7 @@ pub struct Pipeline {
     shutdown: Shutdown,
     report: Report,
     plugins: plugin::Runtime,
+    remarks: capture::Remarks,
 }
 
 impl Pipeline {
@@ -120,7 +121,8 @@ impl Pipeline {
     pub fn new(config: Config, role: Role, shutdown: Shutdown) -> Result<Pipeline, Error> {
         let plugins = plugin::Runtime::new(plugin::compiled_code())?;
         let report = Report::new(&config, role);
-        Ok(Pipeline { config: Arc::new(config), role, shutdown, report, plugins })
+        let remarks = capture::Remarks::default();
+        Ok(Pipeline { config: Arc::new(config), role, shutdown, report, plugins, remarks })
     }
 
     /// What the HTTP interface reads.
@@ -411,6 +413,7 @@ impl Pipeline {
             leg: self.report.leg("capture"),
             metrics: Arc::clone(self.report.metrics()),
             runtime: Handle::current(),
+            remarks: self.remarks.clone(),
             half_copied: false,
         };
         tokio::spawn(capture::watch_slot(

@@ -27,5 +27,6 @@ mod secrets;
 mod service;
 mod state;
 mod storage;
+mod tables;
 mod tls;
 mod tokens;

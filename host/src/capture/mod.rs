@@ -24,6 +24,8 @@ mod frames;
 mod options;
 mod preflight;
 mod progress;
+mod publication;
+mod remarks;
 mod slot_monitor;
 mod snapshot;
 mod source_url;
@@ -43,6 +45,7 @@ use tracing::{info, warn};
 pub use error::Error;
 pub use options::{Options, SnapshotMode};
 pub use preflight::{Preflight, Slot, same_cluster};
+pub use remarks::Remarks;
 pub use slot_monitor::watch_slot;
 pub use source_url::SourceUrl;
 pub use survey::{Survey, survey};
@@ -67,9 +70,13 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 ///
 /// # Errors
 /// [`Error::Precondition`] says what is missing and how to mend it.
-pub async fn check(url: &SourceUrl, options: &Options) -> Result<Preflight, Error> {
+pub async fn check(
+    url: &SourceUrl,
+    options: &Options,
+    remarks: &Remarks,
+) -> Result<Preflight, Error> {
     let client = catalog::connect(url).await?;
-    preflight::check(&client, &options.for_database(url.database())).await
+    preflight::check(&client, &options.for_database(url.database()), remarks).await
 }
 
 /// Where an earlier run got to.
@@ -109,6 +116,8 @@ pub struct Capture {
     pub metrics: Arc<Metrics>,
     /// For queries.
     pub runtime: Handle,
+    /// What was said of tables.
+    pub remarks: Remarks,
     /// Whether plugins remember a part of a copy.
     pub half_copied: bool,
 }
@@ -157,7 +166,8 @@ impl Capture {
     ) -> Result<Option<Connection>, Error> {
         let runtime = self.runtime.clone();
         let client = runtime.block_on(catalog::connect(&self.url))?;
-        let preflight = runtime.block_on(preflight::check(&client, &self.options))?;
+        let preflight =
+            runtime.block_on(preflight::check(&client, &self.options, &self.remarks))?;
         let way_out = "start again to be told how to go on";
         same_cluster(Some(self.resume.system), preflight.system, "this run's data", way_out)?;
         let mut connection = Connection::open(&self.url)?;

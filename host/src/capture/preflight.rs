@@ -1,14 +1,15 @@
 //! Before the first byte is streamed: every precondition checked, each failure one sentence with
-//! its fix; the publication created or completed.
+//! its fix.
 
 use tokio_postgres::Client;
-use tracing::{info, warn};
 
 use super::catalog::{self, Published};
 use super::error::Error;
 use super::options::Options;
+use super::publication;
+use super::remarks::Remarks;
 use crate::position::Lsn;
-use crate::table::{ReplicaIdentity, TableName};
+use crate::table::TableName;
 
 /// What the checks found.
 #[derive(Debug)]
@@ -19,6 +20,9 @@ pub struct Preflight {
     pub system: u64,
     /// The tables that will be streamed.
     pub tables: Vec<Published>,
+    /// Those of them that were not published until now: an earlier copy of one, if there is any, is of
+    /// a time before changes that were never streamed.
+    pub added: Vec<TableName>,
     /// The slot, if it exists.
     pub slot: Option<Slot>,
 }
@@ -30,24 +34,25 @@ pub struct Slot {
     pub confirmed: Lsn,
 }
 
-/// Marks publications that Tailwater made and may complete.
-const OURS: &str = "managed by tailwater";
-
 /// Checks the server, the publication, the tables and the slot.
 ///
 /// # Errors
 /// [`Error::Precondition`] says what is missing and how to mend it.
-pub async fn check(client: &Client, options: &Options) -> Result<Preflight, Error> {
+pub async fn check(
+    client: &Client,
+    options: &Options,
+    remarks: &Remarks,
+) -> Result<Preflight, Error> {
     let server_version = server(client).await?;
     let system = system_identifier(client).await?;
     let slot = slot(client, options).await?;
     if slot.is_none() {
         slot_can_be_made(client, options).await?;
     }
-    publication(client, options).await?;
+    let added = publication::ensure(client, options, remarks).await?;
     let tables = catalog::published(client, &options.publication, server_version).await?;
-    tables_are_usable(&tables, options)?;
-    Ok(Preflight { server_version, system, tables, slot })
+    publication::tables_are_usable(&tables, options, remarks)?;
+    Ok(Preflight { server_version, system, tables, added, slot })
 }
 
 pub(super) fn unmet<T>(sentence: String) -> Result<T, Error> {
@@ -174,127 +179,6 @@ pub(super) async fn slot_can_be_made(client: &Client, options: &Options) -> Resu
              max_replication_slots and restart the server, or drop a slot that is not used",
             options.slot
         ));
-    }
-    Ok(())
-}
-
-async fn publication(client: &Client, options: &Options) -> Result<(), Error> {
-    let name = &options.publication;
-    let found = "SELECT puballtables, obj_description(oid, 'pg_publication') = $2
-         FROM pg_publication WHERE pubname = $1";
-    let wanted = wanted_tables(client, options).await?;
-    match client.query_opt(found, &[name, &OURS]).await? {
-        None => {
-            something_is_wanted(&wanted)?;
-            let tables = wanted.iter().map(quote).collect::<Vec<_>>().join(", ");
-            let sql = format!(
-                "CREATE PUBLICATION {name} FOR TABLE {tables} \
-                 WITH (publish_via_partition_root = true);
-                 COMMENT ON PUBLICATION {name} IS '{OURS}'",
-                name = quote_ident(name)
-            );
-            client.batch_execute(&sql).await?;
-            info!(publication = name, tables = wanted.len(), "created the publication");
-        }
-        Some(row) if row.get::<_, Option<bool>>(1) == Some(true) => {
-            complete(client, name, &wanted).await?;
-        }
-        Some(_) => {}
-    }
-    Ok(())
-}
-
-pub(super) fn something_is_wanted(tables: &[TableName]) -> Result<(), Error> {
-    match tables.is_empty() {
-        true => unmet(
-            "no table with a primary key was found to publish; create one, or list tables in \
-             [source] tables"
-                .into(),
-        ),
-        false => Ok(()),
-    }
-}
-
-/// Adds tables that came since to a publication of ours.
-async fn complete(client: &Client, publication: &str, wanted: &[TableName]) -> Result<(), Error> {
-    let listed = "SELECT schemaname::text, tablename::text FROM pg_publication_tables
-         WHERE pubname = $1";
-    let rows = client.query(listed, &[&publication]).await?;
-    let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
-    let listed: Vec<TableName> = rows.iter().map(name).collect();
-    for table in wanted.iter().filter(|table| !listed.contains(table)) {
-        let add =
-            format!("ALTER PUBLICATION {} ADD TABLE {}", quote_ident(publication), quote(table));
-        client.batch_execute(&add).await?;
-        info!(publication, %table, "added a table to the publication");
-    }
-    Ok(())
-}
-
-const USER_TABLES: &str = "
-    SELECT n.nspname::text, c.relname::text,
-           c.relreplident IN ('f', 'i') OR c.relreplident = 'd' AND EXISTS
-               (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary)
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
-      AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-    ORDER BY 1, 2";
-
-/// The tables a publication of ours should hold. Once published, a table without a key refuses
-/// updates and deletes in the source itself, so such tables are left out, or refused if named.
-pub(super) async fn wanted_tables(
-    client: &Client,
-    options: &Options,
-) -> Result<Vec<TableName>, Error> {
-    let mut wanted = Vec::new();
-    let mut all = Vec::new();
-    for row in client.query(USER_TABLES, &[]).await? {
-        let table = TableName { schema: row.get(0), name: row.get(1) };
-        let text = table.to_string();
-        let named = options.tables.contains(&text);
-        let keyed: bool = row.get(2);
-        all.push(text.clone());
-        if named && !keyed {
-            return unmet(format!(
-                "table {table} has no primary key, so PostgreSQL would refuse its updates and \
-                 deletes once it is published; add a primary key, run ALTER TABLE {} REPLICA \
-                 IDENTITY USING INDEX …, or take it out of [source] tables",
-                quote(&table)
-            ));
-        }
-        if options.tables.is_empty() && !options.exclude.contains(&text) && !keyed {
-            warn!(%table, "not captured: it has no primary key");
-        }
-        if named || (options.tables.is_empty() && keyed && !options.exclude.contains(&text)) {
-            wanted.push(table);
-        }
-    }
-    if let Some(missing) = options.tables.iter().find(|name| !all.contains(name)) {
-        return unmet(format!(
-            "table {missing} of [source] tables does not exist; names are schema.table, as in \
-             public.users"
-        ));
-    }
-    Ok(wanted)
-}
-
-pub(super) fn tables_are_usable(tables: &[Published], options: &Options) -> Result<(), Error> {
-    if tables.is_empty() {
-        return unmet(format!(
-            "publication {} holds no table; run ALTER PUBLICATION {} ADD TABLE …",
-            options.publication,
-            quote_ident(&options.publication)
-        ));
-    }
-    for table in tables.iter().filter(|table| !table.has_key) {
-        if table.relation.identity == ReplicaIdentity::Full {
-            return unmet(format!(
-                "table {} has REPLICA IDENTITY FULL but no primary key, so equal rows cannot be \
-                 told apart; add a primary key or take it out of the publication",
-                table.name
-            ));
-        }
-        warn!(table = %table.name, "has no primary key: mirrored as append-only, inserts only");
     }
     Ok(())
 }

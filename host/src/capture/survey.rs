@@ -6,6 +6,8 @@ use super::catalog;
 use super::error::Error;
 use super::options::Options;
 use super::preflight::{self, Slot, quote, quote_ident, unmet};
+use super::publication;
+use super::remarks::Remarks;
 use super::source_url::SourceUrl;
 use crate::table::TableName;
 
@@ -35,18 +37,20 @@ pub async fn survey(url: &SourceUrl, options: &Options) -> Result<Survey, Error>
     if slot.is_none() {
         preflight::slot_can_be_made(&client, options).await?;
     }
-    let wanted = preflight::wanted_tables(&client, options).await?;
+    let remarks = Remarks::default();
+    let wanted = publication::wanted_tables(&client, options, &remarks).await?;
     let exists = "SELECT FROM pg_publication WHERE pubname = $1";
     let publication_exists = client.query_opt(exists, &[&options.publication]).await?.is_some();
     let tables = match publication_exists {
         true => {
             let published =
                 catalog::published(&client, &options.publication, server_version).await?;
-            preflight::tables_are_usable(&published, options)?;
+            publication::tables_are_usable(&published, options, &remarks)?;
             published.into_iter().map(|table| table.name).collect()
         }
         false => {
-            preflight::something_is_wanted(&wanted)?;
+            publication::something_is_wanted(&wanted)?;
+            let wanted: Vec<TableName> = wanted.into_iter().map(|table| table.name).collect();
             may_publish(&client, &wanted).await?;
             wanted
         }

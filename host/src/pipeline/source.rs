@@ -26,7 +26,7 @@ impl Pipeline {
         let leg = self.report.leg("capture");
         let mut patience = Patience::new("reach the source", "captured", &self.shutdown);
         loop {
-            let found = match capture::check(&url, &options).await {
+            let found = match capture::check(&url, &options, &self.remarks).await {
                 Ok(preflight) => {
                     patience.works();
                     let database = url.database().to_owned();
