@@ -72,6 +72,7 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
         }
     }
     let shutdown = Shutdown::default();
+    end_on_signals(shutdown.clone());
     let http = config.http.clone();
     let pipeline = match Pipeline::new(config, arguments.role, shutdown.clone()) {
         Ok(pipeline) => pipeline,
@@ -90,7 +91,6 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     tokio::spawn(reload_on_hangup(Arc::clone(cli), plugins, server.tokens()));
     let served = shutdown.clone();
     let serving = tokio::spawn(server.run(async move { served.reached(Phase::Drained).await }));
-    tokio::spawn(end_on_signals(shutdown.clone()));
     let ended = pipeline.run().await;
     shutdown.advance(Phase::Drained);
     serving.await.expect("the http interface does not panic");
@@ -140,23 +140,27 @@ async fn reload_on_hangup(cli: Arc<Cli>, plugins: Reloads, tokens: Tokens) {
 
 /// The first signal drains, the second ends the process where it stands: what is not acknowledged
 /// comes again.
-async fn end_on_signals(shutdown: Shutdown) {
+fn end_on_signals(shutdown: Shutdown) {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         error!("cannot listen for signals; only SIGKILL will end this process");
         return;
     };
-    for count in 1.. {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    tokio::spawn(async move {
+        for count in 1.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if count > 1 {
+                std::process::exit(Exit::Aborted as i32);
+            }
+            info!(
+                "draining: what was read is stored and acknowledged; a second signal stops at once"
+            );
+            shutdown.advance(Phase::Draining);
         }
-        if count > 1 {
-            std::process::exit(Exit::Aborted as i32);
-        }
-        info!("draining: what was read is stored and acknowledged; a second signal stops at once");
-        shutdown.advance(Phase::Draining);
-    }
+    });
 }
 
 /// Says why, in one sentence: in the log where there is one, for people on the terminal.

@@ -414,7 +414,6 @@ impl Pipeline {
             metrics: Arc::clone(self.report.metrics()),
             runtime: Handle::current(),
             remarks: self.remarks.clone(),
-            half_copied: false,
         };
         tokio::spawn(capture::watch_slot(
             source.url.clone(),

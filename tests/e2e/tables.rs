@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tailwater_test_support::{Database, Postgres, PostgresVersion, Tailwater, wait_for};
+use tailwater_test_support::{
+    Database, Postgres, PostgresVersion, Session, Tailwater, unique_name, wait_for,
+};
 
 use crate::bad_input::{FAILED, ends_with};
-use crate::legs::serves;
+use crate::legs::{says, serves};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -101,4 +103,102 @@ fn a_named_table_with_full_identity_and_no_key_is_refused() -> Result<()> {
         "name it in [source] exclude",
     ];
     ends_with(&published, FAILED, &said)
+}
+
+#[test]
+fn a_table_made_while_the_pipeline_runs_is_in_the_copy_without_a_restart() -> Result<()> {
+    let source = source(PostgresVersion::V18)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":1}\n")?;
+    source.execute(
+        "CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later SELECT generate_series(1, 2);
+         CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY HASH (id);
+         CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+         INSERT INTO parts VALUES (7);
+         CREATE TABLE parent (id int PRIMARY KEY);
+         CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);
+         INSERT INTO parent VALUES (8); INSERT INTO child VALUES (9)",
+    )?;
+    serves(&tailwater, "later", "{\"id\":1}\n{\"id\":2}\n")?;
+    source.execute("DELETE FROM later WHERE id = 1; INSERT INTO later VALUES (3)")?;
+    source.execute("INSERT INTO notes VALUES (2); INSERT INTO parts VALUES (6)")?;
+    serves(&tailwater, "later", "{\"id\":2}\n{\"id\":3}\n")?;
+    serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")?;
+    serves(&tailwater, "parts", "{\"id\":6}\n{\"id\":7}\n")?;
+    serves(&tailwater, "parent", "{\"id\":8}\n")?;
+    serves(&tailwater, "child", "{\"id\":9}\n")?;
+    ensure!(process.is_running()?, "it ended:\n{}", tailwater.log_tail());
+    Ok(())
+}
+
+#[test]
+fn the_stream_goes_on_while_the_copy_of_a_new_table_waits() -> Result<()> {
+    let source = source(PostgresVersion::V15)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":1}\n")?;
+    let open = Session::open(&source.url())?;
+    open.execute("BEGIN; INSERT INTO notes VALUES (2)")?;
+    source.execute("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)")?;
+    says(&tailwater, "the slot waits for an open transaction to end")?;
+    source.execute("INSERT INTO notes VALUES (3)")?;
+    serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":3}\n")?;
+    open.execute("COMMIT")?;
+    serves(&tailwater, "later", "{\"id\":1}\n")?;
+    serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n")
+}
+
+/// It is another table of the same name, and what was known of the copy of the first means nothing.
+#[test]
+fn a_table_that_is_dropped_and_made_again_is_copied_again() -> Result<()> {
+    let source = source(PostgresVersion::V15)?;
+    source.execute("CREATE TABLE stays (id int PRIMARY KEY); INSERT INTO stays VALUES (1)")?;
+    let again = |id| {
+        source.execute(&format!(
+            "DROP TABLE notes; CREATE TABLE notes (id int PRIMARY KEY);
+             INSERT INTO notes VALUES ({id})"
+        ))
+    };
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":1}\n")?;
+    again(2)?;
+    serves(&tailwater, "notes", "{\"id\":2}\n")?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    again(3)?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":3}\n")?;
+    let copies = tailwater.log().matches("copied the table table=public.stays").count();
+    ensure!(copies == 1, "the other table was copied {copies} times:\n{}", tailwater.log());
+    Ok(())
+}
+
+#[test]
+fn tables_that_may_not_be_captured_are_said_once_and_do_not_disturb_the_stream() -> Result<()> {
+    let source = source(PostgresVersion::V15)?;
+    let role = unique_name("owner");
+    source.execute(&format!(
+        "CREATE ROLE {role} LOGIN REPLICATION; GRANT CREATE ON DATABASE {} TO {role};
+         GRANT CREATE ON SCHEMA public TO {role}; ALTER TABLE notes OWNER TO {role}",
+        source.name()
+    ))?;
+    let tailwater =
+        Tailwater::with_source(&source.url().replace("user=postgres", &format!("user={role}")))?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":1}\n")?;
+    source.execute("CREATE TABLE theirs (id int PRIMARY KEY); CREATE TABLE keyless (v text)")?;
+    says(&tailwater, "not captured: the user may not read it")?;
+    source.execute(&format!(
+        "BEGIN; CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1);
+         ALTER TABLE later OWNER TO {role}; COMMIT"
+    ))?;
+    serves(&tailwater, "later", "{\"id\":1}\n")?;
+    source.execute("INSERT INTO notes VALUES (2)")?;
+    serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")?;
+    let log = tailwater.log();
+    for (said, times) in [("not captured: ", 2), ("streaming slot", 2), ("copying tables", 2)] {
+        ensure!(log.matches(said).count() == times, "`{said}` is not {times} times in:\n{log}");
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@
 //! the start-up.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -23,12 +23,13 @@ use rustls::{ClientConnection, StreamOwned};
 use tokio_postgres::config::Host;
 
 use super::error::Error;
-use super::source_url::{SourceUrl, Tls};
+use super::source_url::{Endpoint, SourceUrl, Tls};
 use super::tls;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// No answer during start-up or to a simple query may take longer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often somebody who waits for long is asked whether to go on.
+const POLL: Duration = Duration::from_millis(100);
 
 /// A connection in replication mode.
 #[derive(Debug)]
@@ -50,8 +51,8 @@ impl Connection {
     /// [`Error::Unreachable`] if no host answers; what the server or TLS refused otherwise.
     pub fn open(url: &SourceUrl) -> Result<Connection, Error> {
         let mut last = None;
-        for (host, port) in url.endpoints() {
-            match connect(url, host, port) {
+        for endpoint in url.endpoints() {
+            match connect(url, &endpoint) {
                 Ok(socket) => {
                     let mut connection = Connection { socket };
                     connection.start_up(url)?;
@@ -132,19 +133,33 @@ impl Connection {
         }
     }
 
-    /// Runs a replication command and gives its first row, as text.
+    /// Runs a replication command that may take as long as it likes and gives its first row, as text.
+    /// While there is no answer, `goes_on` is asked now and then; if it says no, nothing is given, and
+    /// the connection is of no use any more.
     ///
     /// # Errors
     /// What the server refused, or the connection's error.
-    pub fn query_row(&mut self, command: &str) -> Result<Vec<Option<String>>, Error> {
+    pub fn query_row_while(
+        &mut self,
+        command: &str,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<Option<Vec<Option<String>>>, Error> {
         self.send(|out| frontend::query(command, out))?;
         let mut first = Vec::new();
         let mut refused = None;
         loop {
-            match self.message()? {
+            self.set_timeout(POLL)?;
+            let mut kind = [0];
+            while self.read(&mut kind)?.is_none() {
+                if !goes_on() {
+                    return Ok(None);
+                }
+            }
+            self.set_timeout(ANSWER_TIMEOUT)?;
+            match parse(self.rest_of_message(kind[0])?)? {
                 Message::DataRow(row) if first.is_empty() => first = row_texts(&row)?,
                 Message::ErrorResponse(body) => refused = Some(server_error(&body)),
-                Message::ReadyForQuery(_) => return refused.map_or(Ok(first), Err),
+                Message::ReadyForQuery(_) => return refused.map_or(Ok(Some(first)), Err),
                 _ => {}
             }
         }
@@ -245,15 +260,23 @@ impl Connection {
 
     /// One message, exactly: nothing of what follows is read.
     fn raw_message(&mut self) -> Result<BytesMut, Error> {
-        let mut header = [0; 5];
-        self.socket.read_exact(&mut header).map_err(silent)?;
-        let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
+        let mut kind = [0];
+        self.socket.read_exact(&mut kind).map_err(silent)?;
+        self.rest_of_message(kind[0])
+    }
+
+    /// The message whose first byte was read, that byte included.
+    fn rest_of_message(&mut self, kind: u8) -> Result<BytesMut, Error> {
+        let mut length = [0; 4];
+        self.socket.read_exact(&mut length).map_err(silent)?;
+        let len = u32::from_be_bytes(length) as usize;
         // Start-up and command answers are small; a larger length is not PostgreSQL.
         if !(4..=1 << 20).contains(&len) {
-            return Err(Error::Protocol(char::from(header[0])));
+            return Err(Error::Protocol(char::from(kind)));
         }
         let mut frame = BytesMut::zeroed(len + 1);
-        frame[..5].copy_from_slice(&header);
+        frame[0] = kind;
+        frame[1..5].copy_from_slice(&length);
         self.socket.read_exact(&mut frame[5..]).map_err(silent)?;
         Ok(frame)
     }
@@ -289,10 +312,10 @@ fn silent(error: io::Error) -> Error {
     }
 }
 
-fn connect(url: &SourceUrl, host: &Host, port: u16) -> Result<Socket, Error> {
-    match host {
+fn connect(url: &SourceUrl, endpoint: &Endpoint) -> Result<Socket, Error> {
+    match &endpoint.host {
         Host::Unix(directory) => {
-            let path = directory.join(format!(".s.PGSQL.{port}"));
+            let path = directory.join(format!(".s.PGSQL.{}", endpoint.port));
             let connected = UnixStream::connect(&path);
             connected.map(Socket::Unix).map_err(|source| Error::Unreachable {
                 endpoint: path.display().to_string(),
@@ -300,9 +323,8 @@ fn connect(url: &SourceUrl, host: &Host, port: u16) -> Result<Socket, Error> {
             })
         }
         Host::Tcp(name) => {
-            let endpoint = format!("{name}:{port}");
-            let tcp = connect_tcp(name, port)
-                .map_err(|source| Error::Unreachable { endpoint, source })?;
+            let tcp = connect_tcp(url, name, endpoint)
+                .map_err(|source| Error::Unreachable { endpoint: endpoint.to_string(), source })?;
             if url.tls.mode == Tls::Disable {
                 return Ok(Socket::Tcp(tcp));
             }
@@ -311,22 +333,39 @@ fn connect(url: &SourceUrl, host: &Host, port: u16) -> Result<Socket, Error> {
     }
 }
 
-fn connect_tcp(name: &str, port: u16) -> io::Result<TcpStream> {
+fn connect_tcp(url: &SourceUrl, name: &str, endpoint: &Endpoint) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (name, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+    let addresses: Vec<SocketAddr> = match endpoint.address {
+        Some(address) => vec![(address, endpoint.port).into()],
+        None => (name, endpoint.port).to_socket_addrs()?.collect(),
+    };
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, url.connect_timeout()) {
             Ok(tcp) => {
                 tcp.set_nodelay(true)?;
-                let keepalive = socket2::TcpKeepalive::new()
-                    .with_time(Duration::from_secs(15))
-                    .with_interval(Duration::from_secs(5));
-                socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+                keep_alive(url, &tcp)?;
                 return Ok(tcp);
             }
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+fn keep_alive(url: &SourceUrl, tcp: &TcpStream) -> io::Result<()> {
+    let (config, socket) = (url.config(), socket2::SockRef::from(tcp));
+    socket.set_tcp_user_timeout(config.get_tcp_user_timeout().copied())?;
+    if config.get_keepalives() {
+        let mut keepalive = socket2::TcpKeepalive::new().with_time(config.get_keepalives_idle());
+        if let Some(interval) = config.get_keepalives_interval() {
+            keepalive = keepalive.with_interval(interval);
+        }
+        if let Some(retries) = config.get_keepalives_retries() {
+            keepalive = keepalive.with_retries(retries);
+        }
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(())
 }
 
 fn negotiate_tls(url: &SourceUrl, name: &str, mut tcp: TcpStream) -> Result<Socket, Error> {

@@ -19,13 +19,17 @@
 mod catalog;
 mod columns;
 mod connection;
+mod copy;
 mod error;
 mod frames;
+mod newcomers;
 mod options;
 mod preflight;
 mod progress;
 mod publication;
+mod reach;
 mod remarks;
+mod slot;
 mod slot_monitor;
 mod snapshot;
 mod source_url;
@@ -40,6 +44,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 pub use error::Error;
@@ -60,7 +65,11 @@ use crate::shutdown::{Phase, Shutdown};
 use crate::table::TableName;
 use crate::telemetry::logging::{Repeated, chain};
 use crate::telemetry::metrics::{Metrics, StepLabels};
+use catalog::Published;
 use connection::Connection;
+use copy::Copy;
+use newcomers::{Newcomers, Prepared, Search};
+use reach::reach;
 use stream::Stream;
 
 /// Waits between attempts double from the first to the second of these.
@@ -75,7 +84,7 @@ pub async fn check(
     options: &Options,
     remarks: &Remarks,
 ) -> Result<Preflight, Error> {
-    let client = catalog::connect(url).await?;
+    let (client, _) = reach(url).await?;
     preflight::check(&client, &options.for_database(url.database()), remarks).await
 }
 
@@ -118,8 +127,27 @@ pub struct Capture {
     pub runtime: Handle,
     /// What was said of tables.
     pub remarks: Remarks,
+}
+
+/// Where this run got to. Begins as the [`Resume`], and goes from connection to connection.
+#[derive(Debug)]
+struct Reached {
+    /// The last change that was delivered.
+    position: Position,
+    /// Tables that were copied.
+    snapshots: HashMap<TableName, Lsn>,
+    /// Whether there was a slot.
+    slot_exists: bool,
     /// Whether plugins remember a part of a copy.
-    pub half_copied: bool,
+    half_copied: bool,
+}
+
+/// How a connection ended in order.
+enum End {
+    /// The process drains; the connection streams, if it got so far.
+    Drained(Option<Connection>),
+    /// There are tables to copy before the stream goes on.
+    Newcomers(Connection, Prepared),
 }
 
 impl Capture {
@@ -128,172 +156,138 @@ impl Capture {
     ///
     /// # Errors
     /// What only a person can fix.
-    pub fn run(mut self, out: Sender<Hop<LogPoint>>) -> Result<(), Error> {
+    pub fn run(self, out: Sender<Hop<LogPoint>>) -> Result<(), Error> {
+        let Resume { position, ref snapshots, slot_exists, .. } = self.resume;
+        let snapshots = snapshots.clone();
+        let mut reached = Reached { position, snapshots, slot_exists, half_copied: false };
         let mut wait = BACKOFF.0;
+        let mut prepared = None;
         let failures = Repeated::new("stream from the source");
         loop {
-            let before = self.resume.position;
-            let error = match self.session(&out, &failures) {
-                Ok(None) => return Ok(()),
-                Ok(Some(connection)) => {
+            let before = reached.position;
+            let error = match self.session(&mut reached, prepared.take(), &out, &failures) {
+                Ok(End::Drained(connection)) => {
                     drop(out);
-                    self.confirm_last(connection);
+                    if let Some(connection) = connection {
+                        self.confirm_last(connection);
+                    }
                     return Ok(());
                 }
-                Err(error) if error.disposition() == Disposition::Retry && !self.half_copied => {
-                    error
+                Ok(End::Newcomers(connection, found)) => {
+                    end_stream(connection, self.ack.confirmed());
+                    prepared = Some(found);
+                    wait = BACKOFF.0;
+                    continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => error,
             };
-            if self.resume.position > before {
+            if error.disposition() != Disposition::Retry || reached.half_copied {
+                return Err(error);
+            }
+            if reached.position > before {
                 wait = BACKOFF.0;
             }
             failures.failed(&error);
             self.leg.stalled(chain(&error));
             self.metrics.reconnects.get_or_create(&StepLabels { step: "captured" }).inc();
-            if self.stopped_within(wait) {
+            if self.until_draining(tokio::time::sleep(wait)).is_none() {
                 return Ok(());
             }
             wait = next_wait(wait);
         }
     }
 
-    /// One connection, from preflight to its end. `None` if told to stop before it streamed.
+    /// One connection, from preflight to its end.
     fn session(
-        &mut self,
+        &self,
+        reached: &mut Reached,
+        prepared: Option<Prepared>,
         out: &Sender<Hop<LogPoint>>,
         failures: &Repeated,
-    ) -> Result<Option<Connection>, Error> {
-        let runtime = self.runtime.clone();
-        let client = runtime.block_on(catalog::connect(&self.url))?;
-        let preflight =
-            runtime.block_on(preflight::check(&client, &self.options, &self.remarks))?;
+    ) -> Result<End, Error> {
+        let look = async {
+            let (client, url) = reach(&self.url).await?;
+            let found = preflight::check(&client, &self.options, &self.remarks).await?;
+            Ok::<_, Error>((client, url, found))
+        };
+        let Some(looked) = self.until_draining(look) else { return Ok(End::Drained(None)) };
+        let (client, url, preflight) = looked?;
         let way_out = "start again to be told how to go on";
         same_cluster(Some(self.resume.system), preflight.system, "this run's data", way_out)?;
-        let mut connection = Connection::open(&self.url)?;
-        match self.copy_tables(&mut connection, &preflight, out) {
+        let Some(opened) = self.open(&url) else { return Ok(End::Drained(None)) };
+        let mut connection = opened?;
+        let mut copy = Copy { capture: self, client: &client, url: &url, out };
+        match copy.tables(reached, &mut connection, &preflight, prepared) {
             Ok(()) => {}
             Err(snapshot::Stop::Source(error)) => return Err(error),
             Err(snapshot::Stop::Receiver) => return Err(Error::Abandoned),
         }
         if self.shutdown.phase() != Phase::Running {
-            return Ok(None);
-        }
-        let mut decoder = Decoder::resuming_after(self.resume.position);
-        for (table, consistent_at) in &self.resume.snapshots {
-            decoder.snapshot_taken(table.clone(), *consistent_at);
+            return Ok(End::Drained(None));
         }
         connection.start_copy(&self.start_replication())?;
-        info!(slot = %self.options.slot, after = %self.resume.position, "streaming");
+        info!(slot = %self.options.slot, after = %reached.position, "streaming");
         self.leg.moving();
         failures.succeeded();
+        let newcomers = self.look_for_newcomers(url, &preflight.tables);
         let stream = Stream {
             connection,
             client: &client,
-            runtime: &runtime,
+            runtime: &self.runtime,
             out,
             ack: &self.ack,
             shutdown: &self.shutdown,
+            pause: newcomers.found(),
             leg: &self.leg,
             metrics: &self.metrics,
             linger: Duration::from_millis(self.options.linger_ms),
             silence: Duration::from_secs(self.options.silence_timeout_s.max(1)),
-            decoder,
-            delivered: &mut self.resume.position,
+            decoder: self.decoder(reached),
+            delivered: &mut reached.position,
         };
-        stream.run().map(Some)
-    }
-
-    /// Creates the slot if it is missing, and copies the tables that were never copied whole.
-    fn copy_tables(
-        &mut self,
-        connection: &mut Connection,
-        preflight: &Preflight,
-        out: &Sender<Hop<LogPoint>>,
-    ) -> Result<(), snapshot::Stop> {
-        let fresh = match preflight.slot {
-            Some(Slot { confirmed }) => {
-                self.ack.start_at(confirmed);
-                self.resume.slot_exists = true;
-                None
+        let connection = stream.run()?;
+        match newcomers.take() {
+            Some(found) if self.shutdown.phase() == Phase::Running => {
+                Ok(End::Newcomers(connection, found))
             }
-            None if self.resume.slot_exists => return Err(slot_vanished(&self.options).into()),
-            None => Some(self.create_slot(connection, &self.options.slot, "")?),
-        };
-        // A copy that belongs to a slot which is gone is worth nothing: there is a gap after it.
-        if fresh.is_some() {
-            self.resume.snapshots.clear();
+            _ => Ok(End::Drained(Some(connection))),
         }
-        let known = &self.resume.snapshots;
-        let tables: Vec<_> =
-            preflight.tables.iter().filter(|t| !known.contains_key(&t.name)).cloned().collect();
-        if tables.is_empty() || self.options.snapshot == SnapshotMode::Never {
-            self.resume.slot_exists = true;
-            return Ok(());
-        }
-        let truncate_first = fresh.is_none() || self.resume.may_hold_rows;
-        let export = match fresh {
-            Some(export) => export,
-            None => self.create_slot(connection, &self.temporary_slot(), "TEMPORARY")?,
-        };
-        self.resume.slot_exists = true;
-        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
-        let consistent_at = export.consistent_at;
-        info!(tables = names.len(), %consistent_at, "copying tables");
-        let plan = snapshot::Plan {
-            url: self.url.clone(),
-            snapshot: export.snapshot,
-            consistent_at,
-            tables,
-            truncate_first,
-            workers: self.options.snapshot_workers,
-            metrics: Arc::clone(&self.metrics),
-        };
-        self.half_copied = self.resume.remembers;
-        self.copy_unless_stopped(plan, out)?;
-        self.half_copied = false;
-        self.resume.snapshots.extend(names.into_iter().map(|name| (name, consistent_at)));
-        Ok(())
     }
 
-    /// A copy that is cut short by the shutdown is not recorded, so it is taken anew next time.
-    fn copy_unless_stopped(
-        &self,
-        plan: snapshot::Plan,
-        out: &Sender<Hop<LogPoint>>,
-    ) -> Result<(), snapshot::Stop> {
+    fn decoder(&self, reached: &Reached) -> Decoder {
+        let mut decoder = Decoder::resuming_after(reached.position);
+        for (table, consistent_at) in &reached.snapshots {
+            decoder.snapshot_taken(table.clone(), *consistent_at);
+        }
+        decoder
+    }
+
+    fn look_for_newcomers(&self, url: SourceUrl, known: &[Published]) -> Newcomers {
+        let search = Search {
+            url,
+            options: self.options.clone(),
+            remarks: self.remarks.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        Newcomers::look_for(search, known, &self.runtime)
+    }
+
+    /// Waits for it, unless the process drains first.
+    fn until_draining<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         self.runtime.block_on(async {
             tokio::select! {
-                taken = snapshot::take(plan, out.clone()) => taken,
-                () = self.shutdown.reached(Phase::Draining) => Ok(()),
+                done = work => Some(done),
+                () = self.shutdown.reached(Phase::Draining) => None,
             }
         })
     }
 
-    /// Creates a slot; its snapshot stays exported until the connection's next command.
-    fn create_slot(
-        &self,
-        connection: &mut Connection,
-        name: &str,
-        temporary: &str,
-    ) -> Result<Export, Error> {
-        info!(slot = name, "creating a slot; this waits for the transactions that are open now");
-        connection.set_timeout(SLOT_TIMEOUT)?;
-        let command = format!(
-            "CREATE_REPLICATION_SLOT {} {temporary} LOGICAL pgoutput EXPORT_SNAPSHOT",
-            preflight::quote_ident(name)
-        );
-        let row = connection.query_row(&command)?;
-        let text = |index: usize| row.get(index).cloned().flatten();
-        let parsed = text(1).and_then(|lsn| lsn.parse().ok()).zip(text(2));
-        let (consistent_at, snapshot) = parsed.ok_or(Error::Protocol('D'))?;
-        Ok(Export { consistent_at, snapshot })
-    }
-
-    fn temporary_slot(&self) -> String {
-        let tail = format!("_copy_{}", std::process::id());
-        let keep = self.options.slot.len().min(63 - tail.len());
-        format!("{}{tail}", self.options.slot.get(..keep).unwrap_or_default())
+    /// Opens the replication connection on a thread, since a server may hang.
+    fn open(&self, url: &SourceUrl) -> Option<Result<Connection, Error>> {
+        let (give, opened) = oneshot::channel();
+        let url = url.clone();
+        std::thread::spawn(move || drop(give.send(Connection::open(&url))));
+        self.until_draining(async { opened.await.expect("the thread gives what came of it") })
     }
 
     fn start_replication(&self) -> String {
@@ -306,40 +300,28 @@ impl Capture {
     }
 
     /// Waits until what was sent on is acknowledged, and tells the server.
-    fn confirm_last(&self, mut connection: Connection) {
+    fn confirm_last(&self, connection: Connection) {
         self.runtime.block_on(self.shutdown.reached(Phase::Drained));
         let confirmed = self.ack.confirmed();
-        let update = stream::status_update(confirmed, confirmed, false);
-        match connection.write_copy(&update).and_then(|()| connection.end_copy()) {
-            Ok(()) => info!(%confirmed, "confirmed to the slot"),
-            Err(error) => warn!(
-                error = %chain(&error),
-                "the last confirmation did not reach the source; it will repeat a little"
-            ),
+        if end_stream(connection, confirmed) {
+            info!(%confirmed, "confirmed to the slot");
         }
     }
+}
 
-    fn stopped_within(&self, wait: Duration) -> bool {
-        let stop = tokio::time::timeout(wait, self.shutdown.reached(Phase::Draining));
-        self.runtime.block_on(async { stop.await.is_ok() })
+/// Ends the stream in order, which frees the slot; whether the server took the confirmation.
+fn end_stream(mut connection: Connection, confirmed: Lsn) -> bool {
+    let update = stream::status_update(confirmed, confirmed, false);
+    match connection.write_copy(&update).and_then(|()| connection.end_copy()) {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(
+                error = %chain(&error),
+                "the last confirmation did not reach the source; it will repeat a little"
+            );
+            false
+        }
     }
-}
-
-/// Long, because a slot's creation waits for every open transaction to end.
-const SLOT_TIMEOUT: Duration = Duration::from_secs(3600);
-
-/// An exported snapshot.
-struct Export {
-    consistent_at: Lsn,
-    snapshot: String,
-}
-
-fn slot_vanished(options: &Options) -> Error {
-    Error::Precondition(format!(
-        "slot {} was dropped while it was in use, so changes may be missing; start again: every \
-         table is then copied anew",
-        options.slot
-    ))
 }
 
 /// Doubles the wait up to the cap, less up to a quarter so that many clients spread out.

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::catalog::{self, Published};
 use super::error::Error;
 use super::options::Options;
-use super::publication;
+use super::publication::{self, Since};
 use super::remarks::Remarks;
 use crate::position::Lsn;
 use crate::table::TableName;
@@ -20,9 +20,8 @@ pub struct Preflight {
     pub system: u64,
     /// The tables that will be streamed.
     pub tables: Vec<Published>,
-    /// Those of them that were not published until now: an earlier copy of one, if there is any, is of
-    /// a time before changes that were never streamed.
-    pub added: Vec<TableName>,
+    /// From when on.
+    pub since: Since,
     /// The slot, if it exists.
     pub slot: Option<Slot>,
 }
@@ -49,10 +48,10 @@ pub async fn check(
     if slot.is_none() {
         slot_can_be_made(client, options).await?;
     }
-    let added = publication::ensure(client, options, remarks).await?;
+    let since = publication::ensure(client, options, remarks).await?;
     let tables = catalog::published(client, &options.publication, server_version).await?;
     publication::tables_are_usable(&tables, options, remarks)?;
-    Ok(Preflight { server_version, system, tables, added, slot })
+    Ok(Preflight { server_version, system, tables, since, slot })
 }
 
 pub(super) fn unmet<T>(sentence: String) -> Result<T, Error> {

@@ -1,6 +1,10 @@
 //! The publication: which tables it should hold, and how it comes to hold them.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{Oid, PgLsn};
 use tokio_postgres::{Client, Row};
 use tracing::{debug, info};
 
@@ -9,6 +13,7 @@ use super::error::Error;
 use super::options::Options;
 use super::preflight::{quote, quote_ident, unmet};
 use super::remarks::Remarks;
+use crate::position::Lsn;
 use crate::table::{ReplicaIdentity, TableName};
 
 /// Marks publications that Tailwater made and may complete.
@@ -18,42 +23,78 @@ const OURS: &str = "managed by tailwater";
 const ADD_TIMEOUT: &str = "3s";
 
 const FOUND: &str = "
-    SELECT obj_description(oid, 'pg_publication') = $2, pg_has_role(pubowner, 'USAGE')
+    SELECT coalesce(obj_description(oid, 'pg_publication'), ''), pg_has_role(pubowner, 'USAGE')
     FROM pg_publication WHERE pubname = $1";
 
 const LISTED: &str = "
     SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname = $1";
 
-/// Creates the publication, or completes one of ours with the tables that came since; the tables
-/// that it did not hold before.
+/// Since when the tables of a publication of ours are in it. It is kept in the publication's comment,
+/// so that it is changed together with the publication.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Since {
+    created: Lsn,
+    added: BTreeMap<Oid, Lsn>,
+}
+
+impl Since {
+    /// The log's end when the table was published, or a little before. The beginning of all times in a
+    /// publication that is not ours.
+    #[must_use]
+    pub fn of(&self, table: Oid) -> Lsn {
+        self.added.get(&table).copied().unwrap_or(self.created)
+    }
+
+    /// Nothing if the comment is not one of ours.
+    fn parse(comment: &str) -> Option<Since> {
+        let rest = comment.strip_prefix(OURS)?;
+        let mut words = match rest.strip_prefix(" since ") {
+            Some(words) => words.split_whitespace(),
+            None if rest.is_empty() => return Some(Since::default()),
+            None => return None,
+        };
+        let created = words.next()?.parse().ok()?;
+        let entry = |word: &str| {
+            let (table, lsn) = word.split_once('@')?;
+            Some((table.parse().ok()?, lsn.parse().ok()?))
+        };
+        Some(Since { created, added: words.filter_map(entry).collect() })
+    }
+}
+
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{OURS} since {}", self.created)?;
+        self.added.iter().try_for_each(|(table, lsn)| write!(f, " {table}@{lsn}"))
+    }
+}
+
+/// Creates the publication, or completes one of ours with the tables that came since.
 ///
 /// # Errors
 /// [`Error::Precondition`] if there is nothing to publish or a listed table cannot be; what the server
 /// refused.
-pub async fn ensure(
-    client: &Client,
-    options: &Options,
-    remarks: &Remarks,
-) -> Result<Vec<TableName>, Error> {
+pub async fn ensure(client: &Client, options: &Options, remarks: &Remarks) -> Result<Since, Error> {
     let name = &options.publication;
-    if client.query_opt(FOUND, &[name, &OURS]).await?.is_some() {
+    if client.query_opt(FOUND, &[name]).await?.is_some() {
         return complete(client, options, remarks).await;
     }
     let wanted = wanted_tables(client, options, remarks).await?;
     something_is_wanted(&wanted)?;
     let tables = wanted.iter().map(|table| quote(&table.name)).collect::<Vec<_>>().join(", ");
+    let since = Since { created: log_end(client).await?, ..Since::default() };
     let sql = format!(
         "CREATE PUBLICATION {name} FOR TABLE {tables} \
          WITH (publish_via_partition_root = true);
-         COMMENT ON PUBLICATION {name} IS '{OURS}'",
+         COMMENT ON PUBLICATION {name} IS '{since}'",
         name = quote_ident(name)
     );
     client.batch_execute(&sql).await?;
     info!(publication = name, tables = wanted.len(), "created the publication");
-    Ok(wanted.into_iter().map(|table| table.name).collect())
+    Ok(since)
 }
 
-/// Adds the tables that came since, if the publication is ours; those that were added.
+/// Adds the tables that came since, if the publication is ours.
 ///
 /// # Errors
 /// As [`ensure`].
@@ -61,44 +102,46 @@ pub async fn complete(
     client: &Client,
     options: &Options,
     remarks: &Remarks,
-) -> Result<Vec<TableName>, Error> {
+) -> Result<Since, Error> {
     let publication = &options.publication;
     let wanted = wanted_tables(client, options, remarks).await?;
-    let found = client.query_opt(FOUND, &[publication, &OURS]).await?;
-    let Some(found) = found.filter(|row| row.get::<_, Option<bool>>(0) == Some(true)) else {
-        return Ok(Vec::new());
-    };
-    let owned: bool = found.get(1);
+    let found = client.query_opt(FOUND, &[publication]).await?;
+    let ours = found.and_then(|row| Some((Since::parse(row.get(0))?, row.get(1))));
+    let Some((mut since, owned)) = ours else { return Ok(Since::default()) };
     let listed: Vec<TableName> =
         client.query(LISTED, &[publication]).await?.iter().map(table_name).collect();
-    let mut added = Vec::new();
-    for Wanted { name, usable } in wanted {
-        if listed.contains(&name) {
-            continue;
-        }
+    for table in wanted.iter().filter(|table| !listed.contains(&table.name)) {
         // What the settings name is worth the server's refusal.
-        if options.tables.is_empty() && !(owned && usable) {
+        if options.tables.is_empty() && !(owned && table.usable) {
             remarks.once(
-                &name,
+                &table.name,
                 "not captured: the user may not read it, or does not own it and the publication",
             );
-        } else if add(client, publication, &name).await? {
-            info!(publication, table = %name, "added a table to the publication");
-            added.push(name);
+        } else if let Some(completed) = add(client, publication, &since, table).await? {
+            info!(publication, table = %table.name, "added a table to the publication");
+            since = completed;
         }
     }
-    Ok(added)
+    Ok(since)
 }
 
 /// Adds one table; not if it is gone, or locked.
-async fn add(client: &Client, publication: &str, table: &TableName) -> Result<bool, Error> {
+async fn add(
+    client: &Client,
+    publication: &str,
+    since: &Since,
+    table: &Wanted,
+) -> Result<Option<Since>, Error> {
+    let mut completed = since.clone();
+    completed.added.insert(table.oid, log_end(client).await?);
     // One transaction, because it is one message. Children of plain inheritance are named themselves.
     let sql = format!(
-        "SET LOCAL lock_timeout = '{ADD_TIMEOUT}'; ALTER PUBLICATION {} ADD TABLE ONLY {}",
-        quote_ident(publication),
-        quote(table)
+        "SET LOCAL lock_timeout = '{ADD_TIMEOUT}'; ALTER PUBLICATION {name} ADD TABLE ONLY {}; \
+         COMMENT ON PUBLICATION {name} IS '{completed}'",
+        quote(&table.name),
+        name = quote_ident(publication),
     );
-    let Err(error) = client.batch_execute(&sql).await else { return Ok(true) };
+    let Err(error) = client.batch_execute(&sql).await else { return Ok(Some(completed)) };
     let passing = [
         SqlState::UNDEFINED_TABLE,
         SqlState::INVALID_SCHEMA_NAME,
@@ -106,10 +149,15 @@ async fn add(client: &Client, publication: &str, table: &TableName) -> Result<bo
         SqlState::LOCK_NOT_AVAILABLE,
     ];
     if error.code().is_some_and(|code| passing.contains(code)) {
-        debug!(%table, %error, "not added to the publication now");
-        return Ok(false);
+        debug!(table = %table.name, %error, "not added to the publication now");
+        return Ok(None);
     }
     Err(error.into())
+}
+
+async fn log_end(client: &Client) -> Result<Lsn, Error> {
+    let end: PgLsn = client.query_one("SELECT pg_current_wal_lsn()", &[]).await?.get(0);
+    Ok(Lsn(end.into()))
 }
 
 fn table_name(row: &Row) -> TableName {
@@ -136,6 +184,7 @@ pub fn something_is_wanted(tables: &[Wanted]) -> Result<(), Error> {
 pub struct Wanted {
     /// Its name.
     pub name: TableName,
+    oid: Oid,
     /// Whether the user may publish and copy it.
     usable: bool,
 }
@@ -153,7 +202,7 @@ const USER_TABLES: &str = "
                END),
            c.relreplident = 'f',
            pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(n.oid, 'USAGE')
-               AND has_table_privilege(c.oid, 'SELECT')
+               AND has_table_privilege(c.oid, 'SELECT'), c.oid
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
       AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
@@ -179,7 +228,7 @@ pub async fn wanted_tables(
         let chosen = named || (options.tables.is_empty() && !options.exclude.contains(&text));
         all.push(text);
         match (chosen, keyed) {
-            (true, true) => wanted.push(Wanted { name, usable: row.get(4) }),
+            (true, true) => wanted.push(Wanted { name, usable: row.get(4), oid: row.get(5) }),
             (true, false) if named => return refuse_keyless(&name, full),
             (true, false) => {
                 remarks.once(&name, "not captured: it has no primary key");
@@ -240,4 +289,21 @@ pub fn tables_are_usable(
         remarks.once(&table.name, "has no primary key: mirrored as append-only, inserts only");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_comment_says_since_when_each_table_is_published() {
+        let added = BTreeMap::from([(16_385, Lsn(0x30))]);
+        let since = Since { created: Lsn(0x10), added };
+        assert_eq!(since.to_string(), "managed by tailwater since 0/10 16385@0/30");
+        assert_eq!(Since::parse(&since.to_string()), Some(since.clone()));
+        assert_eq!([since.of(16_385), since.of(16_384)], [Lsn(0x30), Lsn(0x10)]);
+        assert_eq!(Since::parse("managed by tailwater"), Some(Since::default()));
+        assert_eq!(Since::parse("managed by tailwaters"), None);
+        assert_eq!(Since::parse(""), None);
+    }
 }

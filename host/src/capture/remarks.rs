@@ -32,7 +32,7 @@ mod tests {
         let remarks = Remarks::default();
         let table = |name: &str| TableName { schema: "public".into(), name: name.into() };
         assert!(remarks.once(&table("a"), "it has no key"));
-        assert!(!remarks.clone().once(&table("a"), "it has no key"));
+        assert!(!remarks.once(&table("a"), "it has no key"));
         assert!(remarks.once(&table("a"), "it may not be read"));
         assert!(remarks.once(&table("b"), "it has no key"));
     }

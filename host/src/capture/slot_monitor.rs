@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 use tracing::warn;
 
 use super::catalog;
+use super::connection::ANSWER_TIMEOUT;
 use super::error::Error;
 use super::source_url::SourceUrl;
 use crate::serve::Leg;
@@ -31,7 +32,8 @@ pub async fn watch_slot(
     let mut client = None;
     let mut safe = true;
     loop {
-        match look(&url, &slot, &mut client).await {
+        let looking = tokio::time::timeout(ANSWER_TIMEOUT, look(&url, &slot, &mut client)).await;
+        match looking.unwrap_or(Err(Error::Silent(ANSWER_TIMEOUT))) {
             Ok(Some((retained, status))) => {
                 metrics.slot_retained_bytes.set(retained);
                 let now_safe = !matches!(status.as_str(), "unreserved" | "lost");

@@ -15,6 +15,7 @@ use futures_util::{StreamExt, pin_mut};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tracing::info;
 
 use super::catalog::{self, Published};
@@ -127,7 +128,13 @@ impl Worker {
         if self.plan.truncate_first {
             rows.push_truncate();
         }
-        let lines = client.copy_out(&copy_statement(published)).await?;
+        let lines = match client.copy_out(&copy_statement(published)).await {
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+                info!(table = %published.name, "the table was dropped before it was copied");
+                return Ok(());
+            }
+            lines => lines?,
+        };
         pin_mut!(lines);
         while let Some(line) = lines.next().await {
             rows.push_line(&line?)?;

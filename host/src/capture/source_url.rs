@@ -4,7 +4,9 @@
 //! kept as [`TlsOptions`].
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
@@ -15,6 +17,17 @@ use super::error::Error;
 const SESSION: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c bytea_output=hex \
      -c extra_float_digits=3 -c TimeZone=UTC -c lc_monetary=C -c client_encoding=UTF8 \
      -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0";
+
+/// How long to wait for a host to take a connection, unless the URL has a `connect_timeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// When an idle connection is asked whether it lives, how often, and when the answer is too late,
+/// unless the URL says (`keepalives_idle`, `_interval`, `_retries`). The system's own are hours, and a
+/// firewall forgets a connection long before.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
+/// When what was sent and not confirmed ends a connection, unless the URL has a `tcp_user_timeout`.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// What `tokio-postgres` has where the URL says nothing.
+const LIBRARY_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// How far the server's certificate is trusted; the words are libpq's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +57,17 @@ pub struct TlsOptions {
     pub client_key: Option<PathBuf>,
 }
 
+/// One place where a server may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The host's name or the socket's directory.
+    pub host: Host,
+    /// Where the name leads, if that is known: the URL has a `hostaddr`, or it was looked up.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+}
+
 /// A parsed source address. Printing it shows neither password nor parameters.
 #[derive(Clone)]
 pub struct SourceUrl {
@@ -60,11 +84,12 @@ impl SourceUrl {
     pub fn parse(text: &str) -> Result<SourceUrl, Error> {
         let (rest, words) = take_tls_words(text);
         let mut config: Config = rest.parse().map_err(|error| Error::Url(describe(&error)))?;
-        if config.get_hosts().is_empty() {
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             config.host("localhost");
         }
         let mut tls = TlsOptions::from_words(&words)?;
-        if config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) {
+        let unix = |host: &Host| matches!(host, Host::Unix(_));
+        if config.get_hostaddrs().is_empty() && config.get_hosts().iter().all(unix) {
             // As libpq has it: sslmode says nothing about unix sockets.
             tls.mode = Tls::Disable;
         }
@@ -83,6 +108,7 @@ impl SourceUrl {
             let user = config.get_user().unwrap_or_default().to_owned();
             config.dbname(user);
         }
+        bound_waiting(&mut config);
         let options = config.get_options().map_or_else(String::new, |own| format!("{own} "));
         config.options(format!("{options}{SESSION}")).application_name("tailwater");
         Ok(SourceUrl { config, tls })
@@ -107,21 +133,98 @@ impl SourceUrl {
     }
 
     /// Every host with its port, in the order to try them.
-    pub fn endpoints(&self) -> impl Iterator<Item = (&Host, u16)> {
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        let (hosts, addresses) = (self.config.get_hosts(), self.config.get_hostaddrs());
         let ports = self.config.get_ports();
-        let port = move |index: usize| *ports.get(index).or(ports.first()).unwrap_or(&5432);
-        self.config.get_hosts().iter().enumerate().map(move |(index, host)| (host, port(index)))
+        (0..hosts.len().max(addresses.len())).map(move |index| {
+            let address = addresses.get(index).copied();
+            let named = || address.map(|address| Host::Tcp(address.to_string()));
+            let host = hosts.get(index).cloned().or_else(named);
+            Endpoint {
+                host: host.expect("one of the two lists is that long"),
+                address,
+                port: *ports.get(index).or(ports.first()).unwrap_or(&5432),
+            }
+        })
+    }
+
+    /// The same source by one endpoint alone.
+    #[must_use]
+    pub fn only(&self, endpoint: &Endpoint) -> SourceUrl {
+        let (from, mut config) = (&self.config, Config::new());
+        match &endpoint.host {
+            Host::Tcp(name) => config.host(name),
+            Host::Unix(directory) => config.host_path(directory),
+        };
+        if let Some(address) = endpoint.address {
+            config.hostaddr(address);
+        }
+        config.port(endpoint.port).user(self.user()).dbname(self.database());
+        if let Some(password) = from.get_password() {
+            config.password(password);
+        }
+        config
+            .options(from.get_options().unwrap_or_default())
+            .application_name(from.get_application_name().unwrap_or_default())
+            .ssl_mode(from.get_ssl_mode())
+            .ssl_negotiation(from.get_ssl_negotiation())
+            .channel_binding(from.get_channel_binding())
+            .target_session_attrs(from.get_target_session_attrs())
+            .connect_timeout(self.connect_timeout())
+            .keepalives(from.get_keepalives())
+            .keepalives_idle(from.get_keepalives_idle());
+        if let Some(timeout) = from.get_tcp_user_timeout() {
+            config.tcp_user_timeout(*timeout);
+        }
+        if let Some(interval) = from.get_keepalives_interval() {
+            config.keepalives_interval(interval);
+        }
+        if let Some(retries) = from.get_keepalives_retries() {
+            config.keepalives_retries(retries);
+        }
+        SourceUrl { config, tls: self.tls.clone() }
+    }
+
+    /// How long to wait for a host to take a connection.
+    #[must_use]
+    pub fn connect_timeout(&self) -> Duration {
+        self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
     }
 }
 
 impl fmt::Display for SourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port) = match self.endpoints().next() {
-            Some((Host::Tcp(host), port)) => (host.clone(), port),
-            Some((Host::Unix(path), port)) => (path.display().to_string(), port),
-            None => (String::new(), 5432),
-        };
-        write!(f, "postgres://{}@{host}:{port}/{}", self.user(), self.database())
+        let first = self.endpoints().next().expect("a URL that was parsed names a host");
+        write!(f, "postgres://{}@{first}/{}", self.user(), self.database())
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Tcp(name) => write!(f, "{name}:{}", self.port),
+            Host::Unix(directory) => write!(f, "{}:{}", directory.display(), self.port),
+        }
+    }
+}
+
+/// No connection may be open and dead for long without that being noticed.
+fn bound_waiting(config: &mut Config) {
+    let (idle, interval, retries) = KEEPALIVE;
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(USER_TIMEOUT);
+    }
+    if config.get_keepalives_idle() == LIBRARY_IDLE {
+        config.keepalives_idle(idle);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(interval);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(retries);
     }
 }
 
@@ -198,7 +301,49 @@ mod tests {
         let url = SourceUrl::parse("postgres://ann@/shop?host=/run/pg&port=5433").unwrap();
         assert_eq!(url.database(), "shop");
         let endpoints: Vec<_> = url.endpoints().collect();
-        assert_eq!(endpoints, [(&Host::Unix("/run/pg".into()), 5433)]);
+        let socket = Endpoint { host: Host::Unix("/run/pg".into()), address: None, port: 5433 };
+        assert_eq!(endpoints, [socket]);
+    }
+
+    #[test]
+    fn every_host_has_its_own_address_and_port() {
+        let text = "host=a,b hostaddr=10.0.0.1,10.0.0.2 port=1,2 user=ann password=p dbname=shop";
+        let url = SourceUrl::parse(text).unwrap();
+        let second = url.endpoints().nth(1).unwrap();
+        let address = Some("10.0.0.2".parse().unwrap());
+        assert_eq!(second, Endpoint { host: Host::Tcp("b".into()), address, port: 2 });
+        let only = url.only(&second);
+        assert_eq!(only.endpoints().collect::<Vec<_>>(), [second]);
+        assert_eq!(only.config().get_password(), Some(&b"p"[..]));
+        let address_alone = SourceUrl::parse("hostaddr=10.0.0.1 user=ann").unwrap();
+        assert_eq!(address_alone.to_string(), "postgres://ann@10.0.0.1:5432/ann");
+        assert_eq!(address_alone.tls.mode, Tls::Prefer);
+    }
+
+    /// One host is the URL but for the others.
+    #[test]
+    fn the_url_of_one_host_keeps_every_word() {
+        let text = "host=a,b port=1 user=ann password=p dbname=shop options=-cx=1 \
+             application_name=me target_session_attrs=read-write channel_binding=disable \
+             connect_timeout=3 tcp_user_timeout=4 keepalives=0 keepalives_idle=5 \
+             keepalives_interval=6 keepalives_retries=7 sslmode=require";
+        let two = SourceUrl::parse(text).unwrap();
+        let one = SourceUrl::parse(&text.replace("host=a,b", "host=b")).unwrap();
+        let second = two.endpoints().nth(1).unwrap();
+        assert_eq!(two.only(&second).config(), one.config());
+        assert_eq!(one.config().get_keepalives_idle(), Duration::from_secs(5));
+        assert_eq!(one.connect_timeout(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn no_connection_waits_for_hours_unless_the_url_says_so() {
+        let url = SourceUrl::parse("postgres://ann@db/shop").unwrap();
+        let config = url.config();
+        assert_eq!(config.get_connect_timeout(), Some(&CONNECT_TIMEOUT));
+        assert_eq!(config.get_tcp_user_timeout(), Some(&USER_TIMEOUT));
+        assert_eq!(config.get_keepalives_idle(), KEEPALIVE.0);
+        let url = SourceUrl::parse("postgres://ann@db/shop?keepalives_idle=600").unwrap();
+        assert_eq!(url.config().get_keepalives_idle(), Duration::from_secs(600));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The stream of one connection: frames in, batches out, confirmations back.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
@@ -13,12 +16,13 @@ use super::error::Error;
 use super::frames::{Frame, Frames};
 use crate::ack::SlotAck;
 use crate::change::Changes;
-use crate::decode::message::POSTGRES_EPOCH_MICROS;
+use crate::decode::message::{POSTGRES_EPOCH_MICROS, Relation};
 use crate::decode::{Decoder, Step};
 use crate::hop::{Hop, LogPoint};
 use crate::position::{Lsn, Position};
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
+use crate::table::Table;
 use crate::telemetry::metrics::Metrics;
 
 /// The server is told where we are at least this often, and at once when it asks.
@@ -54,6 +58,8 @@ pub struct Stream<'a> {
     pub ack: &'a SlotAck,
     /// When to end.
     pub shutdown: &'a Shutdown,
+    /// When to end for a while, between two transactions.
+    pub pause: &'a AtomicBool,
     /// Whether it moves.
     pub leg: &'a Leg,
     /// Counters.
@@ -115,13 +121,13 @@ impl State {
 }
 
 impl Stream<'_> {
-    /// Streams until told to stop; what was read by then has been sent on.
+    /// Streams until told to stop or to pause; what was read by then has been sent on.
     ///
     /// # Errors
     /// The connection's or the decoder's error; everything sent on stays valid.
     pub fn run(mut self) -> Result<Connection, Error> {
         let mut state = State::new(self.ack.confirmed());
-        while self.shutdown.phase() == Phase::Running {
+        while self.shutdown.phase() == Phase::Running && !self.may_pause() {
             self.status(&mut state)?;
             self.read(&mut state)?;
             self.decode(&mut state)?;
@@ -131,6 +137,10 @@ impl Stream<'_> {
         }
         self.send(&mut state)?;
         Ok(self.connection)
+    }
+
+    fn may_pause(&self) -> bool {
+        self.pause.load(Ordering::Acquire) && !self.decoder.in_transaction()
     }
 
     /// Reads once, for no longer than the pending batch may wait.
@@ -179,12 +189,10 @@ impl Stream<'_> {
                     match self.decoder.push(message, start, lsn, &mut state.batch)? {
                         Step::Continue => {}
                         Step::Committed(end) => state.confirm_up_to(end),
-                        Step::Define(relation) => {
-                            let known = self.decoder.known(&relation);
-                            let lookup = catalog::define(self.client, &relation, known);
-                            let table = self.runtime.block_on(lookup)?;
-                            self.decoder.define(relation, table);
-                        }
+                        Step::Define(relation) => match self.look_up(state, &relation)? {
+                            Some(table) => self.decoder.define(relation, table),
+                            None => return Ok(()),
+                        },
                     }
                     if !state.batch.is_empty() {
                         state.pending_since.get_or_insert_with(Instant::now);
@@ -206,6 +214,41 @@ impl Stream<'_> {
             state.frames.forget_parsed();
         }
         Ok(())
+    }
+
+    /// Looks a table up, and says meanwhile what has to be said. Nothing if the process drains first:
+    /// the stream then ends before the table's change.
+    fn look_up(
+        &mut self,
+        state: &mut State,
+        relation: &Relation,
+    ) -> Result<Option<Arc<Table>>, Error> {
+        let (client, runtime, begun) = (self.client, self.runtime, Instant::now());
+        let known = self.decoder.known(relation);
+        let mut lookup = pin!(catalog::define(client, relation, known));
+        loop {
+            let slice = async { tokio::time::timeout(STATUS_MIN_INTERVAL, lookup.as_mut()).await };
+            if let Ok(found) = runtime.block_on(slice) {
+                // The source was not listened to, so it was not silent.
+                state.last_heard = Instant::now();
+                return Ok(Some(found?));
+            }
+            if begun.elapsed() >= self.silence {
+                return Err(Error::Silent(self.silence));
+            }
+            if self.shutdown.phase() != Phase::Running {
+                return Ok(None);
+            }
+            if begun.elapsed() >= NOTICE && !state.silent {
+                state.silent = true;
+                self.leg.stalled(format!(
+                    "the source does not answer what the columns of {}.{} are; look for a lock on \
+                     its catalog, and at the network",
+                    relation.schema, relation.name
+                ));
+            }
+            self.status(state)?;
+        }
     }
 
     fn is_due(&self, state: &State) -> bool {

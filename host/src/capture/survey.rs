@@ -7,6 +7,7 @@ use super::error::Error;
 use super::options::Options;
 use super::preflight::{self, Slot, quote, quote_ident, unmet};
 use super::publication;
+use super::reach::reach;
 use super::remarks::Remarks;
 use super::source_url::SourceUrl;
 use crate::table::TableName;
@@ -31,7 +32,7 @@ pub struct Survey {
 /// [`Error::Precondition`] says what is missing and how to mend it.
 pub async fn survey(url: &SourceUrl, options: &Options) -> Result<Survey, Error> {
     let options = &options.for_database(url.database());
-    let client = catalog::connect(url).await?;
+    let (client, _) = reach(url).await?;
     let server_version = preflight::server(&client).await?;
     let slot = preflight::slot(&client, options).await?;
     if slot.is_none() {

@@ -4,6 +4,7 @@ use super::patience::Patience;
 use super::{Error, Pipeline};
 use crate::capture::{self, SourceUrl};
 use crate::position::Lsn;
+use crate::shutdown::Phase;
 
 /// A source that passed its preflight.
 #[derive(Debug)]
@@ -26,7 +27,12 @@ impl Pipeline {
         let leg = self.report.leg("capture");
         let mut patience = Patience::new("reach the source", "captured", &self.shutdown);
         loop {
-            let found = match capture::check(&url, &options, &self.remarks).await {
+            let check = capture::check(&url, &options, &self.remarks);
+            let checked = tokio::select! {
+                checked = check => checked,
+                () = self.shutdown.reached(Phase::Draining) => return Ok(None),
+            };
+            let found = match checked {
                 Ok(preflight) => {
                     patience.works();
                     let database = url.database().to_owned();

@@ -1,0 +1,132 @@
+//! What precedes the stream: the slot, if there is none, and the copies of tables that were never
+//! copied whole.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::Sender;
+use tokio_postgres::Client;
+use tracing::info;
+
+use super::catalog::Published;
+use super::connection::Connection;
+use super::error::Error;
+use super::newcomers::{Prepared, temporary_slot};
+use super::options::{Options, SnapshotMode};
+use super::preflight::{Preflight, Slot};
+use super::slot::{Export, Order};
+use super::source_url::SourceUrl;
+use super::{Capture, Reached, snapshot};
+use crate::hop::{Hop, LogPoint};
+use crate::shutdown::Phase;
+use crate::table::TableName;
+
+/// What a session copies with.
+pub struct Copy<'a> {
+    /// Whose session it is.
+    pub capture: &'a Capture,
+    /// For queries.
+    pub client: &'a Client,
+    /// The session's server.
+    pub url: &'a SourceUrl,
+    /// Where rows go.
+    pub out: &'a Sender<Hop<LogPoint>>,
+}
+
+impl Copy<'_> {
+    /// Creates the slot if it is missing, and copies the tables that were never copied whole, from
+    /// the snapshot that was prepared if it will do. Less, if the process drains meanwhile.
+    ///
+    /// # Errors
+    /// [`snapshot::Stop`]; tables that were not reported done will be copied again.
+    pub fn tables(
+        &mut self,
+        reached: &mut Reached,
+        connection: &mut Connection,
+        preflight: &Preflight,
+        prepared: Option<Prepared>,
+    ) -> Result<(), snapshot::Stop> {
+        let Capture { options, resume, ack, leg, .. } = self.capture;
+        let fresh = match preflight.slot {
+            Some(Slot { confirmed }) => {
+                ack.start_at(confirmed);
+                reached.slot_exists = true;
+                None
+            }
+            None if reached.slot_exists => return Err(slot_vanished(options).into()),
+            None => {
+                let Some(export) = self.make_slot(&options.slot, false, connection)? else {
+                    return Ok(());
+                };
+                // A copy that belongs to a slot which is gone is worth nothing: there is a gap
+                // after it.
+                reached.snapshots.clear();
+                reached.slot_exists = true;
+                Some(export)
+            }
+        };
+        // Neither is one of before the table was published: it was not for a while, or is another one
+        // of that name.
+        let (known, since) = (&reached.snapshots, &preflight.since);
+        let is_copied = |table: &Published| {
+            known.get(&table.name).is_some_and(|copied| *copied >= since.of(table.relation.oid))
+        };
+        let tables: Vec<_> = preflight.tables.iter().filter(|t| !is_copied(t)).cloned().collect();
+        if tables.is_empty() || options.snapshot == SnapshotMode::Never {
+            return Ok(());
+        }
+        leg.stalled("tables are copied; the stream goes on after that");
+        let truncate_first = fresh.is_none() || resume.may_hold_rows;
+        // What was published after the snapshot has changes that neither it nor the stream shows.
+        let prepared =
+            prepared.filter(|prepared| tables.iter().all(|t| prepared.tables.contains(&t.name)));
+        let (export, _kept) = match (fresh, prepared) {
+            (Some(export), _) => (export, None),
+            (None, Some(Prepared { export, connection, .. })) => (export, Some(connection)),
+            (None, None) => {
+                let name = temporary_slot(&options.slot);
+                match self.make_slot(&name, true, connection)? {
+                    Some(export) => (export, None),
+                    None => return Ok(()),
+                }
+            }
+        };
+        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
+        let consistent_at = export.consistent_at;
+        info!(tables = names.len(), %consistent_at, "copying tables");
+        let plan = snapshot::Plan {
+            url: self.url.clone(),
+            snapshot: export.snapshot,
+            consistent_at,
+            tables,
+            truncate_first,
+            workers: options.snapshot_workers,
+            metrics: Arc::clone(&self.capture.metrics),
+        };
+        reached.half_copied = resume.remembers;
+        // One that is cut short by the shutdown is not recorded, so it is taken anew next time.
+        let taken = self.capture.until_draining(snapshot::take(plan, self.out.clone()));
+        taken.unwrap_or(Ok(()))?;
+        reached.half_copied = false;
+        reached.snapshots.extend(names.into_iter().map(|name| (name, consistent_at)));
+        Ok(())
+    }
+
+    fn make_slot(
+        &self,
+        name: &str,
+        temporary: bool,
+        connection: &mut Connection,
+    ) -> Result<Option<Export>, Error> {
+        let Capture { runtime, leg, shutdown, .. } = self.capture;
+        let order = Order { name, temporary, client: self.client, runtime, leg: Some(leg) };
+        order.carry_out(connection, || shutdown.phase() == Phase::Running)
+    }
+}
+
+fn slot_vanished(options: &Options) -> Error {
+    Error::Precondition(format!(
+        "slot {} was dropped while it was in use, so changes may be missing; start again: every \
+         table is then copied anew",
+        options.slot
+    ))
+}

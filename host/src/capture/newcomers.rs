@@ -1,0 +1,228 @@
+//! Tables that come while the stream runs: looked for now and then, put into a publication of ours,
+//! and their copy prepared, so that the stream ends only for the copy itself.
+//!
+//! The copy needs a slot, and to make one may take long: see [`slot`](super::slot). The slot is made
+//! after the table is published, so the main slot's stream has every change of the table that the
+//! snapshot does not show.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::Client;
+use tokio_postgres::types::Oid;
+use tracing::debug;
+
+use super::catalog::{self, Published};
+use super::connection::{ANSWER_TIMEOUT, Connection};
+use super::error::Error;
+use super::options::{Options, SnapshotMode};
+use super::publication;
+use super::remarks::Remarks;
+use super::slot::{Export, Order};
+use super::source_url::SourceUrl;
+use crate::shutdown::{Phase, Shutdown};
+use crate::table::TableName;
+use crate::telemetry::logging::{Repeated, chain};
+
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is published and can be copied. A table that may not be read, or whose rows cannot be told
+/// apart, would only end the stream.
+const USABLE: &str = "
+    SELECT n.nspname::text, c.relname::text, c.oid
+    FROM pg_publication_tables p
+    JOIN pg_namespace n ON n.nspname = p.schemaname
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+    WHERE p.pubname = $1
+      AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+      AND (c.relreplident <> 'f' OR EXISTS
+           (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary))
+    ORDER BY 1, 2";
+
+/// A snapshot from which tables can be copied.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The tables that were published before it was taken, and came after the session began.
+    pub tables: Vec<TableName>,
+    /// The snapshot.
+    pub export: Export,
+    /// What keeps it.
+    pub connection: Connection,
+}
+
+/// What to look for, and where.
+#[derive(Debug, Clone)]
+pub struct Search {
+    /// The session's server.
+    pub url: SourceUrl,
+    /// Which tables are wanted.
+    pub options: Options,
+    /// What was said of tables.
+    pub remarks: Remarks,
+    /// When to end.
+    pub shutdown: Shutdown,
+}
+
+/// A search that goes on until something was found or this is dropped.
+#[derive(Debug)]
+pub struct Newcomers {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    found: AtomicBool,
+    prepared: Mutex<Option<Prepared>>,
+    over: AtomicBool,
+}
+
+impl Newcomers {
+    /// Looks for tables other than those that the session began with.
+    #[must_use]
+    pub fn look_for(search: Search, known: &[Published], runtime: &Handle) -> Newcomers {
+        let shared = Arc::<Shared>::default();
+        let known = known.iter().map(|table| (table.name.clone(), table.relation.oid)).collect();
+        let task = runtime.spawn(search.run(known, Arc::clone(&shared)));
+        Newcomers { shared, task }
+    }
+
+    /// Set once there is something to copy.
+    #[must_use]
+    pub fn found(&self) -> &AtomicBool {
+        &self.shared.found
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn take(&self) -> Option<Prepared> {
+        self.shared.prepared.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Newcomers {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Release);
+        self.task.abort();
+    }
+}
+
+impl Search {
+    async fn run(self, known: HashSet<(TableName, Oid)>, shared: Arc<Shared>) {
+        let failures = Repeated::new("prepare the copy of new tables");
+        let mut client = None;
+        loop {
+            let end = self.shutdown.reached(Phase::Draining);
+            if timeout(INTERVAL, end).await.is_ok() {
+                return;
+            }
+            let (open, tables) =
+                match timeout(ANSWER_TIMEOUT, self.look(client.take(), &known)).await {
+                    Ok(Ok(looked)) => looked,
+                    // The next session says what is wrong, if it still is.
+                    Ok(Err(error)) => {
+                        debug!(error = %chain(&error), "cannot look for new tables");
+                        continue;
+                    }
+                    Err(_) => continue,
+                };
+            if !tables.is_empty() {
+                match self.prepare(tables, &open, &shared).await {
+                    Ok(Some(prepared)) => {
+                        failures.succeeded();
+                        let mut place =
+                            shared.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+                        *place = Some(prepared);
+                        shared.found.store(true, Ordering::Release);
+                        return;
+                    }
+                    Ok(None) => return,
+                    Err(error) => drop(failures.failed(&error)),
+                }
+            }
+            client = Some(open);
+        }
+    }
+
+    /// Completes the publication, and gives the tables to copy.
+    async fn look(
+        &self,
+        client: Option<Arc<Client>>,
+        known: &HashSet<(TableName, Oid)>,
+    ) -> Result<(Arc<Client>, Vec<TableName>), Error> {
+        let client = match client {
+            Some(open) => open,
+            None => Arc::new(catalog::connect(&self.url).await?),
+        };
+        publication::complete(&client, &self.options, &self.remarks).await?;
+        let mut tables = Vec::new();
+        if self.options.snapshot == SnapshotMode::Initial {
+            for row in client.query(USABLE, &[&self.options.publication]).await? {
+                let table = (TableName { schema: row.get(0), name: row.get(1) }, row.get(2));
+                if !known.contains(&table) {
+                    tables.push(table.0);
+                }
+            }
+        }
+        Ok((client, tables))
+    }
+
+    /// Takes a snapshot on a thread, since it may have to wait; nothing if nobody wants it any more.
+    async fn prepare(
+        &self,
+        tables: Vec<TableName>,
+        client: &Arc<Client>,
+        shared: &Arc<Shared>,
+    ) -> Result<Option<Prepared>, Error> {
+        let (search, client, shared) = (self.clone(), Arc::clone(client), Arc::clone(shared));
+        let runtime = Handle::current();
+        let (give, given) = oneshot::channel();
+        std::thread::spawn(move || {
+            let order = Order {
+                name: &temporary_slot(&search.options.slot),
+                temporary: true,
+                client: &client,
+                runtime: &runtime,
+                leg: None,
+            };
+            let goes_on = || {
+                search.shutdown.phase() == Phase::Running && !shared.over.load(Ordering::Acquire)
+            };
+            let prepared = Connection::open(&search.url).and_then(|mut connection| {
+                let export = order.carry_out(&mut connection, goes_on)?;
+                Ok(export.map(|export| Prepared { tables, export, connection }))
+            });
+            // Nobody takes it if the session ended meanwhile.
+            drop(give.send(prepared));
+        });
+        given.await.expect("the thread gives what came of it")
+    }
+}
+
+/// A name that no slot has: one of an attempt before may still be on its way out.
+#[must_use]
+pub fn temporary_slot(slot: &str) -> String {
+    static ATTEMPT: AtomicU32 = AtomicU32::new(0);
+    let attempt = ATTEMPT.fetch_add(1, Ordering::Relaxed);
+    let tail = format!("_copy_{}_{attempt}", std::process::id());
+    let keep = slot.len().min(63 - tail.len());
+    format!("{}{tail}", slot.get(..keep).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_temporary_slot_has_a_name_of_its_own_that_fits() {
+        let (first, second) = (temporary_slot(&"s".repeat(63)), temporary_slot(&"s".repeat(63)));
+        assert_ne!(first, second);
+        assert!(first.len() <= 63 && first.starts_with("sss"), "{first}");
+    }
+}

@@ -1,0 +1,85 @@
+//! A stop is done in time, whatever the process waits for, and what it waits for is said.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tailwater_test_support::{Database, Postgres, PostgresVersion, Session, Tailwater, wait_for};
+
+use crate::legs::{DEADLINE, says, serves};
+
+/// Within which a stop is done.
+const PROMISED: Duration = Duration::from_secs(5);
+
+fn source() -> Result<Database<'static>> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1)")?;
+    Ok(source)
+}
+
+/// `/readyz` says so.
+fn tells(tailwater: &Tailwater, reason: &str) -> Result<()> {
+    wait_for(DEADLINE, "the reason in /readyz", || {
+        let answer = tailwater.get("/readyz")?;
+        let told = answer.status == 503 && answer.text().contains(reason);
+        ensure!(told, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+}
+
+/// The kernel takes the connection of a server that hangs, and nobody answers.
+#[test]
+fn a_source_that_hangs_does_not_delay_a_stop() -> Result<()> {
+    let hanging = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("postgres://u@127.0.0.1:{}/d", hanging.local_addr()?.port());
+    let tailwater = Tailwater::with_source(&url)?;
+    let process = tailwater.start()?;
+    let (_connection, _) = hanging.accept()?;
+    says(&tailwater, "serving")?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    Ok(())
+}
+
+#[test]
+fn a_slot_that_waits_for_an_open_transaction_says_so_and_does_not_delay_a_stop() -> Result<()> {
+    let source = source()?;
+    let open = Session::open(&source.url())?;
+    open.execute("BEGIN; INSERT INTO notes VALUES (2)")?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let process = tailwater.start()?;
+    let pid = open.value("SELECT pg_backend_pid()")?.unwrap_or_default();
+    tells(&tailwater, &format!("waits for the transaction of process {pid}, open for"))?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    let log = tailwater.log();
+    let said = log.matches("the slot waits for an open transaction to end").count();
+    ensure!(said == 1 && log.contains(&format!("pid={pid}")), "it was said {said} times:\n{log}");
+    wait_for(DEADLINE, "the slot to be given up", || {
+        let sql = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()";
+        let slots = source.query(sql)?;
+        ensure!(slots.is_empty(), "{slots:?}");
+        Ok(())
+    })?;
+    let mut process = tailwater.start()?;
+    tells(&tailwater, "waits for the transaction of process")?;
+    open.execute("COMMIT")?;
+    process.wait_ready(DEADLINE)?;
+    serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")
+}
+
+/// The first change of a table since a connection began makes the stream ask the catalog.
+#[test]
+fn a_catalog_that_is_locked_is_told_of_and_does_not_delay_a_stop() -> Result<()> {
+    let source = source()?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let locked = Session::open(&source.url())?;
+    locked.execute("BEGIN; LOCK TABLE pg_attrdef IN ACCESS EXCLUSIVE MODE")?;
+    source.execute("INSERT INTO notes VALUES (2)")?;
+    tells(&tailwater, "the source does not answer what the columns of public.notes are")?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    let mut process = tailwater.start()?;
+    locked.execute("ROLLBACK")?;
+    process.wait_ready(DEADLINE)?;
+    serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")
+}
