@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tailwater_test_support::{
-    Database, Postgres, PostgresVersion, Session, Tailwater, unique_name, wait_for,
+    Database, Kafka, Postgres, PostgresVersion, Session, Tailwater, unique_name, wait_for,
 };
 
 use crate::bad_input::{FAILED, ends_with};
-use crate::legs::{says, serves};
+use crate::legs::{Link, says, serves};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -147,6 +147,22 @@ fn the_stream_goes_on_while_the_copy_of_a_new_table_waits() -> Result<()> {
     open.execute("COMMIT")?;
     serves(&tailwater, "later", "{\"id\":1}\n")?;
     serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n")
+}
+
+#[test]
+fn a_table_made_while_the_pipeline_runs_goes_over_kafka_too() -> Result<()> {
+    let (source, kafka) = (source(PostgresVersion::V15)?, Kafka::shared());
+    let link = Link::plain(kafka, "");
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    let (mut capturing, _sinking) = (capture.start()?, sink.start()?);
+    serves(&sink, "notes", "{\"id\":1}\n")?;
+    source.execute("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)")?;
+    serves(&sink, "later", "{\"id\":1}\n")?;
+    source.execute("INSERT INTO later VALUES (2); INSERT INTO notes VALUES (2)")?;
+    serves(&sink, "later", "{\"id\":1}\n{\"id\":2}\n")?;
+    serves(&sink, "notes", "{\"id\":1}\n{\"id\":2}\n")?;
+    ensure!(capturing.is_running()?, "it ended:\n{}", capture.log_tail());
+    Ok(())
 }
 
 /// It is another table of the same name, and what was known of the copy of the first means nothing.
