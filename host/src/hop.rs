@@ -88,6 +88,12 @@ pub trait Point: Send + 'static {
 
     /// Gives what the plugins remember of everything up to here.
     fn take_remembered(&mut self) -> Vec<Delta>;
+
+    /// Notes the time of the newest commit up to here, in microseconds since 1970; 0 is none.
+    fn note_commit(&mut self, time: i64);
+
+    /// The time of the newest commit since the point before; 0 if there was none.
+    fn newest_commit(&self) -> i64;
 }
 
 /// A table whose snapshot is complete.
@@ -115,6 +121,8 @@ pub struct LogPoint {
     pub copying: bool,
     /// What the plugins remember of the changes since the point before.
     pub remembered: Vec<Delta>,
+    /// When the newest commit since the point before was made, in microseconds since 1970; 0 is never.
+    pub newest_commit: i64,
 }
 
 impl LogPoint {
@@ -134,6 +142,7 @@ impl Point for LogPoint {
         self.copying = later.copying_after(self.copying);
         self.snapshots.extend(later.snapshots);
         self.remembered.extend(later.remembered);
+        self.newest_commit = self.newest_commit.max(later.newest_commit);
     }
 
     fn snapshots(&self) -> &[SnapshotDone] {
@@ -150,5 +159,13 @@ impl Point for LogPoint {
 
     fn take_remembered(&mut self) -> Vec<Delta> {
         std::mem::take(&mut self.remembered)
+    }
+
+    fn note_commit(&mut self, time: i64) {
+        self.newest_commit = self.newest_commit.max(time);
+    }
+
+    fn newest_commit(&self) -> i64 {
+        self.newest_commit
     }
 }

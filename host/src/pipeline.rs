@@ -30,19 +30,19 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::ack::SlotAck;
+use crate::ack::{Durable, SlotAck};
 use crate::capture::{self, Capture, Resume};
 use crate::config::{Config, Role};
 use crate::disposition::Disposition;
 use crate::embedded;
 use crate::failpoint;
-use crate::hop::{Hop, LogPoint};
+use crate::hop::{Hop, LogPoint, Point};
 use crate::plugin::{self, Stage, Store};
 use crate::serve::{Context, Leg};
 use crate::shutdown::{Phase, Shutdown};
 use crate::sink;
 use crate::transport::{self, Producer, Pulse};
-use keeper::keep;
+use keeper::{Give, keep};
 use patience::Patience;
 use remembered::{resume_capture, resume_sink};
 use report::Report;
@@ -153,7 +153,9 @@ impl Pipeline {
         let mut transform = Some(self.transform(&[Stage::Capture, Stage::Sink])?);
         let leg = self.report.leg("capture");
         let mut patience = Patience::new("copy the tables", "captured", &self.shutdown);
+        let mut watching = None;
         while let Some(source) = self.source().await? {
+            watching.get_or_insert_with(|| self.watch_slot(&source, "stored"));
             let ended = self.store_once(&source, &mut transform).await;
             if !patience.another(ended, &leg, self.report.metrics()).await? {
                 break;
@@ -198,10 +200,11 @@ impl Pipeline {
         let capture = self.spawn_capture(source, resume, &ack, &end, captured);
         let transforming = transform.spawn(to_transform, transformed);
         let metrics = Arc::clone(self.report.metrics());
-        let (mut give, keeping) = keep(kept, &end, move |durable| {
+        let (give, keeping) = keep(kept, &end, move |durable| {
             failpoint::pass("before_slot_advance");
             metrics.reached("stored", ack.advance(durable));
         });
+        let mut give = self.timed("stored", give);
         let stored = destination.sink.run(to_store, move |stored| give(stored.into())).await;
         let kept = keeping.finish().await;
         // Whatever ended the store ends the stages before it.
@@ -236,10 +239,11 @@ impl Pipeline {
     async fn capture_to_kafka(&self, kafka: &transport::Options) -> Result<(), Error> {
         let ack = SlotAck::default();
         let mut transform = self.transform(&[Stage::Capture])?;
-        let mut store = None;
+        let (mut store, mut watching) = (None, None);
         let leg = self.report.leg("send");
         let mut patience = Patience::new("send to kafka", "sent", &self.shutdown);
         while let Some(source) = self.source().await? {
+            watching.get_or_insert_with(|| self.watch_slot(&source, "sent"));
             if store.is_none() {
                 store = self.open_memory(&transform, "capture", &source.options.slot)?;
             }
@@ -289,9 +293,10 @@ impl Pipeline {
         let capture = self.spawn_capture(source, resume, ack, &end, captured);
         let transforming = transform.spawn(to_transform, transformed);
         let (ack, metrics) = (ack.clone(), Arc::clone(self.report.metrics()));
-        let (mut give, keeping) = keep(kept, &end, move |durable| {
+        let (give, keeping) = keep(kept, &end, move |durable| {
             metrics.reached("sent", ack.advance(durable));
         });
+        let mut give = self.timed("sent", give);
         let runtime = Handle::current();
         let sending = spawn_blocking(move || {
             send::run(&mut producer, to_send, &runtime, |delivered| give(delivered.into()))
@@ -373,10 +378,11 @@ impl Pipeline {
             runtime: Handle::current(),
         };
         let receiving = spawn_blocking(move || receiver.run(received, &acknowledged));
-        let (mut give, keeping) = keep(kept, &self.shutdown, move |durable| {
+        let (give, keeping) = keep(kept, &self.shutdown, move |durable| {
             // The receiver outlives the store unless it failed, and then there is none to tell.
             drop(acknowledge.send(durable));
         });
+        let mut give = self.timed("stored", give);
         let stored = destination.sink.run(to_store, move |stored| give(stored.into())).await;
         let kept = keeping.finish().await;
         self.shutdown.advance(Phase::Draining);
@@ -415,14 +421,35 @@ impl Pipeline {
             runtime: Handle::current(),
             remarks: self.remarks.clone(),
         };
+        spawn_blocking(move || capture.run(out))
+    }
+
+    /// Keeps the metrics of the slot and of the source's position true until the process drains, whether
+    /// or not the `step` that moves the slot has begun.
+    fn watch_slot(&self, source: &Source, step: &'static str) -> JoinHandle<()> {
+        if let Some(confirmed) = source.confirmed {
+            self.report.metrics().reached(step, confirmed);
+        }
         tokio::spawn(capture::watch_slot(
             source.url.clone(),
             source.options.slot.clone(),
             self.report.leg("slot"),
             Arc::clone(self.report.metrics()),
-            end.clone(),
-        ));
-        spawn_blocking(move || capture.run(out))
+            self.shutdown.clone(),
+        ))
+    }
+
+    /// Notes how late a step is before it gives on what is durable.
+    fn timed<P: Point>(
+        &self,
+        step: &'static str,
+        mut give: Give<P>,
+    ) -> impl FnMut(Durable<P>) + Send + use<P> {
+        let metrics = Arc::clone(self.report.metrics());
+        move |durable| {
+            metrics.passed_by(step, durable.point().newest_commit());
+            give(durable);
+        }
     }
 }
 

@@ -177,6 +177,10 @@ pub(crate) fn lags_without_growing(
     wait_for(DEADLINE, "the slot's lag to show", || {
         let lag = metric(tailwater, "tailwater_slot_retained_bytes")?;
         ensure!(lag > 15e6, "{lag} bytes are retained");
+        let lag = metric(tailwater, "tailwater_lag_bytes{step=\"stored\"}")?;
+        ensure!(lag > 15e6, "{lag} bytes are not stored");
+        let lag = metric(tailwater, "tailwater_lag_seconds{step=\"stored\"}")?;
+        ensure!(lag > 3.0, "what waits is {lag} s old");
         Ok(())
     })?;
     let grown = resident(process.id())?.saturating_sub(before);
@@ -220,5 +224,40 @@ fn a_clickhouse_that_refuses_inserts_for_too_many_parts_is_waited_for() -> Resul
     clickhouse.query(&format!("ALTER TABLE {table} RESET SETTING parts_to_throw_insert"))?;
     recovers(&source, workload, &tailwater)?;
     ensure!(process.is_running()?, "it ended by itself");
+    Ok(())
+}
+
+#[test]
+fn a_sink_over_kafka_says_how_late_it_is_while_clickhouse_is_away() -> Result<()> {
+    const LATE: &str = "tailwater_lag_seconds{step=\"stored\"}";
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")?;
+    let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::start()?);
+    let link = Link::plain(kafka, "partitions = 1");
+    let (capture, sink) = (link.capture(&source, "")?, link.sink_into(&clickhouse)?);
+    let (mut capturing, mut sinking) = (capture.start()?, sink.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    sinking.wait_ready(DEADLINE)?;
+    let late = |what: &str, is: fn(f64) -> bool| {
+        wait_for(DEADLINE, what, || {
+            let late = metric(&sink, LATE)?;
+            ensure!(is(late), "{late} s\n{}", sink.log_tail());
+            Ok(())
+        })
+    };
+    source.execute("INSERT INTO notes VALUES (1, 'before')")?;
+    late("the first row", |late| late < 10.0)?;
+    clickhouse.crash()?;
+    source.execute("INSERT INTO notes VALUES (2, 'meanwhile')")?;
+    late("the lag to grow", |late| late > 12.0)?;
+    clickhouse.restart()?;
+    source.execute("INSERT INTO notes VALUES (3, 'after')")?;
+    late("the lag to be gone", |late| late < 10.0)?;
+    // Its progress is counted in offsets, so no LSN is made up for it.
+    let status: serde_json::Value = serde_json::from_str(&sink.get("/v0/status")?.text())?;
+    ensure!(status["steps"]["stored"]["lag_bytes"].is_null(), "{status}");
+    ensure!(!sink.get("/metrics")?.text().contains("tailwater_lag_bytes{"), "a lag in bytes");
+    let sent = metric(&capture, "tailwater_lag_bytes{step=\"sent\"}")?;
+    ensure!(sent < 10e6, "{sent} bytes are not sent");
     Ok(())
 }

@@ -61,6 +61,7 @@ impl Copy<'_> {
                 // after it.
                 reached.snapshots.clear();
                 reached.slot_exists = true;
+                ack.start_at(export.consistent_at);
                 Some(export)
             }
         };

@@ -1,4 +1,4 @@
-//! Watches what the slot holds back: a metric, and an input of readiness.
+//! Watches what the slot holds back and how far the source is: metrics, and an input of readiness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use super::catalog;
 use super::connection::ANSWER_TIMEOUT;
 use super::error::Error;
 use super::source_url::SourceUrl;
+use crate::position::Lsn;
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::metrics::Metrics;
@@ -17,7 +18,8 @@ use crate::telemetry::metrics::Metrics;
 const INTERVAL: Duration = Duration::from_secs(5);
 
 const SLOT: &str = "
-    SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8, wal_status
+    SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8, wal_status,
+           pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8
     FROM pg_replication_slots WHERE slot_name = $1";
 
 /// Keeps the slot's metrics true until the process drains. A source that cannot be reached is
@@ -34,7 +36,9 @@ pub async fn watch_slot(
     loop {
         let looking = tokio::time::timeout(ANSWER_TIMEOUT, look(&url, &slot, &mut client)).await;
         match looking.unwrap_or(Err(Error::Silent(ANSWER_TIMEOUT))) {
-            Ok(Some((retained, status))) => {
+            Ok(Some((retained, status, end))) => {
+                // Heard of here also while nothing is read from the stream.
+                metrics.source_is_at(end);
                 metrics.slot_retained_bytes.set(retained);
                 let now_safe = !matches!(status.as_str(), "unreserved" | "lost");
                 match now_safe {
@@ -67,12 +71,15 @@ async fn look(
     url: &SourceUrl,
     slot: &str,
     client: &mut Option<Client>,
-) -> Result<Option<(i64, String)>, Error> {
+) -> Result<Option<(i64, String, Lsn)>, Error> {
     let open = match client.take() {
         Some(open) => open,
         None => catalog::connect(url).await?,
     };
     let row = open.query_opt(SLOT, &[&slot]).await?;
     *client = Some(open);
-    Ok(row.map(|row| (row.get(0), row.get::<_, Option<String>>(1).unwrap_or_default())))
+    Ok(row.map(|row| {
+        let status = row.get::<_, Option<String>>(1).unwrap_or_default();
+        (row.get(0), status, Lsn(row.get::<_, i64>(2).try_into().unwrap_or_default()))
+    }))
 }

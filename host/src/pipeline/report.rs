@@ -8,7 +8,6 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Role};
 use crate::plugin::{Reloads, Stage, Versions};
-use crate::position::Lsn;
 use crate::redrive::DeadLetters;
 use crate::serve::{Context, Endpoint, Leg, Mirrored, PluginStatus, Readiness, Status, StepStatus};
 use crate::shutdown::{Phase, Shutdown};
@@ -130,11 +129,11 @@ impl Report {
 
     fn progress(&self, step: &'static str) -> StepStatus {
         let (metrics, labels) = (&self.0.metrics, StepLabels { step });
-        let number = |gauge: i64| u64::try_from(gauge).unwrap_or_default();
+        let progress = metrics.progress(step);
         StepStatus {
-            position: Lsn(number(metrics.position.get_or_create(&labels).get())).to_string(),
-            lag_bytes: number(metrics.lag_bytes.get_or_create(&labels).get()),
-            lag_seconds: metrics.lag_seconds.get_or_create(&labels).get(),
+            position: progress.map(|(position, _)| position.to_string()),
+            lag_bytes: progress.map(|(_, lag)| lag),
+            lag_seconds: metrics.lag_seconds(step),
             changes: metrics.passed.get_or_create(&labels).get(),
         }
     }

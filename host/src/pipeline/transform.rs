@@ -16,6 +16,8 @@ use crate::telemetry::metrics::{Metrics, StepLabels};
 /// The plugins of one leg; on the direct way those of both, in their order.
 pub(super) struct Transform {
     chains: Vec<Chain>,
+    /// Where what comes through is durable.
+    last: &'static str,
     metrics: Arc<Metrics>,
 }
 
@@ -33,7 +35,8 @@ impl Transform {
         let load =
             |stage: &Stage| Chain::load(runtime, options.to_vec(), *stage, Arc::clone(metrics));
         let chains = stages.iter().map(load).collect::<Result<_, _>>()?;
-        Ok(Transform { chains, metrics: Arc::clone(metrics) })
+        let last = if stages.contains(&Stage::Sink) { "stored" } else { "sent" };
+        Ok(Transform { chains, last, metrics: Arc::clone(metrics) })
     }
 
     /// Which versions run, chain by chain.
@@ -75,8 +78,15 @@ impl Transform {
         output: &Sender<Hop<P>>,
     ) -> Result<(), Error> {
         let versions = self.versions();
+        self.metrics.awaits_nothing(self.last);
         let mut stamp = Stamp::default();
         while let Some(mut hop) = input.blocking_recv() {
+            // What was set aside before says nothing of how late the rest is.
+            if hop.redrive.is_none() {
+                let newest = hop.changes.newest_commit();
+                hop.point.note_commit(newest);
+                self.metrics.awaits(self.last, newest);
+            }
             self.transform(&mut hop)?;
             if let Ok(count @ 1..) = u64::try_from(hop.dead_letters.len()) {
                 let labels = StepLabels { step: "transformed" };

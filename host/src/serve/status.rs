@@ -41,12 +41,14 @@ pub struct Status {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StepStatus {
-    /// The last position acknowledged, as PostgreSQL writes it: `0/16B3748`.
-    pub position: String,
-    /// Write-ahead log that is not acknowledged yet.
-    pub lag_bytes: u64,
-    /// Age of the newest commit acknowledged, when it was.
-    pub lag_seconds: f64,
+    /// The last position acknowledged, as PostgreSQL writes it: `0/16B3748`. None behind Kafka, where
+    /// progress is counted in offsets.
+    pub position: Option<String>,
+    /// Write-ahead log that is not acknowledged yet; none where there is no position.
+    pub lag_bytes: Option<u64>,
+    /// Age of the newest commit that passed, when it passed, and now while younger ones are on their
+    /// way; none before the first, and of the steps that only read.
+    pub lag_seconds: Option<f64>,
     /// Changes since the start.
     pub changes: u64,
 }
@@ -81,11 +83,17 @@ impl fmt::Display for Status {
             writeln!(f, "  leg {name}: {state}")?;
         }
         for (name, step) in &self.steps {
-            writeln!(
-                f,
-                "  step {name}: at {}, {} bytes and {:.3} s behind, {} changes",
-                step.position, step.lag_bytes, step.lag_seconds, step.changes
-            )?;
+            write!(f, "  step {name}: ")?;
+            if let Some(position) = &step.position {
+                write!(f, "at {position}, ")?;
+            }
+            if let Some(bytes) = step.lag_bytes {
+                write!(f, "{bytes} bytes behind, ")?;
+            }
+            if let Some(seconds) = step.lag_seconds {
+                write!(f, "{seconds:.3} s late, ")?;
+            }
+            writeln!(f, "{} changes", step.changes)?;
         }
         for plugin in &self.plugins {
             let digest = plugin.digest.get(..12).unwrap_or(&plugin.digest);

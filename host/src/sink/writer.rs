@@ -332,9 +332,6 @@ impl Writer {
         for committed in &batch.committed {
             self.metrics.visible_seconds.observe(age(*committed).max(0.0));
         }
-        if let Some(newest) = batch.committed.iter().max() {
-            self.metrics.lag_seconds.get_or_create(&STORED).set(age(*newest).max(0.0));
-        }
         let mut rows = 0u64;
         for block in &batch.blocks {
             let table = block.encoder.table.full_name().to_string();

@@ -1,6 +1,9 @@
 //! Every metric by name. Stages hold an `Arc<Metrics>` and touch it once per batch.
 
-use std::sync::atomic::AtomicU64;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -72,6 +75,17 @@ pub struct PluginCounterLabels {
 /// A gauge of something that has fractions.
 pub type FloatGauge = Gauge<f64, AtomicU64>;
 
+/// The commits before a step, as times in microseconds since 1970.
+#[derive(Debug, Default, Clone, Copy)]
+struct Commits {
+    /// The newest that is on its way to the step.
+    newest: i64,
+    /// One that all of those on their way are younger than, or the first of them; none if none is.
+    waiting_since: Option<i64>,
+    /// Age of the newest that passed, when it passed; seconds.
+    passed_after: f64,
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -84,10 +98,12 @@ pub struct Metrics {
     pub source_position: Gauge,
     /// The LSN that a step acknowledged.
     pub position: Family<StepLabels, Gauge>,
-    /// Bytes of write-ahead log between the server's end and what passed the step.
-    pub lag_bytes: Family<StepLabels, Gauge>,
-    /// Age of the newest commit that passed the step, when it passed.
-    pub lag_seconds: Family<StepLabels, FloatGauge>,
+    /// Bytes of write-ahead log between the server's end and what passed the step; set when exposed.
+    lag_bytes: Family<StepLabels, Gauge>,
+    /// See [`Metrics::lag_seconds`]; set when exposed.
+    lag_seconds: Family<StepLabels, FloatGauge>,
+    /// How late each step is.
+    commits: Mutex<BTreeMap<&'static str, Commits>>,
     /// Commit to visible in ClickHouse.
     pub visible_seconds: Histogram,
     /// Write-ahead log the slot holds back.
@@ -140,6 +156,7 @@ impl Default for Metrics {
             position: Family::default(),
             lag_bytes: Family::default(),
             lag_seconds: Family::default(),
+            commits: Mutex::default(),
             visible_seconds: Histogram::new(exponential_buckets(0.005, 1.6, 20)),
             slot_retained_bytes: Gauge::default(),
             slot_safe: Gauge::default(),
@@ -188,7 +205,7 @@ impl Metrics {
         );
         r.register_with_unit(
             "lag",
-            "age of the newest commit that passed the step, when it passed",
+            "age of the newest commit that passed the step, when it passed; grows while others wait",
             Unit::Seconds,
             self.lag_seconds.clone(),
         );
@@ -261,22 +278,79 @@ impl Metrics {
         self.batch_rows.get_or_create(&StepLabels { step }).observe(f64::from(rows));
     }
 
-    /// Notes the server's end of the log.
+    /// Notes the server's end of the log, unless a later one was heard of.
     pub fn source_is_at(&self, end: Lsn) {
-        self.source_position.set(gauge(end.0));
+        self.source_position.inner().fetch_max(gauge(end.0), Ordering::Relaxed);
     }
 
-    /// Notes that a step is done with everything up to an LSN.
+    /// Notes that a step is done with everything up to an LSN; 0 is none.
     pub fn reached(&self, step: &'static str, position: Lsn) {
-        let labels = StepLabels { step };
-        let lag = self.source_position.get().saturating_sub(gauge(position.0)).max(0);
-        self.position.get_or_create(&labels).set(gauge(position.0));
-        self.lag_bytes.get_or_create(&labels).set(lag);
+        if position > Lsn(0) {
+            self.position.get_or_create(&StepLabels { step }).set(gauge(position.0));
+        }
+    }
+
+    /// The LSN up to which a step is done, and the bytes of write-ahead log that the server has after it;
+    /// none of a step that is told no LSN.
+    #[must_use]
+    pub fn progress(&self, step: &'static str) -> Option<(Lsn, u64)> {
+        let position = self.position.get(&StepLabels { step })?.get();
+        let lag = self.source_position.get().saturating_sub(position);
+        Some((Lsn(position.try_into().unwrap_or_default()), lag.try_into().unwrap_or_default()))
+    }
+
+    /// Notes that commits are on their way to a step. `newest` is the time of the newest, in microseconds
+    /// since 1970, 0 if there is none.
+    pub fn awaits(&self, step: &'static str, newest: i64) {
+        if newest > 0 {
+            let mut all = self.commits();
+            let commits = all.entry(step).or_default();
+            commits.newest = commits.newest.max(newest);
+            commits.waiting_since.get_or_insert(newest);
+        }
+    }
+
+    /// Notes that what was on its way to a step will come again, as far as it still has to.
+    pub fn awaits_nothing(&self, step: &'static str) {
+        if let Some(commits) = self.commits().get_mut(step) {
+            (commits.newest, commits.waiting_since) = (0, None);
+        }
+    }
+
+    /// Notes that commits passed a step; `newest` as for [`Metrics::awaits`].
+    pub fn passed_by(&self, step: &'static str, newest: i64) {
+        if newest > 0 {
+            let mut all = self.commits();
+            let commits = all.entry(step).or_default();
+            commits.waiting_since = (newest < commits.newest).then_some(newest);
+            commits.passed_after = seconds_since(newest);
+        }
+    }
+
+    /// How far a step is behind: the age of the newest commit that passed it, when it passed, and now
+    /// while younger ones are on their way to it. None if none passed and none is.
+    #[must_use]
+    pub fn lag_seconds(&self, step: &'static str) -> Option<f64> {
+        let commits = *self.commits().get(step)?;
+        Some(commits.waiting_since.map_or(commits.passed_after, seconds_since))
+    }
+
+    fn commits(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, Commits>> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The exposition text of `/metrics`.
     #[must_use]
     pub fn expose(&self) -> String {
+        for step in ["captured", "sent", "stored"] {
+            let labels = StepLabels { step };
+            if let Some((_, lag)) = self.progress(step) {
+                self.lag_bytes.get_or_create(&labels).set(gauge(lag));
+            }
+            if let Some(lag) = self.lag_seconds(step) {
+                self.lag_seconds.get_or_create(&labels).set(lag);
+            }
+        }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a string does not fail");
@@ -286,6 +360,12 @@ impl Metrics {
 
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn seconds_since(micros: i64) -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+    (now.saturating_sub(micros) as f64 / 1e6).max(0.0)
 }
 
 #[cfg(test)]
@@ -299,5 +379,45 @@ mod tests {
         let text = metrics.expose();
         assert!(text.contains("# HELP tailwater_slot_safe "), "{text}");
         assert!(text.contains("tailwater_slot_safe 1\n"), "{text}");
+    }
+
+    #[test]
+    fn the_lag_of_a_step_that_stands_grows_with_the_source() {
+        let metrics = Metrics::default();
+        metrics.reached("stored", Lsn(0));
+        assert_eq!(metrics.progress("stored"), None);
+        metrics.reached("stored", Lsn(100));
+        metrics.source_is_at(Lsn(100));
+        assert!(metrics.expose().contains("tailwater_lag_bytes{step=\"stored\"} 0\n"));
+        metrics.source_is_at(Lsn(900));
+        // What the stream heard before is no news.
+        metrics.source_is_at(Lsn(500));
+        assert_eq!(metrics.progress("stored"), Some((Lsn(100), 800)));
+        assert!(metrics.expose().contains("tailwater_lag_bytes{step=\"stored\"} 800\n"));
+    }
+
+    #[test]
+    fn the_age_of_what_waits_grows_until_all_of_it_has_passed() {
+        const SECOND: i64 = 1_000_000;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = i64::try_from(now.as_micros()).unwrap();
+        let metrics = Metrics::default();
+        let lag = || metrics.lag_seconds("stored").unwrap();
+        let about = |seconds: f64| assert!((lag() - seconds).abs() < 5.0, "{} {seconds}", lag());
+        metrics.awaits("stored", 0);
+        assert_eq!(metrics.lag_seconds("stored"), None);
+        metrics.awaits("stored", now - 300 * SECOND);
+        metrics.awaits("stored", now - 100 * SECOND);
+        about(300.0);
+        metrics.passed_by("stored", now - 300 * SECOND);
+        about(300.0);
+        metrics.passed_by("stored", now - 100 * SECOND);
+        about(100.0);
+        // Idle from here on, and so no later than it was.
+        assert_eq!(lag(), lag());
+        metrics.awaits("stored", now - 50 * SECOND);
+        about(50.0);
+        metrics.awaits_nothing("stored");
+        about(100.0);
     }
 }

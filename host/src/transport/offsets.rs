@@ -12,6 +12,8 @@ pub struct Offsets {
     nexts: FxHashMap<String, FxHashMap<i32, Next>>,
     /// What the plugins remember of the records since the point before.
     remembered: Vec<Delta>,
+    /// When the newest commit since the point before was made, in microseconds since 1970; 0 is never.
+    newest_commit: i64,
 }
 
 /// Where a partition goes on.
@@ -70,6 +72,7 @@ impl Point for Offsets {
             self.nexts.entry(topic).or_default().extend(partitions);
         }
         self.remembered.extend(later.remembered);
+        self.newest_commit = self.newest_commit.max(later.newest_commit);
     }
 
     fn snapshots(&self) -> &[SnapshotDone] {
@@ -86,6 +89,14 @@ impl Point for Offsets {
 
     fn take_remembered(&mut self) -> Vec<Delta> {
         std::mem::take(&mut self.remembered)
+    }
+
+    fn note_commit(&mut self, time: i64) {
+        self.newest_commit = self.newest_commit.max(time);
+    }
+
+    fn newest_commit(&self) -> i64 {
+        self.newest_commit
     }
 }
 

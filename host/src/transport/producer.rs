@@ -29,7 +29,7 @@ use crate::encode::{
 use crate::hop::{Hop, LogPoint, Point, Redrive};
 use crate::position::Position;
 use crate::table::Table;
-use crate::telemetry::metrics::{Metrics, StepLabels};
+use crate::telemetry::metrics::Metrics;
 
 /// How much longer than otherwise a transaction lasts while more is waiting than one can hold.
 const BACKLOG_FACTOR: u32 = 10;
@@ -81,7 +81,6 @@ struct Transaction {
     since: Option<Instant>,
     bytes: usize,
     begun: bool,
-    newest_commit: i64,
     redriven: Redriven,
 }
 
@@ -180,16 +179,11 @@ impl Producer {
         for letter in dead_letters.iter().chain(&batch.dead_letters) {
             self.set_aside(letter)?;
         }
-        let is_redriven = redrive.is_some();
         if let Some(redrive) = redrive {
             dead_letters.extend_from_slice(&batch.dead_letters);
             self.close(redrive, &dead_letters)?;
         }
         self.metrics.count_dead_letters(SENT, batch.dead_letters.len());
-        let newest = changes.transactions.iter().map(|transaction| transaction.committed_at);
-        // What was set aside before says nothing of how long a change takes.
-        let newest = newest.max().filter(|_| !is_redriven).unwrap_or_default();
-        self.transaction.newest_commit = self.transaction.newest_commit.max(newest);
         self.send_records(&batch, now / 1_000_000)?;
         self.transaction.bytes += batch.bytes.len();
         self.metrics.count_changes(SENT, &changes);
@@ -240,11 +234,6 @@ impl Producer {
         }
         let done = std::mem::take(&mut self.transaction);
         done.redriven.tell();
-        if done.newest_commit > 0 {
-            let age = (nanoseconds() / 1_000 - done.newest_commit) as f64 / 1e6;
-            let labels = StepLabels { step: SENT };
-            self.metrics.lag_seconds.get_or_create(&labels).set(age.max(0.0));
-        }
         Ok(Some(Delivered { point }))
     }
 

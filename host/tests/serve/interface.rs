@@ -37,7 +37,7 @@ pub fn options(text: &str) -> Options {
 }
 
 pub fn status() -> Status {
-    let step = StepStatus { position: "0/16B3748".into(), lag_bytes: 7, ..StepStatus::default() };
+    let step = StepStatus { position: Some("0/16B3748".into()), lag_bytes: Some(7), ..StepStatus::default() };
     Status {
         role: "all".into(),
         transport: "direct".into(),
