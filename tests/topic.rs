@@ -74,6 +74,17 @@ pub struct Raw {
 }
 
 impl Raw {
+    /// A record.
+    pub fn new(topic: &str, key: &str, value: &str, headers: &[(&str, &str)]) -> Raw {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Raw {
+            topic: topic.to_owned(),
+            key: Some(key.to_owned()),
+            value: Some(value.to_owned()),
+            headers: headers.iter().map(owned).collect(),
+        }
+    }
+
     /// Parses a line of `{"topic", "key", "value", "headers"}` and puts it below another prefix.
     pub fn parse(line: &str, prefix: &str) -> Result<Raw> {
         #[derive(serde::Deserialize)]

@@ -5,11 +5,12 @@ use tailwater_test_support::{
     Database, Kafka, Postgres, PostgresVersion, SASL_PASSWORD, SASL_USER, Tailwater,
     workload::Runner,
 };
-use tailwater_tests::{Audit, Emails, read_committed, wait_equal, wait_sent};
+use tailwater_tests::{Audit, Emails, Raw, produce, read_committed, wait_equal, wait_sent};
 
 use crate::legs::{DEADLINE, Link, says, serves};
 
 const RATE: u64 = 500;
+const LETTERS: &str = "tailwater_dead_letters";
 
 fn notes() -> Result<Database<'static>> {
     let source = Postgres::shared(PostgresVersion::V15).create_database()?;
@@ -200,4 +201,32 @@ fn a_topic_deleted_while_running_is_said_made_again_and_written_to() -> Result<(
     says(&capture, &gone)?;
     serves(&sink, "notes", "{\"id\":1,\"body\":\"copied\"}\n{\"id\":2,\"body\":\"after\"}\n")
         .with_context(|| format!("{}\n{}", capture.log_tail(), sink.log_tail()))
+}
+
+/// What each of them would wait for is waited for once; what a later version described is not at all.
+#[test]
+fn records_whose_table_version_is_missing_hold_the_others_up_only_once() -> Result<()> {
+    let (source, kafka) = (notes()?, Kafka::shared());
+    let link = Link::plain(kafka, "partitions = 1");
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    let _capturing = capture.start()?;
+    wait_sent(&capture, &source)?;
+    let of = |ordinal: u64, fingerprint: &str| {
+        let origin = format!("0/7:{ordinal} {fingerprint}");
+        Raw::new(&link.topic("notes"), "{}", "{}", &[("tailwater.origin", &origin)])
+    };
+    let (missing, later) = ("00000000000000aa", "00000000000000bb");
+    let schemas = format!("{}.tailwater.schemas", link.prefix);
+    let mut records = vec![Raw::new(&schemas, later, "{\"of a later version\":1}", &[])];
+    records.extend((1..=20).map(|ordinal| of(ordinal, missing)));
+    records.extend((21..=25).map(|ordinal| of(ordinal, later)));
+    produce(&kafka.bootstrap(), &records)?;
+    source.execute("INSERT INTO notes VALUES (2, 'after')")?;
+    let _sinking = sink.start()?;
+    serves(&sink, "notes", "{\"id\":1,\"body\":\"copied\"}\n{\"id\":2,\"body\":\"after\"}\n")?;
+    ensure!(sink.log().matches("a table version is missing").count() == 1, "{}", sink.log());
+    let metrics = sink.get("/metrics")?.text();
+    let counts: Vec<_> = metrics.lines().filter(|line| line.starts_with(LETTERS)).collect();
+    ensure!(counts == [format!("{LETTERS}_total{{step=\"consumed\"}} 25")], "{counts:?}");
+    Ok(())
 }

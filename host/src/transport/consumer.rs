@@ -7,6 +7,7 @@
 //! reads it again; ClickHouse knows rows by their version, so they are the same rows.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -35,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a table version's description may come after its first record: both are committed by
 /// one transaction, but become visible partition by partition.
 const SCHEMA_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks for it.
+const SCHEMA_PAUSE: Duration = Duration::from_millis(250);
 /// Without a poll for this long the group has to be told that the member still lives; its limit is
 /// `max.poll.interval.ms`, five minutes.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -99,6 +102,7 @@ impl Consumer {
                 options: options.clone(),
                 topic: Names::below(prefix).schemas,
                 known: FxHashMap::default(),
+                missing: FxHashMap::default(),
             },
             pending: Pending::default(),
             stored: Offsets::default(),
@@ -321,22 +325,55 @@ fn take_in(
 struct Schemas {
     options: Options,
     topic: String,
-    known: FxHashMap<u64, Arc<Table>>,
+    /// None is what this version cannot read, because one after it wrote it.
+    known: FxHashMap<u64, Option<Arc<Table>>>,
+    /// What was waited for in vain, and when it was last looked for.
+    missing: FxHashMap<u64, Instant>,
 }
 
 impl Schemas {
+    /// A table version, if the topic has it. One that is new is waited for; one that was waited for in
+    /// vain is looked for now and then, so that its records cost no more than any other dead letters.
     fn resolve(&mut self, fingerprint: u64) -> Result<Option<Arc<Table>>, Error> {
-        let deadline = Instant::now() + SCHEMA_PATIENCE;
-        while !self.known.contains_key(&fingerprint) && Instant::now() < deadline {
-            let known = &mut self.known;
-            compacted::read(&self.options, &self.topic, |_, value| {
-                // What is no table is from a version after this one; its records become dead letters.
-                if let Ok(table) = serde_json::from_slice::<Table>(value) {
-                    known.insert(table.fingerprint, Arc::new(table));
-                }
-            })?;
+        if let Some(known) = self.known.get(&fingerprint) {
+            return Ok(known.clone());
         }
-        Ok(self.known.get(&fingerprint).cloned())
+        let missed = self.missing.get(&fingerprint).map(Instant::elapsed);
+        if missed.is_some_and(|since| since < SCHEMA_PATIENCE) {
+            return Ok(None);
+        }
+        let patience = if missed.is_some() { Duration::ZERO } else { SCHEMA_PATIENCE };
+        let deadline = Instant::now() + patience;
+        loop {
+            self.read()?;
+            if let Some(known) = self.known.get(&fingerprint) {
+                return Ok(known.clone());
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            thread::sleep(SCHEMA_PAUSE);
+        }
+        if missed.is_none() {
+            let (fingerprint, topic) = (format!("{fingerprint:016x}"), &self.topic);
+            tracing::warn!(fingerprint, topic, "a table version is missing; its records are set aside");
+        }
+        self.missing.insert(fingerprint, Instant::now());
+        Ok(None)
+    }
+
+    fn read(&mut self) -> Result<(), Error> {
+        let known = &mut self.known;
+        compacted::read(&self.options, &self.topic, |key, value| {
+            match serde_json::from_slice::<Table>(value) {
+                Ok(table) => _ = known.insert(table.fingerprint, Some(Arc::new(table))),
+                Err(_) => {
+                    let key = std::str::from_utf8(key).ok();
+                    let key = key.and_then(|key| u64::from_str_radix(key, 16).ok());
+                    key.into_iter().for_each(|key| _ = known.entry(key).or_default());
+                }
+            }
+        })
     }
 }
 
