@@ -106,6 +106,10 @@ fn sets_aside(source: &Database<'_>, tailwater: &Tailwater) -> Result<()> {
     let unknown = tailwater.get("/v0/dlq/nobody")?;
     ensure!(unknown.status == 404, "{} {}", unknown.status, unknown.text());
     ensure!(unknown.text().contains("there is no dead letter nobody"), "{}", unknown.text());
+    let metrics = tailwater.get("/metrics")?.text();
+    let total = counted(&metrics, "tailwater_dead_letters_total", &[]);
+    let transformed = counted(&metrics, "tailwater_dead_letters_total", &["\"transformed\""]);
+    ensure!((total, transformed) == (2, 2), "{total} letters, {transformed} of them of plugins");
     let again = ask(tailwater, "POST", "/redrive?all=true")?;
     ensure!(again["redriven"] == 0 && again["failed"] == 2, "{again}");
     wait_letters(tailwater, 2)?;
@@ -352,8 +356,12 @@ fn letters_of_a_partition_that_another_sink_has_are_left_to_that_one() -> Result
     wait_for(DEADLINE, "the second to have read its partition", || {
         let metrics = second.get("/metrics")?.text();
         let inserts = counted(&metrics, "tailwater_changes_total", &["\"consumed\"", "\"insert\""]);
-        let letters = counted(&metrics, "tailwater_dead_letters_total", &["\"stored\""]);
+        let letters = counted(&metrics, "tailwater_dead_letters_total", &["\"transformed\""]);
         ensure!(inserts > 0 && letters == inserts, "{letters} letters of {inserts} rows");
+        let log = second.log();
+        let stored = log.lines().filter(|line| line.contains("set changes aside as dead letters"));
+        let stored = stored.filter_map(|line| line.split_once("count=")?.1.parse::<u64>().ok());
+        ensure!(stored.sum::<u64>() == letters, "not all of {letters} letters are stored");
         Ok(())
     })?;
     let fixed = Link::below(link.prefix, &brokers, &settings("count"));

@@ -11,7 +11,7 @@ use crate::hop::{Hop, Point, Redrive};
 use crate::plugin::{
     Chain, Error, MemoryError, Options, PluginStatus, Runtime, Stage, Store, Versions,
 };
-use crate::telemetry::metrics::{Metrics, StepLabels};
+use crate::telemetry::metrics::Metrics;
 
 /// The plugins of one leg; on the direct way those of both, in their order.
 pub(super) struct Transform {
@@ -87,11 +87,9 @@ impl Transform {
                 hop.point.note_commit(newest);
                 self.metrics.awaits(self.last, newest);
             }
+            let before = hop.dead_letters.len();
             self.transform(&mut hop)?;
-            if let Ok(count @ 1..) = u64::try_from(hop.dead_letters.len()) {
-                let labels = StepLabels { step: "transformed" };
-                self.metrics.dead_letters.get_or_create(&labels).inc_by(count);
-            }
+            self.metrics.count_dead_letters("transformed", hop.dead_letters.len() - before);
             hop.plugins = stamp.of(&versions);
             if output.blocking_send(hop).is_err() {
                 break;

@@ -26,7 +26,7 @@ use super::names::{OWN_PREFIX, literal};
 use super::options::Dedup;
 use super::toast::Filler;
 use super::{shape, snapshots};
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, Stage};
 use crate::disposition::Disposition;
 use crate::failpoint;
 use crate::hop::SnapshotDone;
@@ -253,7 +253,9 @@ impl Writer {
         let columns = "version, position, source_table, op, stage, plugin, plugin_digest, reason, \
                        original, backtrace, replay";
         self.insert_own("dead_letters", columns, rows.into()).await?;
-        self.metrics.dead_letters.get_or_create(&STORED).inc_by(letters.len() as u64);
+        // The others were counted where they were made.
+        let made_here = letters.iter().filter(|letter| letter.stage == Stage::Store).count();
+        self.metrics.count_dead_letters(STORED.step, made_here);
         tracing::warn!(count = letters.len(), "set changes aside as dead letters");
         Ok(())
     }

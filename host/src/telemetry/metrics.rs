@@ -29,7 +29,7 @@ pub struct ChangeLabels {
 /// A step's label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StepLabels {
-    /// `captured`, `sent`, `stored`
+    /// `captured`, `sent`, `consumed`, `stored`; of dead letters also `transformed`
     pub step: &'static str,
 }
 
@@ -140,7 +140,7 @@ pub struct Metrics {
     pub plugin_parallel_batches: Counter,
     /// Counters of the plugins' own.
     pub plugin_custom: Family<PluginCounterLabels, Counter>,
-    /// Changes set aside.
+    /// Changes set aside, by the step that did so.
     pub dead_letters: Family<StepLabels, Counter>,
     /// Times a stage lost its peer and tried again.
     pub reconnects: Family<StepLabels, Counter>,
@@ -254,7 +254,7 @@ impl Metrics {
         r.register("custom", "counters of the plugin's own", self.plugin_custom.clone());
     }
 
-    /// Counts changes that were set aside.
+    /// Counts changes that a step set aside. It alone counts them, though they go on with the others.
     pub fn count_dead_letters(&self, step: &'static str, count: usize) {
         if let Ok(count @ 1..) = u64::try_from(count) {
             self.dead_letters.get_or_create(&StepLabels { step }).inc_by(count);
