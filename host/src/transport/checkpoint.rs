@@ -1,4 +1,5 @@
-//! How far the source has come, as Kafka knows it.
+//! How far the source has come, as Kafka knows it: a record of the pipeline's name with the position,
+//! which every transaction writes, and one with the snapshots, which only those write that end one.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ pub struct Checkpoint {
     #[serde(default)]
     pub system: Option<u64>,
     /// Snapshots whose records are all in Kafka, the latest of each table.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<SnapshotDone>,
 }
 
@@ -32,25 +33,76 @@ impl Checkpoint {
         }
     }
 
+    /// The record of the position.
+    pub(super) fn position_record(&self) -> Vec<u8> {
+        let position = Checkpoint { snapshots: Vec::new(), ..*self };
+        serde_json::to_vec(&position).expect("a checkpoint is plain data")
+    }
+
+    /// The record of the snapshots; its key, too.
+    pub(super) fn snapshots_record(&self, pipeline: &str) -> (String, Vec<u8>) {
+        let value = serde_json::to_vec(&self.snapshots).expect("snapshots are plain data");
+        (snapshots_key(pipeline), value)
+    }
+
     /// The pipeline's last committed checkpoint.
     pub(super) fn read(
         options: &Options,
         topic: &str,
         pipeline: &str,
     ) -> Result<Option<Checkpoint>, Error> {
-        let mut last = None;
+        let (mut position, mut snapshots) = (None, None);
+        let of_snapshots = snapshots_key(pipeline);
         compacted::read(options, topic, |key, value| {
             if key == pipeline.as_bytes() {
-                last = Some(value.to_vec());
+                position = Some(value.to_vec());
+            } else if key == of_snapshots.as_bytes() {
+                snapshots = Some(value.to_vec());
             }
         })?;
-        let parse = |text: Vec<u8>| {
-            serde_json::from_slice(&text).map_err(|source| Error::Checkpoint {
-                pipeline: pipeline.to_owned(),
-                topic: topic.to_owned(),
-                source,
-            })
-        };
-        last.map(parse).transpose()
+        Checkpoint::parse(position.as_deref(), snapshots.as_deref()).map_err(|source| {
+            let (pipeline, topic) = (pipeline.to_owned(), topic.to_owned());
+            Error::Checkpoint { pipeline, topic, source }
+        })
+    }
+
+    fn parse(
+        position: Option<&[u8]>,
+        snapshots: Option<&[u8]>,
+    ) -> Result<Option<Checkpoint>, serde_json::Error> {
+        let Some(position) = position else { return Ok(None) };
+        let mut checkpoint: Checkpoint = serde_json::from_slice(position)?;
+        // Where there is no list by itself, an earlier release wrote it with the position.
+        if let Some(snapshots) = snapshots {
+            checkpoint.snapshots = serde_json::from_slice(snapshots)?;
+        }
+        Ok(Some(checkpoint))
+    }
+}
+
+/// No name of a slot has a colon.
+fn snapshots_key(pipeline: &str) -> String {
+    format!("{pipeline}:snapshots")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::TableName;
+
+    #[test]
+    fn a_checkpoint_is_read_from_two_records_or_from_one_of_an_earlier_release() {
+        let table = TableName { schema: "public".into(), name: "users".into() };
+        let snapshots = vec![SnapshotDone { table, consistent_at: Lsn(5) }];
+        let whole = Checkpoint { confirm: Lsn(9), system: Some(7), snapshots, ..Checkpoint::default() };
+        let position = whole.position_record();
+        assert!(!String::from_utf8_lossy(&position).contains("users"));
+        let (key, list) = whole.snapshots_record("shop");
+        assert_eq!(key, "shop:snapshots");
+        assert_eq!(Checkpoint::parse(Some(&position), Some(&list)).unwrap(), Some(whole.clone()));
+        let one = serde_json::to_vec(&whole).unwrap();
+        assert_eq!(Checkpoint::parse(Some(&one), None).unwrap(), Some(whole.clone()));
+        let none = Checkpoint::default().snapshots_record("shop").1;
+        assert!(Checkpoint::parse(Some(&one), Some(&none)).unwrap().unwrap().snapshots.is_empty());
     }
 }

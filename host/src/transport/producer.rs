@@ -68,6 +68,8 @@ pub struct Producer {
     described: FxHashSet<u64>,
     pipeline: String,
     checkpoint: Checkpoint,
+    /// Whether Kafka has the checkpoint's snapshots as they are.
+    snapshots_known: bool,
     /// What was committed before this producer began.
     committed: Position,
     metrics: Arc<Metrics>,
@@ -131,6 +133,7 @@ impl Producer {
             pipeline: pipeline.to_owned(),
             committed: checkpoint.as_ref().map(|known| known.position).unwrap_or_default(),
             checkpoint: checkpoint.clone().unwrap_or_default(),
+            snapshots_known: false,
             metrics,
             transaction: Transaction::default(),
         };
@@ -149,6 +152,7 @@ impl Producer {
     pub fn forget_snapshots(&mut self) -> Result<(), Error> {
         self.checkpoint = Checkpoint { system: self.checkpoint.system, ..Checkpoint::default() };
         self.committed = Position::default();
+        self.snapshots_known = false;
         self.transaction.point = Some(LogPoint::default());
         // There is no source position behind this commit, so nobody may be told of one.
         self.commit().map(drop)
@@ -214,14 +218,20 @@ impl Producer {
     /// Kafka's; nothing of the transaction counts, and this producer is of no more use.
     pub fn commit(&mut self) -> Result<Option<Delivered<LogPoint>>, Error> {
         let Some(point) = self.transaction.point.take() else { return Ok(None) };
+        self.snapshots_known &= point.snapshots.is_empty();
         self.checkpoint.advance(&point);
         if self.delivery == Delivery::AtLeastOnce {
             // The checkpoint must not be there before what it stands for.
             self.flush()?;
         }
-        let text = serde_json::to_vec(&self.checkpoint).expect("a checkpoint is plain data");
         let topic = self.names.checkpoints.clone();
         let pipeline = self.pipeline.clone();
+        if !self.snapshots_known {
+            let (key, text) = self.checkpoint.snapshots_record(&pipeline);
+            self.enqueue(record(&topic, key.as_bytes(), Some(&text)))?;
+            self.snapshots_known = true;
+        }
+        let text = self.checkpoint.position_record();
         self.enqueue(record(&topic, pipeline.as_bytes(), Some(&text)))?;
         match self.delivery {
             Delivery::AtLeastOnce => self.flush()?,

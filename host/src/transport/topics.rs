@@ -19,6 +19,11 @@ const LOOK: Duration = Duration::from_secs(2);
 /// The broker's own limit of a record batch, if nobody changed it.
 const DEFAULT_MESSAGE_BYTES: usize = 1_048_588;
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+/// The least that a segment may be.
+const SEGMENT_BYTES: u32 = 1 << 20;
+/// How long the marker of a transaction is kept once its records are compacted away. A reader of the
+/// topic's beginning has to come to its end within this time; ours take seconds.
+const MARKERS_MS: &str = "600000";
 
 /// Topics of Tailwater's own.
 #[derive(Debug, Clone)]
@@ -80,9 +85,17 @@ impl Topics {
         self.ensure(topics, self.partitions, &[])
     }
 
-    /// Makes sure of a topic with one partition that keeps the last value of every key.
+    /// Makes sure of a topic with one partition that keeps the last value of every key. Every start reads
+    /// all of it, and the segment that is written to is not compacted: so that is no larger than the
+    /// largest batch of records needs.
     pub(super) fn ensure_compacted(&mut self, topic: &str) -> Result<Topic, Error> {
-        self.ensure(&[topic], 1, &[("cleanup.policy", "compact")]).map(|found| found[0])
+        let segment = self.message_bytes.max(SEGMENT_BYTES).to_string();
+        let settings = [
+            ("cleanup.policy", "compact"),
+            ("segment.bytes", &segment),
+            ("delete.retention.ms", MARKERS_MS),
+        ];
+        self.ensure(&[topic], 1, &settings).map(|found| found[0])
     }
 
     /// Makes sure of a topic with one partition that keeps everything.
