@@ -215,3 +215,47 @@ fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
     source.execute("INSERT INTO documents VALUES (3, 'for nobody')")?;
     says(&zombie, "transport stopped: another tailwater took over this pipeline")
 }
+
+/// Every start reads the topic of checkpoints, to which up to twenty records a second go for good.
+#[test]
+fn checkpoints_that_are_outdated_are_compacted_away_soon() -> Result<()> {
+    const WRITTEN: usize = 30_000;
+    let (source, kafka) = (documents()?, Kafka::shared());
+    let link = Link::plain(kafka, "max_message_bytes = 1048576");
+    let capture = link.capture(&source, "")?;
+    let capturing = capture.start()?;
+    wait_sent(&capture, &source)?;
+    let topic = format!("{}.tailwater.checkpoints", link.prefix);
+    let record = Raw::new(&topic, "somebody", &"x".repeat(200), &[]);
+    produce(&kafka.bootstrap(), &vec![record; WRITTEN])?;
+    wait_for(DEADLINE, "the broker to compact the topic", || {
+        let left = read_committed(&kafka.bootstrap(), &topic)?.len();
+        ensure!(left < WRITTEN / 3, "{left} of {WRITTEN} records are left");
+        Ok(())
+    })?;
+    ensure!(capturing.terminate(DEADLINE)?.success(), "it ended badly");
+    // What counts is still there.
+    insert(&source, 1, 100)?;
+    let _capturing = capture.start()?;
+    wait_sent(&capture, &source)?;
+    ensure!(capture.log().matches("copied the table").count() == 1, "{}", capture.log());
+    Ok(())
+}
+
+#[test]
+fn a_schema_called_tailwater_is_carried_but_for_the_names_of_its_own_topics() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute("CREATE SCHEMA tailwater")?;
+    source.execute("CREATE TABLE tailwater.notes (id int PRIMARY KEY)")?;
+    source.execute("INSERT INTO tailwater.notes VALUES (1)")?;
+    let link = Link::plain(Kafka::shared(), "partitions = 1");
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    let capturing = capture.start()?;
+    let _sinking = sink.start()?;
+    serves(&sink, "tailwater_notes", "{\"id\":1}\n")?;
+    source.execute("CREATE TABLE tailwater.checkpoints (id int PRIMARY KEY)")?;
+    source.execute("INSERT INTO tailwater.checkpoints VALUES (1)")?;
+    ensure!(capturing.terminate(DEADLINE)?.success(), "it ended badly");
+    let said = "the changes of table tailwater.checkpoints would go into topic ";
+    ends_with(&capture, FAILED, &[said, "which is tailwater's own"])
+}

@@ -87,7 +87,7 @@ impl Consumer {
         reach(options, PATIENCE)?;
         let prefix = options.prefix(database);
         let literal = escaped(prefix);
-        let own = format!(r"^{literal}\.tailwater\.");
+        let own = Names::below(prefix).all().map(|name| format!("^{}$", escaped(name))).join(",");
         let config = options.consumer(&options.group(database), &[("topic.blacklist", &own)]);
         let member = Member::new(starts);
         let kafka: BaseConsumer<Member> =

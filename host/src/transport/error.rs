@@ -6,6 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::options::METADATA_REFRESH;
 use crate::disposition::Disposition;
+use crate::table::TableName;
 
 /// An error of the transport.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,17 @@ pub enum Error {
         /// Why.
         code: RDKafkaErrorCode,
     },
+    /// A table's topic would be one of Tailwater's own.
+    #[error(
+        "the changes of table {table} would go into topic {topic}, which is tailwater's own; rename \
+         the table or its schema, or take it out of the publication"
+    )]
+    OwnTopic {
+        /// The table.
+        table: TableName,
+        /// The topic.
+        topic: String,
+    },
     /// The broker takes no record as large as one of ours, though it said so when the producer began:
     /// the next one asks again.
     #[error(
@@ -96,6 +108,7 @@ impl Error {
             | Error::Fenced
             | Error::Denied { .. }
             | Error::Topic { .. }
+            | Error::OwnTopic { .. }
             | Error::MemoryLost { .. }
             | Error::Checkpoint { .. } => Disposition::Halt,
         }

@@ -295,6 +295,10 @@ impl Producer {
         let new = tables.iter().filter(|table| described.insert(table.fingerprint));
         let new: Vec<_> =
             new.map(|table| (table, encode::topic_name(&self.prefix, table))).collect();
+        let own = |topic: &String| self.names.all().contains(&topic.as_str());
+        if let Some((table, topic)) = new.iter().find(|(_, topic)| own(topic)) {
+            return Err(Error::OwnTopic { table: table.full_name(), topic: topic.clone() });
+        }
         let names: Vec<&str> = new.iter().map(|(_, topic)| topic.as_str()).collect();
         let topics = self.topics.of_tables(&names)?;
         for ((table, _), topic) in new.iter().zip(topics) {

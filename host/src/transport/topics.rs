@@ -41,6 +41,11 @@ impl Names {
             dead_letters: format!("{prefix}.tailwater.dead-letters"),
         }
     }
+
+    /// All of them. A table of a schema `tailwater` has its topic beside them.
+    pub(super) fn all(&self) -> [&str; 3] {
+        [&self.checkpoints, &self.schemas, &self.dead_letters]
+    }
 }
 
 /// A topic that exists.
