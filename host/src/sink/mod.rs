@@ -184,25 +184,6 @@ impl Sink {
         self.writer.store_cluster(system).await
     }
 
-    /// Makes the tables and views of these table versions before any row comes, so that a name
-    /// clash or a table of another shape shows at start.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`]; trouble that may pass is retried inside.
-    pub async fn prepare(&mut self, tables: &[Arc<Table>]) -> Result<(), Error> {
-        for table in tables {
-            self.names.claim(&self.place(&table.full_name()).plan.view, &table.full_name())?;
-        }
-        for table in tables {
-            let encoder = self.encoder(table).await?;
-            if self.views.is_due(&encoder, None) {
-                self.show(&encoder, None).await?;
-            }
-        }
-        self.publish().await
-    }
-
     /// Stores what comes in, and reports each point once everything up to it is stored. Ends when
     /// the input does and the rest is stored.
     ///
@@ -325,11 +306,12 @@ impl Sink {
         let first =
             |table: usize| changes.list.iter().find(|change| change.table as usize == table);
         for (table, encoder) in encoders.iter().enumerate() {
-            if !self.views.is_due(encoder, Some(u128::MAX)) {
+            if !self.views.is_due(encoder, u128::MAX) {
                 continue;
             }
-            let version = first(table).map(|change| changes.position(change).version());
-            if version.is_some() && self.views.is_due(encoder, version) {
+            let Some(first) = first(table) else { continue };
+            let version = changes.position(first).version();
+            if self.views.is_due(encoder, version) {
                 self.show(encoder, version).await?;
                 self.publish().await?;
             }
@@ -337,7 +319,7 @@ impl Sink {
         Ok(())
     }
 
-    async fn show(&self, encoder: &Encoder, version: Option<u128>) -> Result<(), Error> {
+    async fn show(&self, encoder: &Encoder, version: u128) -> Result<(), Error> {
         let show = || self.views.show(&self.writer.client, encoder, version);
         until_done!(self.writer, "show a table", show())
     }

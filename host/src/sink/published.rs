@@ -76,14 +76,10 @@ impl Views {
         self.published.subscribe()
     }
 
-    /// Whether a view should be made, or made anew. `version` is that of a change of this table
-    /// version, `None` when it is only known to exist.
-    pub(super) fn is_due(&self, encoder: &Encoder, version: Option<u128>) -> bool {
-        match (self.shown.get(&encoder.place.plan.view), version) {
-            (None, _) => true,
-            (Some(shown), None) => shown.shows(&encoder.table) || shown.since() == 0,
-            (Some(shown), Some(version)) => !shown.shows(&encoder.table) && shown.since() < version,
-        }
+    /// Whether a view should be made, or made anew. `version` is that of a change of this table version.
+    pub(super) fn is_due(&self, encoder: &Encoder, version: u128) -> bool {
+        let shown = self.shown.get(&encoder.place.plan.view);
+        shown.is_none_or(|shown| !shown.shows(&encoder.table) && shown.since() < version)
     }
 
     /// Makes a view that shows this table version.
@@ -91,11 +87,9 @@ impl Views {
         &self,
         client: &Client,
         encoder: &Encoder,
-        version: Option<u128>,
+        since: u128,
     ) -> Result<(), Error> {
         let (view, table) = (&encoder.place.plan.view, &encoder.table);
-        let before = self.shown.get(view).filter(|shown| shown.shows(table));
-        let since = version.or(before.map(Description::since)).unwrap_or_default();
         let comment = serde_json::to_string(&Description::of(table, since));
         let comment = comment.expect("names and numbers are plain text");
         let sql = encoder.place.create_view(&encoder.stored, &comment);
@@ -177,12 +171,9 @@ mod tests {
             published: watch::Sender::default(),
         };
         let empty = Views { shown: FxHashMap::default(), published: watch::Sender::default() };
-        assert!(empty.is_due(&old, None) && empty.is_due(&old, Some(1)));
-        assert!(showing(&old, 10).is_due(&new, Some(20)));
-        assert!(!showing(&new, 20).is_due(&old, Some(10)), "a replay");
-        assert!(!showing(&new, 20).is_due(&new, Some(30)), "it shows that already");
-        assert!(showing(&new, 20).is_due(&new, None), "this release may define it otherwise");
-        assert!(!showing(&old, 10).is_due(&new, None), "old rows may still come");
-        assert!(showing(&old, 0).is_due(&new, None));
+        assert!(empty.is_due(&old, 1));
+        assert!(showing(&old, 10).is_due(&new, 20));
+        assert!(!showing(&new, 20).is_due(&old, 10), "a replay");
+        assert!(!showing(&new, 20).is_due(&new, 30), "it shows that already");
     }
 }

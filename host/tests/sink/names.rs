@@ -51,19 +51,18 @@ fn hex(text: &str) -> String {
 }
 
 #[test]
-fn two_tables_of_one_name_are_refused_at_start() {
+fn two_tables_of_one_name_are_refused_before_a_row_of_the_second() {
     let rig = Rig::new("");
     let of = |schema: &str, name: &str| table(schema, name, vec![key("id", ColumnType::Int4)]);
     let tables = [of("billing", "users"), of("public", "billing_users")];
-    let mut sink = rig.connect().expect("a ClickHouse");
-    let error = rig.runtime.block_on(sink.prepare(&tables)).unwrap_err();
+    let error = rig.deliver(tables.map(|table| hop(&table, &[insert(1, &["1"])]))).unwrap_err();
     assert_eq!(error.disposition(), Disposition::Halt);
     assert_eq!(
         error.to_string(),
         "billing.users and public.billing_users would both be called `billing_users` in \
          ClickHouse; set clickhouse.tables.\"public.billing_users\".name to another name"
     );
-    assert_eq!(rig.lines("SHOW TABLES FROM {db} LIKE 'billing%'"), [""; 0], "nothing was made");
+    assert_eq!(rig.lines("SELECT count() FROM {db}.billing_users_versions"), ["1"]);
 }
 
 #[test]
@@ -71,8 +70,7 @@ fn a_setting_resolves_a_clash() {
     let rig = Rig::new("[tables.\"public.billing_users\"]\nname = \"other\"");
     let of = |schema: &str, name: &str| table(schema, name, vec![key("id", ColumnType::Int4)]);
     let tables = [of("billing", "users"), of("public", "billing_users")];
-    let mut sink = rig.connect().expect("a ClickHouse");
-    rig.runtime.block_on(sink.prepare(&tables)).expect("two names");
+    rig.deliver(tables.map(|table| hop(&table, &[insert(1, &["1"])]))).expect("two names");
     assert_eq!(rig.lines("SHOW TABLES FROM {db} LIKE 'other'"), ["other"]);
 }
 
