@@ -116,15 +116,12 @@ impl Encoder {
             let index = u32::try_from(index).expect("a batch has fewer than 2^32 changes");
             let mut writing =
                 Writing { encoder: self, plan, changes, change, record: (*target, index), batch };
-            match writing.change().and_then(|()| writing.fits(records)) {
-                Ok(()) => batch.targets[*target as usize].count(change.op),
-                Err(error) => {
-                    batch.bytes.truncate(bytes);
-                    batch.records.truncate(records);
-                    let reason = error.to_string();
-                    let letter = DeadLetter::new(changes, change, Stage::Encode, None, reason);
-                    batch.dead_letters.push(letter);
-                }
+            if let Err(error) = writing.change().and_then(|()| writing.fits(records)) {
+                batch.bytes.truncate(bytes);
+                batch.records.truncate(records);
+                let reason = error.to_string();
+                let letter = DeadLetter::new(changes, change, Stage::Encode, None, reason);
+                batch.dead_letters.push(letter);
             }
         }
     }
@@ -153,7 +150,6 @@ impl Encoder {
             batch.targets.push(Target {
                 topic: plan.topic.clone(),
                 table: Arc::clone(table),
-                counts: Vec::new(),
             });
             batch.targets.len() - 1
         });

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::change::Op;
 use crate::dead_letter::DeadLetter;
 use crate::table::Table;
 
@@ -80,17 +79,6 @@ pub struct Target {
     pub topic: String,
     /// The table version.
     pub table: Arc<Table>,
-    /// Changes of the batch by operation, for the metrics.
-    pub counts: Vec<(Op, u64)>,
-}
-
-impl Target {
-    pub(super) fn count(&mut self, op: Op) {
-        match self.counts.iter_mut().find(|(counted, _)| *counted == op) {
-            Some((_, count)) => *count += 1,
-            None => self.counts.push((op, 1)),
-        }
-    }
 }
 
 /// The records of a batch of changes.

@@ -28,12 +28,6 @@ pub(super) struct Next {
 }
 
 impl Offsets {
-    /// Nothing was read.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.nexts.is_empty()
-    }
-
     /// Topic, partition and next offset of each partition, in any order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, i32, i64)> {
         self.nexts().map(|(topic, partition, next)| (topic, partition, next.offset))
