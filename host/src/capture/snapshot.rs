@@ -53,10 +53,10 @@ pub struct Plan {
     pub metrics: Arc<Metrics>,
 }
 
-/// The stage behind is gone; there is nobody to copy for.
+/// Why a copy ended early.
 #[derive(Debug)]
 pub enum Stop {
-    /// The receiver was dropped.
+    /// The stage behind is gone; there is nobody to copy for.
     Receiver,
     /// The source failed.
     Source(Error),

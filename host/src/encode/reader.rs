@@ -1,7 +1,8 @@
 //! Debezium records, ours or Debezium's own, become `Changes` again.
 //!
 //! Where a record's table version comes from:
-//! 1. ours names it in its [`SCHEMA`](super::SCHEMA) header; the schemas topic holds it;
+//! 1. ours names it in its [`ORIGIN`](super::ORIGIN) header, behind the position; the schemas topic holds
+//!    it;
 //! 2. Debezium's with inline schemas describes it, see [`inline_schema`];
 //! 3. Debezium's without does not: it is inferred from the values, see [`infer`].
 //!

@@ -97,7 +97,7 @@ impl Batch {
         })
     }
 
-    /// The newest truncate inside, by versions table.
+    /// The newest truncate inside, by view.
     pub(super) fn newest_truncates(&self) -> FxHashMap<&str, &Truncate> {
         let mut newest: FxHashMap<&str, &Truncate> = FxHashMap::default();
         for truncate in &self.truncates {
