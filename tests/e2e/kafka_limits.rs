@@ -181,7 +181,9 @@ fn told(tailwater: &Tailwater, reason: &str) -> Result<()> {
 #[test]
 fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
     let source = documents()?;
-    let link = Link::plain(Kafka::shared(), "partitions = 1\ntransaction_interval_ms = 3000");
+    let settings = "partitions = 1\ntransaction_interval_ms = 3000\n\
+                    [kafka.librdkafka]\n\"transaction.timeout.ms\" = 300000\n";
+    let link = Link::plain(Kafka::shared(), settings);
     let (zombie, successor) = (link.capture(&source, "")?, link.capture(&source, "")?);
     let sink = link.sink()?;
     let mut asleep = zombie.start()?;
@@ -258,4 +260,41 @@ fn a_schema_called_tailwater_is_carried_but_for_the_names_of_its_own_topics() ->
     ensure!(capturing.terminate(DEADLINE)?.success(), "it ended badly");
     let said = "the changes of table tailwater.checkpoints would go into topic ";
     ends_with(&capture, FAILED, &[said, "which is tailwater's own"])
+}
+
+/// As a machine that is suspended. The broker gives up on its transaction, and nobody took over.
+#[test]
+fn a_process_that_stood_still_for_longer_than_its_transaction_may_goes_on() -> Result<()> {
+    let (source, kafka) = (documents()?, Kafka::shared());
+    let settings = "partitions = 1\ntransaction_interval_ms = 3000\n\
+                    [kafka.librdkafka]\n\"transaction.timeout.ms\" = 4000\n";
+    let link = Link::plain(kafka, settings);
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    let mut capturing = capture.start()?;
+    wait_sent(&capture, &source)?;
+    let _sinking = sink.start()?;
+    source.execute("INSERT INTO documents VALUES (1, 'in an open transaction')")?;
+    wait_for(DEADLINE, "the row to be on its way", || {
+        let metrics = capture.get("/metrics")?.text();
+        ensure!(metrics.contains("tailwater_passed_total{step=\"sent\"} 1"), "not yet");
+        Ok(())
+    })?;
+    let process = Pid::from_raw(i32::try_from(capturing.id())?).context("a process id")?;
+    kill_process(process, Signal::STOP)?;
+    let (bootstrap, topic) = (kafka.bootstrap(), link.topic("documents"));
+    wait_for(DEADLINE, "the broker to give up on the transaction", || {
+        let arguments = ["--bootstrap-server", &bootstrap, "--topic", &topic];
+        let ends = kafka.tool("org.apache.kafka.tools.GetOffsetShell", arguments)?;
+        // The row, and the mark that it does not count.
+        ensure!(ends.trim().ends_with(":0:2"), "{ends}");
+        Ok(())
+    })?;
+    kill_process(process, Signal::CONT)?;
+    source.execute("INSERT INTO documents VALUES (2, 'after')")?;
+    let rows = "{\"id\":1,\"body\":\"in an open transaction\"}\n{\"id\":2,\"body\":\"after\"}\n";
+    serves(&sink, "documents", rows).with_context(|| capture.log_tail())?;
+    ensure!(read_committed(&bootstrap, &topic)?.len() == 2, "a change is there twice");
+    says(&capture, "a transaction was open for longer than the 4 s that kafka waits")?;
+    ensure!(capturing.is_running()?, "it ended:\n{}", capture.log_tail());
+    Ok(())
 }

@@ -28,6 +28,16 @@ pub enum Error {
         "another tailwater took over this pipeline; stop one of them, or give them different names"
     )]
     Fenced,
+    /// The broker gave up on a transaction of this producer, which stood still too long.
+    #[error(
+        "a transaction was open for longer than the {} s that kafka waits, as when the machine was \
+         suspended; kafka undid it, and it is sent again",
+        limit.as_secs()
+    )]
+    Outlived {
+        /// `transaction.timeout.ms`.
+        limit: Duration,
+    },
     /// Wrong credentials, a certificate that does not fit, or a missing right.
     #[error("kafka refused to {action}: {detail}; check credentials and access rights")]
     Denied {
@@ -103,7 +113,10 @@ impl Error {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Error::Broker { .. } | Error::Gone { .. } | Error::TooLarge => Disposition::Retry,
+            Error::Broker { .. }
+            | Error::Outlived { .. }
+            | Error::Gone { .. }
+            | Error::TooLarge => Disposition::Retry,
             Error::Settings(_)
             | Error::Fenced
             | Error::Denied { .. }

@@ -10,6 +10,9 @@ use serde::Deserialize;
 /// How soon a consumer sees that topics came or went.
 pub(super) const METADATA_REFRESH: Duration = Duration::from_secs(5);
 
+/// How long a transaction may be open before the broker gives up on it and its producer.
+pub(super) const TRANSACTION_LIMIT: Duration = Duration::from_secs(60);
+
 /// What a crash may do to the records in Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -178,6 +181,7 @@ impl Options {
 
     pub(super) fn producer(&self, transactional_id: &str) -> ClientConfig {
         let queue = self.queue_kbytes.to_string();
+        let limit = TRANSACTION_LIMIT.as_millis().to_string();
         let largest = self.max_message_bytes.to_string();
         let codec = match self.compression {
             Compression::Lz4 => "lz4",
@@ -200,7 +204,7 @@ impl Options {
         ];
         if self.delivery == Delivery::ExactlyOnce {
             ours.push(("transactional.id", transactional_id));
-            ours.push(("transaction.timeout.ms", "60000"));
+            ours.push(("transaction.timeout.ms", &limit));
         }
         self.client(&ours)
     }

@@ -18,6 +18,7 @@ use rustc_hash::FxHashSet;
 
 use super::client::Events;
 use super::letters::{CLOSING, Closing};
+use super::options::TRANSACTION_LIMIT;
 use super::reach::reach;
 use super::redriven::Redriven;
 use super::topics::{Names, Topics};
@@ -55,6 +56,8 @@ pub struct Producer {
     delivery: Delivery,
     interval: Duration,
     limit: usize,
+    /// How long the broker lets a transaction be open.
+    open_limit: Duration,
     /// The largest record that the client takes.
     record_bytes: usize,
     /// What an original may take in a record of the dead letters' topic.
@@ -82,8 +85,22 @@ struct Transaction {
     point: Option<LogPoint>,
     since: Option<Instant>,
     bytes: usize,
-    begun: bool,
+    begun: Option<Begun>,
     redriven: Redriven,
+}
+
+/// When a transaction began. The first clock stands while the machine is suspended, the second one may
+/// be set.
+struct Begun(Instant, SystemTime);
+
+impl Begun {
+    fn now() -> Begun {
+        Begun(Instant::now(), SystemTime::now())
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed().max(self.1.elapsed().unwrap_or_default())
+    }
 }
 
 impl Producer {
@@ -109,6 +126,7 @@ impl Producer {
         let config = options.producer(&id);
         let record_bytes = config.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
         let record_bytes = record_bytes.unwrap_or(usize::MAX);
+        let open_limit = config.get("transaction.timeout.ms").and_then(|limit| limit.parse().ok());
         let original_bytes = dead_letters.message_bytes.min(record_bytes);
         let kafka: BaseProducer<Events> =
             config.create_with_context(Events::default()).map_err(Error::Settings)?;
@@ -122,6 +140,7 @@ impl Producer {
             delivery: options.delivery,
             interval: Duration::from_millis(options.transaction_interval_ms),
             limit: options.transaction_bytes,
+            open_limit: open_limit.map_or(TRANSACTION_LIMIT, Duration::from_millis),
             record_bytes,
             original_bytes: original_bytes.saturating_sub(LETTER_BYTES),
             prefix: prefix.to_owned(),
@@ -332,10 +351,10 @@ impl Producer {
 
     /// Puts a record into Kafka's queue, waiting for room.
     fn enqueue(&mut self, record: BaseRecord<'_, [u8], [u8]>) -> Result<(), Error> {
-        if self.delivery == Delivery::ExactlyOnce && !self.transaction.begun {
+        if self.delivery == Delivery::ExactlyOnce && self.transaction.begun.is_none() {
             let begun = self.kafka.begin_transaction();
             begun.map_err(|error| self.error("begin a transaction", error))?;
-            self.transaction.begun = true;
+            self.transaction.begun = Some(Begun::now());
         }
         let mut record = record;
         loop {
@@ -380,10 +399,22 @@ impl Producer {
         }
     }
 
+    /// Sorts an error. When the broker gave up on a transaction it shuts its producer out as if another
+    /// had taken over. A new one is then as safe as a new process: whoever has the slot goes first.
+    fn error(&self, action: &'static str, error: KafkaError) -> Error {
+        let error = self.sorted(action, error);
+        let begun = self.transaction.begun.as_ref();
+        let outlived = begun.is_some_and(|begun| begun.elapsed() >= self.open_limit);
+        match error {
+            Error::Fenced if outlived => Error::Outlived { limit: self.open_limit },
+            error => error,
+        }
+    }
+
     /// Sorts an error, which says little by itself: why a record was refused comes with the report on
     /// it, a moment later, that somebody took over is a state of the client, and for a topic that was
     /// deleted librdkafka waits until it times out.
-    fn error(&self, action: &'static str, error: KafkaError) -> Error {
+    fn sorted(&self, action: &'static str, error: KafkaError) -> Error {
         self.kafka.poll(REPORTS);
         let fatal = self.kafka.client().fatal_error();
         let fatal = fatal.map(|(code, _)| Error::new(action, KafkaError::Global(code)));
