@@ -1,7 +1,9 @@
-//! The commands that look, print and end: `check`, `status`, `plugin`, `dlq`, `embedded fetch`, `token`.
+//! The commands that look, print and end: `check`, `status`, `plugin`, `dlq`, `snapshot`,
+//! `embedded fetch`, `token`.
 
 mod dlq;
 mod plugin;
+mod snapshot;
 
 use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 pub use dlq::dlq;
 pub use plugin::plugin;
+pub use snapshot::snapshot;
 
 use crate::check;
 use crate::config::{Config, Exit, Role, StatusArgs, TokenCommand};

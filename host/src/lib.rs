@@ -49,6 +49,9 @@ pub mod table;
 /// What is set aside.
 pub mod dead_letter;
 
+/// Tables that are to be copied again on request.
+pub mod recopy;
+
 /// What was set aside, driven through again.
 pub mod redrive;
 

@@ -51,6 +51,7 @@ async fn dispatch(cli: &Arc<Cli>, config: Config) -> Exit {
         Command::Run(arguments) => run(cli, config, &arguments).await,
         Command::Plugin(command) => commands::plugin(&config, &command).await,
         Command::Dlq(command) => commands::dlq(&config, &command).await,
+        Command::Snapshot(arguments) => commands::snapshot(&config, &arguments).await,
         Command::Check(arguments) => commands::check(&config, arguments.role).await,
         Command::Status(arguments) => commands::status(&config, &arguments).await,
         Command::Embedded(EmbeddedCommand::Fetch) => commands::fetch(&config).await,

@@ -13,6 +13,7 @@
 //! A stage that ends drops its end of the queues; its neighbours see that and end too. Draining is
 //! the same from the front: the first stage stops reading, and each one ends after its input did.
 
+mod again;
 mod destination;
 mod keeper;
 mod patience;
@@ -154,9 +155,13 @@ impl Pipeline {
         let leg = self.report.leg("capture");
         let mut patience = Patience::new("copy the tables", "captured", &self.shutdown);
         let mut watching = None;
+        self.report.recopies().open();
         while let Some(source) = self.source().await? {
             watching.get_or_insert_with(|| self.watch_slot(&source, "stored"));
             let ended = self.store_once(&source, &mut transform).await;
+            if ended.is_ok() && self.goes_on_copying() {
+                continue;
+            }
             if !patience.another(ended, &leg, self.report.metrics()).await? {
                 break;
             }
@@ -179,9 +184,11 @@ impl Pipeline {
         if !source.slot_exists {
             destination.sink.forget_snapshots().await?;
         }
+        let snapshots = destination.completed_snapshots().await?;
+        let snapshots = destination.forget_asked(snapshots, self.report.recopies()).await?;
         let mut resume = Resume {
             system: source.system,
-            snapshots: destination.completed_snapshots().await?,
+            snapshots,
             slot_exists: source.slot_exists,
             may_hold_rows: true,
             ..Resume::default()
@@ -191,7 +198,7 @@ impl Pipeline {
         let store = self.open_memory(transform, "capture", &source.options.slot)?;
         let kept = resume_capture(store.as_ref(), transform, source, &mut resume, None)?;
         let transform = plugins.take().expect(GIVEN_BACK);
-        let end = self.shutdown.part();
+        let end = self.part_until_asked();
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
         let letters = destination.sink.letters();
@@ -242,6 +249,7 @@ impl Pipeline {
         let (mut store, mut watching) = (None, None);
         let leg = self.report.leg("send");
         let mut patience = Patience::new("send to kafka", "sent", &self.shutdown);
+        self.report.recopies().open();
         while let Some(source) = self.source().await? {
             watching.get_or_insert_with(|| self.watch_slot(&source, "sent"));
             if store.is_none() {
@@ -251,6 +259,9 @@ impl Pipeline {
             let (back, ended) =
                 self.send_once(kafka, &source, transform, store.as_ref(), &ack, way).await;
             transform = back;
+            if ended.is_ok() && self.goes_on_copying() {
+                continue;
+            }
             if !patience.another(ended, &leg, self.report.metrics()).await? {
                 break;
             }
@@ -284,7 +295,7 @@ impl Pipeline {
         };
         leg.moving();
         patience.works();
-        let end = self.shutdown.part();
+        let end = self.part_until_asked();
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_send) = mpsc::channel(QUEUE);
         let head = captured.downgrade();
@@ -321,6 +332,7 @@ impl Pipeline {
         let (pipeline, slot_exists) = (source.options.slot.clone(), source.slot_exists);
         let system = source.system;
         let metrics = Arc::clone(self.report.metrics());
+        let recopies = self.report.recopies().clone();
         let starting = spawn_blocking(move || -> Result<_, Error> {
             let (mut producer, checkpoint) =
                 Producer::start(&kafka, &database, &pipeline, metrics)?;
@@ -335,7 +347,8 @@ impl Pipeline {
             if !slot_exists && may_hold_rows {
                 producer.forget_snapshots()?;
             }
-            let kept = checkpoint.filter(|_| slot_exists).unwrap_or_default();
+            let mut kept = checkpoint.filter(|_| slot_exists).unwrap_or_default();
+            again::forget_asked(&mut producer, &mut kept.snapshots, &recopies)?;
             let resume = Resume {
                 remembers: false,
                 position: kept.position,

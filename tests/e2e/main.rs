@@ -23,6 +23,7 @@ mod other_cluster;
 mod outages;
 mod plugins;
 mod projects;
+mod recopy;
 mod reshape;
 mod secrets;
 mod service;

@@ -49,6 +49,8 @@ pub enum Command {
     /// Dead letters: look at them, drive them through again, drop them
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Have a running instance copy a table again
+    Snapshot(SnapshotArgs),
     /// The embedded ClickHouse engine
     #[command(subcommand)]
     Embedded(EmbeddedCommand),
@@ -217,6 +219,17 @@ pub struct DlqChoice {
     pub all: bool,
 }
 
+/// `snapshot`
+#[derive(Debug, Clone, Args)]
+pub struct SnapshotArgs {
+    /// The table in the source
+    #[arg(value_name = "SCHEMA.TABLE")]
+    pub table: String,
+    /// Where.
+    #[command(flatten)]
+    pub at: StatusArgs,
+}
+
 /// `embedded`
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum EmbeddedCommand {
@@ -279,6 +292,7 @@ impl Cli {
             Command::Status(_)
             | Command::Plugin(_)
             | Command::Dlq(_)
+            | Command::Snapshot(_)
             | Command::Embedded(_)
             | Command::Token(_)
             | Command::Clickhouse { .. } => &None,

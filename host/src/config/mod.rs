@@ -22,7 +22,7 @@ use crate::{capture, embedded, plugin, serve, sink, transport};
 pub use arguments::{move_secrets, read_arguments};
 pub use cli::{
     CheckArgs, Cli, Command, DlqChoice, DlqCommand, EmbeddedCommand, PluginArgs, PluginCommand,
-    Role, RunArgs, StatusArgs, TokenCommand,
+    Role, RunArgs, SnapshotArgs, StatusArgs, TokenCommand,
 };
 pub use file::{Environment, parse};
 pub use secret::{REDACTED, Secret, redact_url};

@@ -147,10 +147,7 @@ impl Encoder {
         let known = batch.targets.iter();
         let found = known.clone().position(|t| t.table.fingerprint == table.fingerprint);
         let index = found.unwrap_or_else(|| {
-            batch.targets.push(Target {
-                topic: plan.topic.clone(),
-                table: Arc::clone(table),
-            });
+            batch.targets.push(Target { topic: plan.topic.clone(), table: Arc::clone(table) });
             batch.targets.len() - 1
         });
         (u32::try_from(index).expect("fewer tables than changes"), plan)

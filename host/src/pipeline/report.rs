@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Role};
 use crate::plugin::{Reloads, Stage, Versions};
+use crate::recopy::Recopies;
 use crate::redrive::DeadLetters;
 use crate::serve::{Context, Endpoint, Leg, Mirrored, PluginStatus, Readiness, Status, StepStatus};
 use crate::shutdown::{Phase, Shutdown};
@@ -30,6 +31,7 @@ struct Shared {
     plugins: Mutex<Vec<(Stage, Versions)>>,
     reloads: Reloads,
     dead_letters: DeadLetters,
+    recopies: Recopies,
     steps: &'static [&'static str],
     since: Instant,
 }
@@ -58,6 +60,7 @@ impl Report {
             plugins: Mutex::default(),
             reloads: Reloads::default(),
             dead_letters: DeadLetters::default(),
+            recopies: Recopies::default(),
             steps,
             since: Instant::now(),
         }))
@@ -73,6 +76,10 @@ impl Report {
 
     pub(super) fn dead_letters(&self) -> &DeadLetters {
         &self.0.dead_letters
+    }
+
+    pub(super) fn recopies(&self) -> &Recopies {
+        &self.0.recopies
     }
 
     pub(super) fn clickhouse(&self, endpoint: Endpoint) {
@@ -99,6 +106,7 @@ impl Report {
             metrics: Arc::clone(&self.0.metrics),
             plugins: self.0.reloads.clone(),
             dead_letters: self.0.dead_letters.clone(),
+            recopies: self.0.recopies.clone(),
         }
     }
 

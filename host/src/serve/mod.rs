@@ -15,6 +15,7 @@ mod options;
 mod parameters;
 mod pipe;
 mod readiness;
+mod recopy;
 mod routes;
 mod sql;
 mod status;
@@ -41,6 +42,7 @@ pub use token::{Scope, Token, Tokens, hash_token, new_token};
 
 use crate::disposition::Disposition;
 use crate::plugin::Reloads;
+use crate::recopy::Recopies;
 use crate::redrive::DeadLetters;
 use crate::telemetry::metrics::Metrics;
 
@@ -64,6 +66,8 @@ pub struct Context {
     pub plugins: Reloads,
     /// What `/v0/dlq` shows and drives through again.
     pub dead_letters: DeadLetters,
+    /// What `/v0/snapshot` asks.
+    pub recopies: Recopies,
 }
 
 /// Why the interface does not serve.

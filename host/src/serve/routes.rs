@@ -17,7 +17,7 @@ use super::answer::Refusal;
 use super::clickhouse::ClickHouse;
 use super::guard::TableFunctions;
 use super::token::{Scope, Tokens};
-use super::{Context, Options, dlq, filter, parameters, pipe, sql, tail};
+use super::{Context, Options, dlq, filter, parameters, pipe, recopy, sql, tail};
 
 /// The longest SQL statement, in bytes.
 const STATEMENT_BYTES: usize = 256 * 1024;
@@ -51,11 +51,12 @@ pub(super) fn router(options: Options, tokens: Tokens, context: Context) -> Rout
         .route("/v0/sql", get(sql_get).post(sql_post))
         .route("/v0/plugins/{name}/reload", post(reload))
         .merge(dlq::routes())
+        .merge(recopy::routes())
         .fallback(|| async { Refusal::absent(PATHS) })
         .method_not_allowed_fallback(|| async {
             Refusal::new(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "this path takes GET (or POST, for sql, reload, redrive and drop)",
+                "this path takes GET (or POST, for sql, reload, redrive, drop and snapshot)",
             )
         })
         .layer(DefaultBodyLimit::max(STATEMENT_BYTES))

@@ -163,7 +163,17 @@ impl Sink {
     /// ClickHouse does not answer or refuses.
     pub async fn forget_snapshots(&self) -> Result<(), Error> {
         let cluster = self.options.cluster.as_deref();
-        snapshots::forget(&self.writer.client, &self.writer.pipeline, cluster).await
+        snapshots::forget(&self.writer.client, &self.writer.pipeline, cluster, None).await
+    }
+
+    /// Takes back that the snapshot of this table is complete: it is to be taken again.
+    ///
+    /// # Errors
+    ///
+    /// ClickHouse does not answer or refuses.
+    pub async fn forget_snapshot(&self, table: &TableName) -> Result<(), Error> {
+        let cluster = self.options.cluster.as_deref();
+        snapshots::forget(&self.writer.client, &self.writer.pipeline, cluster, Some(table)).await
     }
 
     /// The cluster that this pipeline's rows came from, if any did.

@@ -70,17 +70,22 @@ pub(super) async fn cluster(client: &Client, pipeline: &str) -> Result<Option<u6
     Ok(found.first().and_then(|found| found.system.parse().ok()))
 }
 
-/// Takes all of a pipeline's records back.
+/// Takes a pipeline's records back, or that of one table.
 pub(super) async fn forget(
     client: &Client,
     pipeline: &str,
     cluster: Option<&str>,
+    table: Option<&TableName>,
 ) -> Result<(), Error> {
+    let of_table = table.map(|TableName { schema, name }| {
+        format!(" AND source_schema = {} AND source_table = {}", literal(schema), literal(name))
+    });
     let sql = format!(
-        "ALTER TABLE {}{} DELETE WHERE pipeline = {} SETTINGS mutations_sync = 2",
+        "ALTER TABLE {}{} DELETE WHERE pipeline = {}{} SETTINGS mutations_sync = 2",
         home(client),
         on_cluster(cluster),
         literal(pipeline),
+        of_table.unwrap_or_default(),
     );
     client.execute("forget snapshots", &sql).await
 }

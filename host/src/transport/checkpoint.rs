@@ -94,7 +94,8 @@ mod tests {
     fn a_checkpoint_is_read_from_two_records_or_from_one_of_an_earlier_release() {
         let table = TableName { schema: "public".into(), name: "users".into() };
         let snapshots = vec![SnapshotDone { table, consistent_at: Lsn(5) }];
-        let whole = Checkpoint { confirm: Lsn(9), system: Some(7), snapshots, ..Checkpoint::default() };
+        let whole =
+            Checkpoint { confirm: Lsn(9), system: Some(7), snapshots, ..Checkpoint::default() };
         let position = whole.position_record();
         assert!(!String::from_utf8_lossy(&position).contains("users"));
         let (key, list) = whole.snapshots_record("shop");

@@ -356,7 +356,11 @@ impl Schemas {
         }
         if missed.is_none() {
             let (fingerprint, topic) = (format!("{fingerprint:016x}"), &self.topic);
-            tracing::warn!(fingerprint, topic, "a table version is missing; its records are set aside");
+            tracing::warn!(
+                fingerprint,
+                topic,
+                "a table version is missing; its records are set aside"
+            );
         }
         self.missing.insert(fingerprint, Instant::now());
         Ok(None)

@@ -29,7 +29,7 @@ use crate::encode::{
 };
 use crate::hop::{Hop, LogPoint, Point, Redrive};
 use crate::position::Position;
-use crate::table::Table;
+use crate::table::{Table, TableName};
 use crate::telemetry::metrics::Metrics;
 
 /// How much longer than otherwise a transaction lasts while more is waiting than one can hold.
@@ -174,6 +174,18 @@ impl Producer {
         self.snapshots_known = false;
         self.transaction.point = Some(LogPoint::default());
         // There is no source position behind this commit, so nobody may be told of one.
+        self.commit().map(drop)
+    }
+
+    /// Takes back that the snapshots of these tables are complete: they are to be taken again.
+    ///
+    /// # Errors
+    /// As [`Producer::commit`].
+    pub fn forget_snapshots_of(&mut self, tables: &[TableName]) -> Result<(), Error> {
+        self.checkpoint.snapshots.retain(|done| !tables.contains(&done.table));
+        self.snapshots_known = false;
+        self.transaction.point = Some(LogPoint::default());
+        // Nothing is delivered by this that somebody could be told of.
         self.commit().map(drop)
     }
 

@@ -37,7 +37,11 @@ pub fn options(text: &str) -> Options {
 }
 
 pub fn status() -> Status {
-    let step = StepStatus { position: Some("0/16B3748".into()), lag_bytes: Some(7), ..StepStatus::default() };
+    let step = StepStatus {
+        position: Some("0/16B3748".into()),
+        lag_bytes: Some(7),
+        ..StepStatus::default()
+    };
     Status {
         role: "all".into(),
         transport: "direct".into(),
@@ -61,6 +65,7 @@ impl Interface {
             metrics: Arc::clone(&metrics),
             plugins: tailwater::plugin::Reloads::default(),
             dead_letters: tailwater::redrive::DeadLetters::default(),
+            recopies: tailwater::recopy::Recopies::default(),
         };
         let runtime = Runtime::new().expect("a runtime");
         let server = runtime.block_on(Server::bind(options(text), context.clone())).expect("bind");

@@ -52,6 +52,14 @@ fn what_is_wrong_with_a_request_is_said() {
         assert!(sentence(&response).contains(wanted), "{path}: {}", response.text());
         assert_eq!(response.status, status, "{path}");
     }
+    for (status, path, wanted) in [
+        (400, "/v0/snapshot", "say which table to copy again"),
+        (409, "/v0/snapshot?table=public.users", "this process copies no tables"),
+    ] {
+        let response = interface.request("POST", path, &[], b"");
+        assert!(sentence(&response).contains(wanted), "{path}: {}", response.text());
+        assert_eq!(response.status, status, "{path}");
+    }
     let packed = [("Content-Encoding", "gzip")];
     let response = interface.request("POST", "/v0/sql", &packed, b"\x1f\x8b");
     assert!(sentence(&response).contains("the body of a statement is sent plain"));

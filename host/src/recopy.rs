@@ -1,0 +1,127 @@
+//! Tables that are to be copied again, asked for over HTTP and obeyed by the capture.
+//!
+//! A request ends the life of the leg in order. The next life takes back that the table's copy is
+//! complete, where that is recorded, before it reads anything; then it copies the table, as any that
+//! was never copied whole. So whatever dies in between, the copy is taken again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{oneshot, watch};
+
+/// Why a table is not copied again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The role has no capture.
+    #[error("this process copies no tables; ask the one that captures")]
+    NoCapture,
+    /// There is no such copy.
+    #[error("no copy of a table `{0}` is complete; names are schema.table, as in public.users")]
+    Unknown(String),
+    /// The process ended, or the leg failed, before the table was marked.
+    #[error("the capture ended before the table was marked; ask again once the process is up")]
+    Ended,
+}
+
+/// One table, and who waits for the answer.
+#[derive(Debug)]
+pub struct Request {
+    /// As it was asked for: `schema.table`.
+    pub table: String,
+    done: oneshot::Sender<Result<(), Refused>>,
+}
+
+impl Request {
+    /// Tells who asked that the table is marked, so that it will be copied, or that there is no copy of it.
+    pub fn answer(self, marked: bool) {
+        let Request { table, done } = self;
+        // Who asked may have gone.
+        done.send(if marked { Ok(()) } else { Err(Refused::Unknown(table)) }).ok();
+    }
+}
+
+/// The requests of a process. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Recopies(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    captures: AtomicBool,
+    waiting: watch::Sender<Vec<Request>>,
+}
+
+impl Recopies {
+    /// From now on there is a capture that obeys.
+    pub fn open(&self) {
+        self.0.captures.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks for a table; returns once it is marked, and its copy about to begin.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub async fn ask(&self, table: String) -> Result<(), Refused> {
+        if !self.0.captures.load(Ordering::Relaxed) {
+            return Err(Refused::NoCapture);
+        }
+        let (done, answer) = oneshot::channel();
+        self.0.waiting.send_modify(|waiting| waiting.push(Request { table, done }));
+        answer.await.unwrap_or(Err(Refused::Ended))
+    }
+
+    /// Resolves as soon as a request waits.
+    pub async fn asked(&self) {
+        let mut watch = self.0.waiting.subscribe();
+        // The sender lives in `self`, so the wait cannot fail.
+        let _asked = watch.wait_for(|waiting| !waiting.is_empty()).await;
+    }
+
+    /// Whether a request waits.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        !self.0.waiting.borrow().is_empty()
+    }
+
+    /// The requests that wait; each has to be answered.
+    #[must_use]
+    pub fn take(&self) -> Vec<Request> {
+        let mut taken = Vec::new();
+        self.0.waiting.send_modify(|waiting| taken = std::mem::take(waiting));
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_answered_by_the_capture_that_takes_it() {
+        let recopies = Recopies::default();
+        let ask = |table: &str| recopies.ask(table.to_owned());
+        assert_eq!(ask("public.users").await, Err(Refused::NoCapture));
+        recopies.open();
+        let capture = async {
+            recopies.asked().await;
+            let mut taken = recopies.take();
+            while taken.len() < 3 {
+                recopies.asked().await;
+                taken.extend(recopies.take());
+            }
+            assert!(!recopies.is_asked());
+            for request in taken {
+                match request.table.as_str() {
+                    "public.users" => request.answer(true),
+                    "public.user" => request.answer(false),
+                    _ => drop(request),
+                }
+            }
+        };
+        let (marked, unknown, ended, ()) =
+            tokio::join!(ask("public.users"), ask("public.user"), ask("public.x"), capture);
+        assert_eq!(marked, Ok(()));
+        assert_eq!(unknown, Err(Refused::Unknown("public.user".into())));
+        let ended = ended.unwrap_err().to_string();
+        assert!(ended.starts_with("the capture ended before the table was marked"), "{ended}");
+    }
+}

@@ -1,0 +1,113 @@
+//! A table that is no longer right in ClickHouse is copied again on request, and only that one.
+
+use anyhow::{Result, ensure};
+use tailwater_test_support::{
+    ClickHouse, Database, Kafka, Postgres, PostgresVersion, Tailwater, http_request,
+};
+
+use crate::legs::{DEADLINE, Link, serves};
+use crate::outages::into_url;
+
+const COPIED: &str = "{\"id\":1,\"body\":\"copied\"}\n";
+const STREAMED: &str = "{\"id\":2,\"body\":\"streamed\"}\n";
+const AFTER: &str = "{\"id\":3,\"body\":\"after\"}\n";
+
+fn source() -> Result<Database<'static>> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    for table in ["notes", "others"] {
+        source.execute(&format!("CREATE TABLE {table} (id int PRIMARY KEY, body text)"))?;
+        source.execute(&format!("INSERT INTO {table} VALUES (1, 'copied')"))?;
+    }
+    Ok(source)
+}
+
+/// ClickHouse loses a row of the table, and of the other one.
+fn damage(database: &str) -> Result<()> {
+    for table in ["notes", "others"] {
+        ClickHouse::shared().query(&format!(
+            "ALTER TABLE {database}.{table}_versions DELETE WHERE id = 1 SETTINGS mutations_sync = 2"
+        ))?;
+    }
+    Ok(())
+}
+
+fn ask(tailwater: &Tailwater, table: &str) -> Result<(u16, String)> {
+    let url = format!("{}/v0/snapshot?table={table}", tailwater.http_url());
+    let answer = http_request("POST", &url, &[], b"")?;
+    Ok((answer.status, answer.text()))
+}
+
+fn is_copied_again(
+    source: &Database<'_>,
+    capture: &Tailwater,
+    served: &Tailwater,
+    database: &str,
+) -> Result<()> {
+    let mut capturing = capture.start()?;
+    serves(served, "notes", COPIED)?;
+    serves(served, "others", COPIED)?;
+    source.execute("INSERT INTO notes VALUES (2, 'streamed')")?;
+    serves(served, "notes", &format!("{COPIED}{STREAMED}"))?;
+    damage(database)?;
+    serves(served, "notes", STREAMED)?;
+    let (status, said) = ask(capture, "public.note")?;
+    let unknown = "no copy of a table `public.note` is complete";
+    ensure!(status == 404 && said.contains(unknown), "{status} {said}");
+    let url = capture.http_url();
+    let command = Tailwater::with_arguments(["snapshot", "public.notes", "--url", &url])?;
+    let status = command.run_to_end(DEADLINE)?;
+    let said = command.log();
+    ensure!(status.success() && said.contains("is being copied again"), "{status} {said}");
+    source.execute("INSERT INTO notes VALUES (3, 'after')")?;
+    serves(served, "notes", &format!("{COPIED}{STREAMED}{AFTER}"))?;
+    serves(served, "others", "")?;
+    ensure!(capturing.is_running()?, "it ended:\n{}", capture.log_tail());
+    capturing.terminate(DEADLINE)?;
+    let mut capturing = capture.start()?;
+    capturing.wait_ready(DEADLINE)?;
+    let copies = capture.log().matches("copied the table").count();
+    ensure!(copies == 3, "{copies} copies:\n{}", capture.log());
+    capturing.terminate(DEADLINE)?;
+    Ok(())
+}
+
+#[test]
+fn a_table_is_copied_again_on_request_without_a_broker() -> Result<()> {
+    let (source, clickhouse) = (source()?, ClickHouse::shared());
+    let tailwater = into_url(&clickhouse.url(), clickhouse, &source)?;
+    is_copied_again(&source, &tailwater, &tailwater, source.name())?;
+    // A start finds out by itself what is not there any more.
+    clickhouse.query(&format!("DROP TABLE {}.notes_versions SYNC", source.name()))?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", &format!("{COPIED}{STREAMED}{AFTER}"))
+}
+
+#[test]
+fn a_table_is_copied_again_on_request_over_kafka() -> Result<()> {
+    let source = source()?;
+    let link = Link::plain(Kafka::shared(), "partitions = 2");
+    let (capture, sink) = (link.capture(&source, "")?, link.sink_into(ClickHouse::shared())?);
+    let mut sinking = sink.start()?;
+    sinking.wait_ready(DEADLINE)?;
+    let (status, said) = ask(&sink, "public.notes")?;
+    ensure!(status == 409 && said.contains("this process copies no tables"), "{status} {said}");
+    is_copied_again(&source, &capture, &sink, &link.prefix)
+}
+
+#[test]
+fn a_copy_on_request_that_is_cut_short_is_taken_by_the_next_start() -> Result<()> {
+    let (source, clickhouse) = (source()?, ClickHouse::shared());
+    let tailwater = into_url(&clickhouse.url(), clickhouse, &source)?;
+    let process = tailwater.start()?;
+    serves(&tailwater, "notes", COPIED)?;
+    serves(&tailwater, "others", COPIED)?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    let mut process = tailwater.start_with(&[("TAILWATER_FAILPOINT", "during_snapshot:1")])?;
+    process.wait_ready(DEADLINE)?;
+    damage(source.name())?;
+    let (status, said) = ask(&tailwater, "public.notes")?;
+    ensure!(status == 200, "{status} {said}");
+    process.wait_exit(DEADLINE)?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", COPIED)
+}
