@@ -131,6 +131,15 @@ pub fn produce(bootstrap: &str, records: &[Raw]) -> Result<()> {
     Ok(())
 }
 
+/// The end of a topic's first partition: behind its records, committed or not, and marks of transactions.
+pub fn end_offset(bootstrap: &str, topic: &str) -> Result<i64> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("isolation.level", "read_uncommitted")
+        .create()?;
+    Ok(consumer.fetch_watermarks(topic, 0, TIMEOUT)?.1)
+}
+
 /// Where a group goes on in each partition of a topic that it committed.
 pub fn committed_offsets(bootstrap: &str, group: &str, topic: &str) -> Result<BTreeMap<i32, i64>> {
     let consumer: BaseConsumer = ClientConfig::new()
