@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(key, "shop:snapshots");
         assert_eq!(Checkpoint::parse(Some(&position), Some(&list)).unwrap(), Some(whole.clone()));
         let one = serde_json::to_vec(&whole).unwrap();
-        assert_eq!(Checkpoint::parse(Some(&one), None).unwrap(), Some(whole.clone()));
+        assert_eq!(Checkpoint::parse(Some(&one), None).unwrap(), Some(whole));
         let none = Checkpoint::default().snapshots_record("shop").1;
         assert!(Checkpoint::parse(Some(&one), Some(&none)).unwrap().unwrap().snapshots.is_empty());
     }
