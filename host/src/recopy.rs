@@ -19,7 +19,7 @@ pub enum Refused {
     #[error("no copy of a table `{0}` is complete; names are schema.table, as in public.users")]
     Unknown(String),
     /// The process ended, or the leg failed, before the table was marked.
-    #[error("the capture ended before the table was marked; ask again once the process is up")]
+    #[error("no capture marked the table before it failed; ask again once the process is up")]
     Ended,
 }
 
@@ -122,6 +122,6 @@ mod tests {
         assert_eq!(marked, Ok(()));
         assert_eq!(unknown, Err(Refused::Unknown("public.user".into())));
         let ended = ended.unwrap_err().to_string();
-        assert!(ended.starts_with("the capture ended before the table was marked"), "{ended}");
+        assert!(ended.starts_with("no capture marked the table"), "{ended}");
     }
 }
