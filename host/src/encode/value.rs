@@ -3,11 +3,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::array::{self, Token};
 use super::json;
 use super::time::{self, Moment};
 use super::wire::{Unit, Wire};
 use super::{UNAVAILABLE, text};
+use crate::decode::array::{Token, Tokens, unquote};
 
 /// Whether the written form says all that the text said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,33 +229,30 @@ fn write_point(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
 }
 
 fn write_array(element: &Wire, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let mut depth = 0_u32;
-    let mut unquoted = Vec::new();
-    for token in array::tokens(text) {
+    let (start, mut unquoted) = (out.len(), Vec::new());
+    for token in Tokens::of(text).0 {
         if token == Token::Close {
-            depth = depth.checked_sub(1)?;
             out.push(b']');
             continue;
         }
-        if depth > 0 && out.last() != Some(&b'[') {
+        if out.len() > start && out.last() != Some(&b'[') {
             out.push(b',');
         }
         match token {
             Token::Open => {
-                depth += 1;
                 out.push(b'[');
             }
             Token::Null => out.extend_from_slice(b"null"),
             Token::Plain(plain) => _ = write_form(element, plain, out)?,
             Token::Quoted(quoted) => {
                 unquoted.clear();
-                array::unquote(&mut unquoted, quoted);
+                unquote(&mut unquoted, quoted);
                 write_form(element, &unquoted, out)?;
             }
             Token::Close | Token::Invalid => return None,
         }
     }
-    (depth == 0 && out.last() == Some(&b']')).then_some(())
+    Some(())
 }
 
 /// What stands for a TOASTed value that was not sent.
@@ -278,6 +275,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::encode::array::write_element;
 
     fn round_trip(wire: &Wire, text: &str) -> (String, Kept) {
         let mut out = Vec::new();
@@ -354,7 +352,7 @@ mod tests {
                     text.push(b',');
                 }
                 match element {
-                    Some(element) => array::write_element(&mut text, element.as_bytes()),
+                    Some(element) => write_element(&mut text, element.as_bytes()),
                     None => text.extend_from_slice(b"NULL"),
                 }
             }

@@ -10,9 +10,10 @@
 //! In a key column two rows would become one that way; such a change is a dead letter, and so is
 //! one whose text is not of the column's type at all (a plugin can write one).
 
-use super::array::{Element, Elements, unescape};
+use super::array::{Element, Elements};
 use super::types::{Kind, Type};
 use super::{datetime, decimal};
+use crate::decode::array::unquote;
 use crate::table::ColumnType;
 
 /// Whether the type had a place for the value.
@@ -153,7 +154,7 @@ impl Codec {
 
     /// Appends an array of this codec's values.
     fn write_array(&self, text: &[u8], out: &mut Vec<u8>) -> Result<Fit, Unreadable> {
-        let (mut elements, flat) = Elements::of(text)?;
+        let (mut elements, flat) = Elements::of(text);
         write_varint(elements.clone().count_all()?, out);
         let mut fit = Fit::exact_if(flat);
         while let Some(element) = elements.next_element()? {
@@ -172,7 +173,7 @@ impl Codec {
     /// The only values that are copied first: elements in which something is escaped.
     fn write_escaped(&self, text: &[u8], out: &mut Vec<u8>) -> Result<Fit, Unreadable> {
         let mut plain = Vec::with_capacity(text.len());
-        unescape(text, &mut plain);
+        unquote(&mut plain, text);
         self.write(&plain, out)
     }
 }
