@@ -11,7 +11,7 @@
 
 use serde::Deserialize;
 
-use super::array::{Element, Elements, unescape};
+use super::array::{Element, Elements};
 use super::client::Client;
 use super::datetime::micros;
 use super::ddl::{META, Place, StoredColumn};
@@ -19,6 +19,7 @@ use super::encode::{Codec, Fit};
 use super::error::Error;
 use super::names::{literal, quoted};
 use super::types::{Kind, Type};
+use crate::decode::array::unquote;
 use crate::failpoint;
 use crate::table::{Column, ColumnType, Table};
 
@@ -110,7 +111,7 @@ fn default_of(ty: &Type, source: &ColumnType, text: &[u8]) -> Option<String> {
 }
 
 fn array_of(element: &Type, source: &ColumnType, text: &[u8]) -> Option<String> {
-    let (mut elements, _) = Elements::of(text).ok()?;
+    let (mut elements, _) = Elements::of(text);
     let mut values = Vec::new();
     while let Some(found) = elements.next_element().ok()? {
         values.push(match found {
@@ -118,7 +119,7 @@ fn array_of(element: &Type, source: &ColumnType, text: &[u8]) -> Option<String> 
             Element::Plain(text) => default_of(element, source, text)?,
             Element::Quoted(text) => {
                 let mut plain = Vec::with_capacity(text.len());
-                unescape(text, &mut plain);
+                unquote(&mut plain, text);
                 default_of(element, source, &plain)?
             }
         });
