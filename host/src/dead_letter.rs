@@ -1,6 +1,7 @@
 //! A change that could not be processed: kept whole, with the reason, so that it blocks nothing,
 //! is never lost silently, and can be driven through again.
 
+mod open;
 mod replay;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use crate::change::{Change, Changes, Old, Row, Value};
 use crate::position::Position;
 use crate::table::Table;
 
+pub(crate) use open::Noted;
+pub use open::{OpenLetters, Passed};
 pub use replay::{Replay, changes_of};
 
 /// The stage that gave up on the change.

@@ -3,7 +3,7 @@
 //! dies the same death each time. A release build has none of this: [`pass`] is empty there.
 
 /// Every name, in the order of the steps.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "during_snapshot",
     "during_swap",
     "during_token_reload",
@@ -17,6 +17,7 @@ pub const NAMES: [&str; 17] = [
     "after_store",
     "before_keep",
     "after_keep",
+    "before_closing",
     "before_redriven",
     "after_redriven",
     "before_slot_advance",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::change::Changes;
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, Passed};
 use crate::plugin::{Delta, Scope};
 use crate::position::{Lsn, Position};
 use crate::table::TableName;
@@ -19,6 +19,8 @@ pub struct Hop<P> {
     pub changes: Changes,
     /// What earlier stages set aside out of these changes; stored with them.
     pub dead_letters: Vec<DeadLetter>,
+    /// What passed the plugins, if dead letters of it may be open.
+    pub passed: Vec<Passed>,
     /// Which plugin versions have seen them: `name@digest`, separated by commas.
     pub plugins: Arc<str>,
     /// What may be acknowledged once they are durable.
@@ -68,7 +70,14 @@ impl Redrive {
 impl<P> Hop<P> {
     /// A batch that no plugin has seen yet.
     pub fn new(changes: Changes, point: P) -> Hop<P> {
-        Hop { changes, dead_letters: Vec::new(), plugins: Arc::default(), point, redrive: None }
+        Hop {
+            changes,
+            dead_letters: Vec::new(),
+            passed: Vec::new(),
+            plugins: Arc::default(),
+            point,
+            redrive: None,
+        }
     }
 }
 
@@ -82,6 +91,9 @@ pub trait Point: Send + 'static {
 
     /// The part of the source that the batch is of.
     fn scope(&self) -> Scope;
+
+    /// Grows when the source was given to this process anew: who had it before may have read on.
+    fn assignment(&self) -> u64;
 
     /// Takes along what the plugins remember of the batch.
     fn remember(&mut self, deltas: Vec<Delta>);
@@ -151,6 +163,10 @@ impl Point for LogPoint {
 
     fn scope(&self) -> Scope {
         Scope::default()
+    }
+
+    fn assignment(&self) -> u64 {
+        0
     }
 
     fn remember(&mut self, deltas: Vec<Delta>) {

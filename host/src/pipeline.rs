@@ -201,11 +201,11 @@ impl Pipeline {
         let end = self.part_until_asked();
         let (captured, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
-        let letters = destination.sink.letters();
+        let (letters, open) = (destination.sink.letters(), destination.sink.open_letters());
         let head = captured.downgrade();
         self.report.dead_letters().open_direct(letters, &head, transform.versions());
         let capture = self.spawn_capture(source, resume, &ack, &end, captured);
-        let transforming = transform.spawn(to_transform, transformed);
+        let transforming = transform.spawn(to_transform, transformed, Some(open));
         let metrics = Arc::clone(self.report.metrics());
         let (give, keeping) = keep(kept, &end, move |durable| {
             failpoint::pass("before_slot_advance");
@@ -302,7 +302,7 @@ impl Pipeline {
         let (letters, plugins) = (self.report.dead_letters(), transform.versions());
         letters.open_sent(kafka, &source.database, &head, plugins);
         let capture = self.spawn_capture(source, resume, ack, &end, captured);
-        let transforming = transform.spawn(to_transform, transformed);
+        let transforming = transform.spawn(to_transform, transformed, None);
         let (ack, metrics) = (ack.clone(), Arc::clone(self.report.metrics()));
         let (give, keeping) = keep(kept, &end, move |durable| {
             metrics.reached("sent", ack.advance(durable));
@@ -376,11 +376,11 @@ impl Pipeline {
         let (starts, kept) = resume_sink(store.as_ref(), &mut transform)?.unzip();
         let (received, to_transform) = mpsc::channel(QUEUE);
         let (transformed, to_store) = mpsc::channel(QUEUE);
-        let letters = destination.sink.letters();
+        let (letters, open) = (destination.sink.letters(), destination.sink.open_letters());
         let (head, plugins) = (received.downgrade(), transform.versions());
         self.report.dead_letters().open_stored(letters, &head, plugins, starts.clone());
         let (acknowledge, acknowledged) = std::sync::mpsc::channel();
-        let transforming = transform.spawn(to_transform, transformed);
+        let transforming = transform.spawn(to_transform, transformed, Some(open));
         let receiver = receive::Receiver {
             options: kafka.clone(),
             database,

@@ -383,6 +383,87 @@ fn letters_of_a_partition_that_another_sink_has_are_left_to_that_one() -> Result
     Ok(())
 }
 
+/// A sink that never had the partition reads it from its beginning, through the mended plugin.
+#[test]
+fn letters_close_when_another_sink_reads_their_rows_and_they_come_through() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")?;
+    let (brokers, clickhouse) = (Kafka::shared().bootstrap(), ClickHouse::shared());
+    let guest = guests::test_guest("rememberer")?;
+    let settings = |deed: &str| {
+        let path = guest.display();
+        format!(
+            "partitions = 1\n\n[[plugin]]\nname = \"guest\"\npath = \"{path}\"\nstage = \"sink\"\n\
+             grants = [\"state\"]\n[plugin.config]\ndeed = \"{deed}\"\n"
+        )
+    };
+    let link = Link::over(&brokers, &settings("panic-on-poison"));
+    let capture = link.capture(&source, "")?;
+    let (first, second) = (link.sink_into(clickhouse)?, link.sink_into(clickhouse)?);
+    let (mut capturing, sinking) = (capture.start()?, first.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO people SELECT n, 'a' FROM generate_series(1, 4) n")?;
+    source.execute("UPDATE people SET name = 'poison'")?;
+    wait_letters(&first, 4)?;
+    ensure!(sinking.terminate(DEADLINE)?.success(), "the first sink ended badly");
+    let fixed = Link::below(link.prefix, &brokers, &settings("count"));
+    fixed.set_sink(&second, clickhouse)?;
+    let mut sinking = second.start()?;
+    sinking.wait_ready(DEADLINE)?;
+    let counted = |count| (1..=4).map(|id| (id, count)).collect::<Vec<_>>();
+    serves(&second, &counted("2"))?;
+    wait_letters(&second, 0)?;
+    let again = ask(&second, "POST", "/redrive?all=true")?;
+    ensure!(again["redriven"] == 0, "{again}");
+    source.execute("UPDATE people SET name = 'b'")?;
+    serves(&second, &counted("3"))?;
+    ensure!(sinking.terminate(DEADLINE)?.success(), "the second sink ended badly");
+    Ok(())
+}
+
+/// The first part of a transaction is stored and its letter too when the process dies, so the source
+/// shows all of it again.
+#[test]
+fn letters_close_when_their_rows_come_again_after_a_crash_and_come_through() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")?;
+    let part_by_part = "[clickhouse]\nbatch_rows = 1\n\n";
+    let deed = "[plugin.config]\ndeed = \"panic-on-poison\"\n";
+    let hostile = config(&source, part_by_part, deed);
+    let tailwater = Tailwater::with_config(&hostile)?;
+    install(&guests::test_guest("hostile")?, &tailwater)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    source.execute(
+        "INSERT INTO people SELECT n, CASE n WHEN 1 THEN 'poison' ELSE repeat('x', 100) END \
+         FROM generate_series(1, 20000) n",
+    )?;
+    let dies_at = |place: &str| -> Result<()> {
+        let process = tailwater.start_with(&[("TAILWATER_FAILPOINT", place)])?;
+        process.wait_exit(DEADLINE)?;
+        Ok(())
+    };
+    dies_at("before_store:3")?;
+    // What is skipped does not come through.
+    tailwater.set_config(&config(
+        &source,
+        part_by_part,
+        &format!("on_error = \"skip\"\n{deed}"),
+    ))?;
+    dies_at("before_store:3")?;
+    tailwater.set_config(&config(&source, part_by_part, ""))?;
+    install(&guests::test_guest("identity")?, &tailwater)?;
+    dies_at("before_closing:1")?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_letters(&tailwater, 0)?;
+    let answer = tailwater.get("/v0/pipes/people_snapshot.ndjson")?;
+    ensure!(answer.text().starts_with("{\"id\":1,\"name\":\"poison\"}\n"), "the row is not there");
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
 #[test]
 fn dropped_letters_are_gone_and_the_log_says_so() -> Result<()> {
     let source = Postgres::shared(PostgresVersion::V18).create_database()?;

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::change::Changes;
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, OpenLetters};
 use crate::hop::{Hop, Point, Redrive};
 use crate::plugin::{
     Chain, Error, MemoryError, Options, PluginStatus, Runtime, Stage, Store, Versions,
@@ -60,14 +60,16 @@ impl Transform {
     }
 
     /// Runs on a thread of its own until the input ends, the next stage is gone, or a plugin halts
-    /// the pipeline; gives the plugins back.
+    /// the pipeline; gives the plugins back. With `open` it is told what passes the plugins where
+    /// letters of it may be open.
     pub(super) fn spawn<P: Point>(
         mut self,
         mut input: Receiver<Hop<P>>,
         output: Sender<Hop<P>>,
+        open: Option<OpenLetters>,
     ) -> JoinHandle<(Transform, Result<(), Error>)> {
         spawn_blocking(move || {
-            let ended = self.run(&mut input, &output);
+            let ended = self.run(&mut input, &output, open.as_ref());
             (self, ended)
         })
     }
@@ -76,10 +78,12 @@ impl Transform {
         &mut self,
         input: &mut Receiver<Hop<P>>,
         output: &Sender<Hop<P>>,
+        open: Option<&OpenLetters>,
     ) -> Result<(), Error> {
         let versions = self.versions();
         self.metrics.awaits_nothing(self.last);
         let mut stamp = Stamp::default();
+        let mut assignment = 0;
         while let Some(mut hop) = input.blocking_recv() {
             // What was set aside before says nothing of how late the rest is.
             if hop.redrive.is_none() {
@@ -87,6 +91,12 @@ impl Transform {
                 hop.point.note_commit(newest);
                 self.metrics.awaits(self.last, newest);
             }
+            if let Some(open) = open.filter(|_| hop.point.assignment() > assignment) {
+                assignment = hop.point.assignment();
+                open.doubt();
+            }
+            let notes = open.is_some_and(|open| open.may_be_of(&hop.changes));
+            self.chains.iter_mut().for_each(|chain| chain.note_passed(notes));
             let before = hop.dead_letters.len();
             self.transform(&mut hop)?;
             self.metrics.count_dead_letters("transformed", hop.dead_letters.len() - before);
@@ -115,6 +125,7 @@ impl Transform {
         } else {
             for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
                 hop.dead_letters.extend(chain.transform(&mut hop.changes)?);
+                hop.passed.extend(chain.take_passed());
             }
         }
         for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {

@@ -24,6 +24,13 @@ pub(crate) struct Verdicts {
     pub(crate) bytes: usize,
 }
 
+impl Verdicts {
+    /// Whether a row failed.
+    pub(crate) fn failed(&self, row: u32) -> bool {
+        self.faults.binary_search_by_key(&row, |fault| fault.row).is_ok()
+    }
+}
+
 /// What is known of an answer beside its patch.
 #[derive(Debug, Default)]
 pub(crate) struct Beside {

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::change::Changes;
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, Noted, Passed};
 use crate::failpoint;
 use crate::plugin::engine::Runtime;
 use crate::plugin::error::Error;
@@ -27,6 +27,10 @@ pub struct Chain {
     crew: Crew,
     /// What batches changed of what is remembered, if that is kept on disk.
     deltas: Option<Vec<Delta>>,
+    /// Whether it is noted what passes the plugins.
+    notes: bool,
+    /// What did.
+    passed: Vec<Passed>,
     versions: Versions,
     _watches: Vec<Watch>,
 }
@@ -55,6 +59,8 @@ impl Chain {
                 &metrics,
             ),
             deltas: None,
+            notes: false,
+            passed: Vec::new(),
             versions: Versions::default(),
             _watches: Vec::new(),
         };
@@ -79,7 +85,15 @@ impl Chain {
         let crew = Crew::new(1, &loader.metrics);
         let members = vec![Member::new(loader, loaded)];
         let versions = Versions::default();
-        Ok(Chain { members, crew, deltas: None, versions, _watches: Vec::new() })
+        Ok(Chain {
+            members,
+            crew,
+            deltas: None,
+            notes: false,
+            passed: Vec::new(),
+            versions,
+            _watches: Vec::new(),
+        })
     }
 
     fn push(&mut self, loader: Loader, loaded: Loaded, (watch, (asking, asked)): (Watch, Asks)) {
@@ -129,7 +143,9 @@ impl Chain {
         }
         self.conclude(&done);
         self.review();
-        done.map(|()| fates.dead_letters)
+        done?;
+        self.passed.extend(fates.noted.map(Noted::into_passed).unwrap_or_default());
+        Ok(fates.dead_letters)
     }
 
     /// Instructions that its plugins executed so far, on a runtime that counts them.
@@ -179,6 +195,7 @@ impl Chain {
 
     fn run(&mut self, changes: &mut Changes) -> (Result<(), Error>, Fates) {
         let mut fates = Fates::default();
+        fates.noted = self.notes.then(Noted::default);
         let done = self.run_waves(changes, &mut fates);
         self.members.iter_mut().for_each(Member::end);
         (done, fates)
@@ -262,6 +279,16 @@ impl Chain {
     /// [`restore`](Self::restore).
     pub fn take_deltas(&mut self) -> Vec<Delta> {
         self.deltas.as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    /// From now on it is noted what passes the plugins, or is not any more.
+    pub fn note_passed(&mut self, wanted: bool) {
+        self.notes = wanted;
+    }
+
+    /// What passed the plugins since it was asked last.
+    pub fn take_passed(&mut self) -> Vec<Passed> {
+        mem::take(&mut self.passed)
     }
 
     /// Which versions run; the handle follows reloads.

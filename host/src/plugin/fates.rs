@@ -15,8 +15,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::change::{Change, Changes, Old, Op};
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, Noted, Passed};
 use crate::position::Position;
+use crate::table::Table;
 
 #[derive(Default)]
 pub(crate) struct Fates {
@@ -27,6 +28,8 @@ pub(crate) struct Fates {
     added: Vec<(u32, Change)>,
     new_tables: bool,
     pub(crate) dead_letters: Vec<DeadLetter>,
+    /// What passed the plugins, if that is noted.
+    pub(crate) noted: Option<Noted>,
 }
 
 impl Fates {
@@ -84,6 +87,30 @@ impl Fates {
         self.drop_row(row);
     }
 
+    /// The plugin took these rows of a table, but for those that `failed`, by index into `rows`.
+    pub(crate) fn pass(
+        &mut self,
+        plugin: &Arc<str>,
+        table: &Table,
+        changes: &Changes,
+        rows: &[u32],
+        failed: impl Fn(u32) -> bool,
+    ) {
+        let Some(noted) = &mut self.noted else { return };
+        let passed = (0..).zip(rows).filter(|(index, _)| !failed(*index));
+        let position = |(_, row): (u32, &u32)| changes.position(&changes.list[*row as usize]);
+        let positions = passed.map(position).collect();
+        let (plugin, table) = (Arc::clone(plugin), table.full_name().to_string());
+        noted.passed(Passed { plugin, table, positions });
+    }
+
+    /// The plugin failed on a row, whatever becomes of it.
+    pub(crate) fn fail(&mut self, plugin: &Arc<str>, position: Position) {
+        if let Some(noted) = &mut self.noted {
+            noted.failed(plugin, position);
+        }
+    }
+
     /// Removes what goes no further, and puts in what was added.
     pub(crate) fn sweep(&mut self, changes: &mut Changes) {
         if !self.added.is_empty() {
@@ -124,7 +151,7 @@ mod tests {
     use super::*;
     use crate::change::{Row, Value};
     use crate::position::Lsn;
-    use crate::table::{Column, ColumnType, ReplicaIdentity, Table};
+    use crate::table::{Column, ColumnType, ReplicaIdentity};
 
     fn batch(keyed: bool, op: Op, old: bool, new: bool) -> Changes {
         let column = |name: &str, key: bool| Column {

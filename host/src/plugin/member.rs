@@ -42,6 +42,7 @@ fn room(changes: &Changes) -> usize {
 }
 
 pub(crate) struct Member {
+    name: Arc<str>,
     pub(super) loader: Loader,
     pub(super) version: Version,
     pub(super) instance: Instance,
@@ -92,6 +93,7 @@ impl Member {
         let meters = Meters::new(&loader.metrics, &loader.options.name);
         meters.holds(loaded.instance.memory_bytes());
         Member {
+            name: loader.options.name.as_str().into(),
             loader,
             version: loaded.version,
             instance: loaded.instance,
@@ -197,7 +199,10 @@ impl Member {
         for Rows { table, shown: rows, truncates } in self.runs(changes) {
             let table = Arc::clone(&changes.tables[table]);
             match self.subscription(&table)? {
-                Subscription::Ignored => continue,
+                Subscription::Ignored => {
+                    fates.pass(&self.name, &table, changes, &rows, |_| false);
+                    continue;
+                }
                 Subscription::Wanted(plan) => {
                     let shape = plan.shape.iter();
                     let emptied =
@@ -256,6 +261,8 @@ impl Member {
             match shown {
                 Shown::Ignored => {}
                 Shown::Answered(plan, verdicts) => {
+                    let failed = |row| verdicts.failed(row);
+                    fates.pass(&self.name, table, changes, &task.rows, failed);
                     adopt::apply(&plan, changes, &task.rows, &verdicts);
                     if let Some(shape) = &plan.shape {
                         rewrite::carry_out(shape, changes, &task.rows, &verdicts, fates);
@@ -331,12 +338,10 @@ impl Member {
                 self.set_aside(changes, row, shorten(fault), fates)?;
             }
         }
-        let failed =
-            |row: u32| verdicts.faults.binary_search_by_key(&row, |fault| fault.row).is_ok();
         // Of those that reshape, it was said where discarded rows are no more.
-        let discard = verdicts.discard.into_iter().filter(|_| self.role() != Role::Reshape);
-        let discard = discard.filter(|row| !failed(*row));
-        fates.discard(changes, discard.map(|row| task.rows[row as usize]));
+        let discard = verdicts.discard.iter().filter(|_| self.role() != Role::Reshape);
+        let discard = discard.filter(|row| !verdicts.failed(**row));
+        fates.discard(changes, discard.map(|row| task.rows[*row as usize]));
         for row in verdicts.duplicates {
             fates.drop_row(task.rows[row as usize]);
         }
@@ -364,6 +369,7 @@ impl Member {
     ) -> Result<(), Error> {
         let change = &changes.list[row as usize];
         self.failed_rows += 1;
+        fates.fail(&self.name, changes.position(change));
         let on_error = if self.redriving { OnError::DeadLetter } else { self.options().on_error };
         if on_error == OnError::Halt {
             return Err(Error::Fault {

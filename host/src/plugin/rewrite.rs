@@ -141,7 +141,7 @@ pub(crate) fn carry_out(
     fates: &mut Fates,
 ) {
     let answer = &verdicts.rewritten;
-    let failed = |row: u32| verdicts.faults.binary_search_by_key(&row, |fault| fault.row).is_ok();
+    let failed = |row: u32| verdicts.failed(row);
     let mut routes = answer.routes.iter().peekable();
     for (row, index) in rows.iter().enumerate() {
         let number = number(row);

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::block::{Block, Encoder};
 use crate::change::{Change, Changes, Op};
-use crate::dead_letter::{DeadLetter, Stage};
+use crate::dead_letter::{DeadLetter, Passed, Stage};
 use crate::hop::{Redrive, SnapshotDone};
 
 /// Buffers kept for the batches after this one.
@@ -34,6 +34,8 @@ pub(super) struct Batch {
     pub(super) blocks: Vec<Block>,
     pub(super) truncates: Vec<Truncate>,
     pub(super) dead_letters: Vec<DeadLetter>,
+    /// What passed plugins, of which letters may be open.
+    pub(super) passed: Vec<Passed>,
     /// Dead letters that came through again.
     pub(super) redrives: Vec<Redrive>,
     /// Snapshots that are complete with it.
@@ -57,7 +59,7 @@ impl Batch {
     /// Whether only the point moved: nothing has to be stored.
     pub(super) fn holds_nothing(&self) -> bool {
         let nothing_else = self.truncates.is_empty() && self.snapshots.is_empty();
-        let nothing_else = nothing_else && self.redrives.is_empty();
+        let nothing_else = nothing_else && self.redrives.is_empty() && self.passed.is_empty();
         self.rows() == 0 && self.dead_letters.is_empty() && nothing_else
     }
 

@@ -6,6 +6,7 @@ use super::client::Client;
 use super::error::Error;
 use super::names::{OWN_PREFIX, literal};
 use crate::dead_letter::{DeadLetter, PluginVersion};
+use crate::position::Position;
 
 /// What tells letters apart, as the table's order does.
 const ID: &str = "lower(hex(sipHash128(source_table, version, stage, plugin, original)))";
@@ -73,6 +74,21 @@ struct Stored {
     original: String,
     backtrace: String,
     replay: String,
+}
+
+/// An open letter of a plugin.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) plugin: String,
+    pub(super) table: String,
+    pub(super) version: u128,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    version: String,
+    source_table: String,
+    plugin: String,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +180,58 @@ impl Letters {
         }
         let ids: Vec<String> = ids.iter().map(|id| literal(id)).collect();
         self.delete(&format!("{ID} IN ({})", ids.join(", "))).await
+    }
+
+    /// The version of the newest letter of a plugin, 0 if there is none.
+    pub(super) async fn newest(&self) -> Result<u128, Error> {
+        let sql = format!(
+            "SELECT toString(max(version)) AS version, '' AS source_table, '' AS plugin FROM {} \
+             WHERE stage = 'transform'",
+            self.home(),
+        );
+        Ok(self.find(&sql).await?.first().map_or(0, |newest| newest.version))
+    }
+
+    /// The letters of plugins between two positions, both included.
+    pub(super) async fn between(
+        &self,
+        first: Position,
+        last: Position,
+    ) -> Result<Vec<Open>, Error> {
+        let (first, last) = (first.version(), last.version());
+        let sql = format!(
+            "SELECT DISTINCT toString(version) AS version, source_table, plugin FROM {} AS letters \
+             WHERE stage = 'transform' AND letters.version \
+             BETWEEN toUInt128('{first}') AND toUInt128('{last}')",
+            self.home(),
+        );
+        self.find(&sql).await
+    }
+
+    async fn find(&self, sql: &str) -> Result<Vec<Open>, Error> {
+        let task = "look for dead letters";
+        let open = |Found { version, source_table, plugin }| match version.parse() {
+            Ok(version) => Ok(Open { plugin, table: source_table, version }),
+            Err(_) => Err(Error::Answer { task: task.to_owned(), detail: literal(&version) }),
+        };
+        self.client.rows::<Found>(task, sql).await?.into_iter().map(open).collect()
+    }
+
+    /// Removes the letters of a plugin on these versions of a table's rows.
+    pub(super) async fn close(
+        &self,
+        plugin: &str,
+        table: &str,
+        versions: &[u128],
+    ) -> Result<(), Error> {
+        let versions = versions.iter().map(|version| format!("toUInt128('{version}')"));
+        let condition = format!(
+            "stage = 'transform' AND plugin = {} AND source_table = {} AND version IN ({})",
+            literal(plugin),
+            literal(table),
+            versions.collect::<Vec<_>>().join(", "),
+        );
+        self.delete(&condition).await
     }
 
     /// Waits until it is done: who looks afterwards finds them gone.

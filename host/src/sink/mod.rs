@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::change::Changes;
+use crate::dead_letter::OpenLetters;
 use crate::hop::{Hop, Point, SnapshotDone};
 use crate::serve::{Leg, Mirrored};
 use crate::table::{Table, TableName};
@@ -31,6 +32,7 @@ mod array;
 mod batch;
 mod block;
 mod client;
+mod closing;
 mod datetime;
 mod ddl;
 mod decimal;
@@ -119,6 +121,7 @@ impl Sink {
             run: rand::random(),
             concurrent_inserts: options.concurrent_inserts,
             truncated: Default::default(),
+            open: OpenLetters::unknown(),
         };
         writer.load_truncates().await?;
         let views = Views::find(&writer.client).await?;
@@ -137,6 +140,12 @@ impl Sink {
     #[must_use]
     pub fn letters(&self) -> Letters {
         Letters::new(self.writer.client.clone())
+    }
+
+    /// Which changes may have open letters here.
+    #[must_use]
+    pub fn open_letters(&self) -> OpenLetters {
+        self.writer.open.clone()
     }
 
     /// The tables that can be queried, those of earlier runs included.
@@ -277,6 +286,7 @@ impl Sink {
         filling.since.get_or_insert_with(Instant::now);
         filling.snapshots.extend_from_slice(hop.point.snapshots());
         filling.dead_letters.extend(hop.dead_letters);
+        filling.passed.extend(hop.passed);
         let redriven = hop.redrive.is_some();
         filling.redrives.extend(hop.redrive);
         let committed = filling.committed.len();

@@ -26,7 +26,7 @@ use super::names::{OWN_PREFIX, literal};
 use super::options::Dedup;
 use super::toast::Filler;
 use super::{shape, snapshots};
-use crate::dead_letter::{DeadLetter, Stage};
+use crate::dead_letter::{DeadLetter, OpenLetters, Stage};
 use crate::disposition::Disposition;
 use crate::failpoint;
 use crate::hop::SnapshotDone;
@@ -101,6 +101,7 @@ pub(super) struct Writer {
     pub(super) concurrent_inserts: usize,
     /// The version of each table's last truncate, by view.
     pub(super) truncated: Mutex<FxHashMap<String, u128>>,
+    pub(super) open: OpenLetters,
 }
 
 impl Writer {
@@ -123,6 +124,7 @@ impl Writer {
         drop(stores);
         self.store_dead_letters(&batch.dead_letters).await?;
         self.close_redriven(batch).await?;
+        self.close_passed(&batch.passed).await?;
         self.store_snapshots(&batch.snapshots).await?;
         self.leg.moving();
         self.observe(batch);
@@ -260,11 +262,15 @@ impl Writer {
         Ok(())
     }
 
+    pub(super) fn letters(&self) -> Letters {
+        Letters::new(self.client.clone())
+    }
+
     /// Removes the letters whose changes are stored now, and says how many failed again. Dying before
     /// this leaves them to be driven through once more, which changes nothing.
     async fn close_redriven(&self, batch: &mut Batch) -> Result<(), Error> {
         let failed = &batch.dead_letters;
-        let letters = Letters::new(self.client.clone());
+        let letters = self.letters();
         for redrive in batch.redrives.drain(..) {
             failpoint::pass("before_redriven");
             let outcome = redrive.outcome(failed);

@@ -77,6 +77,10 @@ impl Point for Offsets {
         self.scopes().next().map(|(scope, _)| scope.into()).unwrap_or_default()
     }
 
+    fn assignment(&self) -> u64 {
+        self.nexts().map(|(_, _, next)| next.assignment).max().unwrap_or_default()
+    }
+
     fn remember(&mut self, deltas: Vec<Delta>) {
         self.remembered.extend(deltas);
     }

@@ -194,7 +194,7 @@ impl Producer {
     /// # Errors
     /// Kafka's; this producer is then of no more use.
     pub fn send(&mut self, hop: Hop<LogPoint>) -> Result<(), Error> {
-        let Hop { mut changes, mut dead_letters, plugins, point, redrive } = hop;
+        let Hop { mut changes, mut dead_letters, plugins, point, redrive, .. } = hop;
         if redrive.is_none() && !point.copying && self.committed > Position::default() {
             // Plugins that remember are shown again what Kafka has, to remember it again.
             changes.pass_over(self.committed);

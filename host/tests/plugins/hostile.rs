@@ -104,6 +104,24 @@ fn a_panic_costs_its_row_only() {
 }
 
 #[test]
+fn what_passes_a_plugin_is_noted_when_asked_for_and_what_it_fails_on_is_not() {
+    for settings in ["", "on_error = 'skip'"] {
+        let mut chain = hostile("panic-on-poison", settings);
+        chain.run(&mut batch(3, Some(2)));
+        assert_eq!(chain.chain.take_passed(), [], "nobody asked");
+        chain.chain.note_passed(true);
+        chain.run(&mut batch(3, Some(2)));
+        let mut ordinals = Vec::new();
+        for passed in chain.chain.take_passed() {
+            assert_eq!((&*passed.plugin, &*passed.table), ("hostile", "public.members"));
+            ordinals.extend(passed.positions.iter().map(|position| position.ordinal));
+        }
+        ordinals.sort_unstable();
+        assert_eq!(ordinals, [1, 3]);
+    }
+}
+
+#[test]
 fn an_endless_loop_costs_its_row_only() {
     let (chain, letter) = sets_poison_aside("loop-on-poison", "deadline_ms = 100");
     assert_eq!(letter.reason, "it ran longer than its deadline of 100 ms");
