@@ -146,6 +146,42 @@ fn a_new_rust_projects_own_tests_pass() -> Result<()> {
 }
 
 #[test]
+fn a_trap_of_a_new_rust_project_is_told_with_file_and_line() -> Result<()> {
+    let author = Author::new()?;
+    author.succeed(&["new", "--lang", "rust", "trapping"])?;
+    let project = author.project("trapping");
+    let file = project.join("src/lib.rs");
+    let before = "let trimmed = text";
+    let text = fs::read_to_string(&file)?
+        .replace(before, &format!("assert_ne!(text, \"poison\");\n                {before}"));
+    let line = text.lines().position(|line| line.contains("poison")).context("the line")? + 1;
+    fs::write(&file, text)?;
+    author.succeed(&["build", "trapping"])?;
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE users (id bigint PRIMARY KEY, name text)")?;
+    source.execute("INSERT INTO users VALUES (1, 'poison')")?;
+    let component = project.join("trapping.wasm");
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{}\"\n\n[http]\nlisten = \"{{listen}}\"\n\n\
+         [[plugin]]\nname = \"trapping\"\npath = \"{}\"\n",
+        source.url(),
+        component.display()
+    ))?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the dead letter", || {
+        let listed = tailwater.get("/v0/dlq")?.text();
+        let letters: serde_json::Value = serde_json::from_str(&listed)?;
+        let id = letters[0]["id"].as_str().context("a letter")?.to_owned();
+        let letter = tailwater.get(&format!("/v0/dlq/{id}"))?.text();
+        ensure!(letter.contains(&format!("src/lib.rs:{line})")), "{letter}");
+        Ok(())
+    })?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+#[test]
 fn a_bench_has_a_line_for_each_size_of_a_batch() -> Result<()> {
     let author = Author::new()?;
     author.succeed(&["new", "--lang", "c", "benched"])?;

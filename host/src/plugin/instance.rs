@@ -55,10 +55,11 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// The functions that were running, if it trapped in one.
-    pub(crate) fn backtrace(&self) -> Option<&str> {
+    /// The functions that were running, if it trapped in one, with the places in the source that `places`
+    /// has of them.
+    pub(crate) fn backtrace(&self, places: impl Fn(usize, usize) -> Vec<String>) -> Option<String> {
         match self {
-            Outcome::Trap(trapped) => trapped.backtrace.as_deref(),
+            Outcome::Trap(trapped) => trapped.backtrace(places),
             _ => None,
         }
     }

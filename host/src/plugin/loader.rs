@@ -15,6 +15,7 @@ use crate::plugin::instance::{self, Allowance, Instance, Outcome, Role};
 use crate::plugin::limits::Guest;
 use crate::plugin::lines::Lines;
 use crate::plugin::options::{Grant, Options};
+use crate::plugin::places::Places;
 use crate::plugin::reload;
 use crate::telemetry::metrics::Metrics;
 
@@ -32,6 +33,8 @@ pub(crate) struct Loader {
 pub(crate) struct Version {
     pub(crate) id: PluginVersion,
     pub(crate) role: Role,
+    /// Where its code comes from.
+    pub(crate) places: Arc<Places>,
     code: InstancePre<Guest>,
 }
 
@@ -150,7 +153,8 @@ impl Loader {
             difference: format!("{error:#}"),
         })?;
         let id = PluginVersion { name: self.options.name.clone(), digest: code.digest };
-        let version = Version { id, role, code: linked };
+        let places = Arc::new(Places::of(path.clone(), id.digest.clone()));
+        let version = Version { id, role, places, code: linked };
         let instance = self.start(&version)?;
         Ok(Loaded { version, instance })
     }

@@ -314,8 +314,11 @@ impl Member {
         }
         let set_aside = fates.dead_letters.len();
         self.set_all_aside(changes, &task, &reason, fates)?;
-        for letter in &mut fates.dead_letters[set_aside..] {
-            letter.backtrace = outcome.backtrace().map(str::to_owned);
+        let letters = &mut fates.dead_letters[set_aside..];
+        if !letters.is_empty() {
+            let places = |start, offset| self.version.places.at(start, offset);
+            let backtrace = outcome.backtrace(places);
+            letters.iter_mut().for_each(|letter| letter.backtrace.clone_from(&backtrace));
         }
         Ok(Vec::new())
     }

@@ -15,6 +15,7 @@
 
 mod adopt;
 mod ahead;
+mod binary;
 mod bindings;
 mod breaker;
 mod calls;
@@ -22,6 +23,7 @@ mod chain;
 mod convert;
 mod cost;
 mod dedup;
+mod dwarf;
 mod engine;
 mod error;
 mod fates;
@@ -35,6 +37,7 @@ mod member;
 mod memory;
 mod meters;
 mod options;
+mod places;
 mod probation;
 mod reload;
 mod reloads;

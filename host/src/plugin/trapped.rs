@@ -6,15 +6,23 @@ use wasmtime::{Trap, WasmBacktrace};
 
 /// Functions of a backtrace; the rest of a recursion says nothing more.
 const FRAMES_MAX: usize = 32;
-/// Bytes of a function's name: guests choose how long theirs are.
+/// Bytes of the name of a function or file: guests choose how long theirs are.
 const NAME_BYTES_MAX: usize = 200;
 
 /// A trap: what it was, and the way there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trapped {
     what: String,
-    /// One function a line, the innermost first; none if the guest was not running.
-    pub(crate) backtrace: Option<String>,
+    /// The functions, the innermost first; none if the guest was not running.
+    functions: Vec<Function>,
+}
+
+/// A function on the stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Function {
+    name: String,
+    /// Where in the component it begins, and where it was.
+    place: Option<(usize, usize)>,
 }
 
 impl fmt::Display for Trapped {
@@ -27,43 +35,55 @@ impl Trapped {
     /// A trap's code and the innermost functions, which say more than `unreachable` does.
     pub(crate) fn new(code: Trap, trap: &wasmtime::Error) -> Trapped {
         let functions = functions(trap);
-        let innermost: Vec<&str> = functions.iter().take(3).map(|(_, name)| &**name).collect();
+        let innermost: Vec<&str> = functions.iter().take(3).map(|known| &*known.name).collect();
         let what = match innermost.is_empty() {
             true => code.to_string(),
             false => format!("{code} in {}", innermost.join(" < ")),
         };
-        Trapped { what, backtrace: lines(&functions) }
+        Trapped { what, functions }
     }
 
     /// What ended a call without a code of its own.
     pub(crate) fn other(what: String, trap: &wasmtime::Error) -> Trapped {
-        Trapped { what, backtrace: lines(&functions(trap)) }
+        Trapped { what, functions: functions(trap) }
+    }
+
+    /// One function a line, the innermost first, each followed by its places in the source if these are
+    /// known: `places` is asked with where in the component it begins, and where it was.
+    pub(crate) fn backtrace(&self, places: impl Fn(usize, usize) -> Vec<String>) -> Option<String> {
+        let mut lines = Vec::new();
+        for (number, Function { name, place }) in self.functions.iter().enumerate() {
+            let Some((start, offset)) = *place else {
+                lines.push(format!("{number}: {name}"));
+                continue;
+            };
+            lines.push(format!("{number}: {name} at {offset:#x}"));
+            lines.extend(places(start, offset).iter().map(|place| format!("   {place}")));
+        }
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 }
 
-/// Each function on the stack with its place in the module, the innermost first.
-fn functions(trap: &wasmtime::Error) -> Vec<(Option<usize>, String)> {
+/// Each function on the stack, the innermost first.
+fn functions(trap: &wasmtime::Error) -> Vec<Function> {
     let frames = trap.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
     let function = |frame: &wasmtime::FrameInfo| {
         let name = frame.func_name().map(demangled);
         let name = name.unwrap_or_else(|| format!("function {}", frame.func_index()));
-        (frame.module_offset(), name)
+        let place = frame.module_offset().zip(frame.func_offset());
+        let place = place.map(|(offset, within)| (offset.saturating_sub(within), offset));
+        Function { name, place }
     };
     frames.iter().take(FRAMES_MAX).map(function).collect()
 }
 
-fn lines(functions: &[(Option<usize>, String)]) -> Option<String> {
-    let line = |(number, (offset, name)): (usize, &(Option<usize>, String))| match offset {
-        Some(offset) => format!("{number}: {name} at {offset:#x}"),
-        None => format!("{number}: {name}"),
-    };
-    let lines: Vec<String> = functions.iter().enumerate().map(line).collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
+/// A name as it is in the source, without the hash of Rust's.
+pub(super) fn demangled(name: &str) -> String {
+    shortened(format!("{:#}", rustc_demangle::demangle(name)))
 }
 
-/// A name as it is in the source, without the hash of Rust's.
-fn demangled(name: &str) -> String {
-    let mut name = format!("{:#}", rustc_demangle::demangle(name));
+/// Not longer than one reads.
+pub(super) fn shortened(mut name: String) -> String {
     name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
     name
 }
@@ -80,9 +100,19 @@ mod tests {
     }
 
     #[test]
-    fn a_backtrace_has_one_line_for_each_function() {
-        let functions = [(Some(0x1c), "explode".to_owned()), (None, "function 7".to_owned())];
-        assert_eq!(lines(&functions).as_deref(), Some("0: explode at 0x1c\n1: function 7"));
-        assert_eq!(lines(&[]), None);
+    fn a_backtrace_has_a_line_for_each_function_and_for_each_place_in_the_source() {
+        let function = |name: &str, place| Function { name: name.to_owned(), place };
+        let functions = vec![function("explode", Some((0x10, 0x1c))), function("function 7", None)];
+        let trapped = |functions| Trapped { what: "unreachable".to_owned(), functions };
+        let places = |start, offset| {
+            assert_eq!((start, offset), (0x10, 0x1c));
+            vec!["check (src/lib.rs:7)".to_owned(), "explode (src/lib.rs:9)".to_owned()]
+        };
+        let expected = "0: explode at 0x1c\n   check (src/lib.rs:7)\n   explode (src/lib.rs:9)\n\
+                        1: function 7";
+        assert_eq!(trapped(functions.clone()).backtrace(places).as_deref(), Some(expected));
+        let unknown = trapped(functions).backtrace(|_, _| Vec::new());
+        assert_eq!(unknown.as_deref(), Some("0: explode at 0x1c\n1: function 7"));
+        assert_eq!(trapped(Vec::new()).backtrace(places), None);
     }
 }

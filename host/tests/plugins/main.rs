@@ -15,6 +15,7 @@ mod log_lines;
 mod mask_email;
 mod metrics;
 mod parallel;
+mod places;
 mod reload;
 mod reshape;
 mod state;

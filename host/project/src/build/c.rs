@@ -19,7 +19,8 @@ const FLAGS: [&str; 9] = [
     "-mbulk-memory",
     "-Wall",
     "-Wextra",
-    "-Wl,--strip-debug",
+    // Traps are told with file and line.
+    "-gline-tables-only",
 ];
 
 /// What the bindings' names begin with.
