@@ -114,7 +114,7 @@ impl Place {
         let partition = self.plan.partition_by.as_ref();
         format!(
             "CREATE TABLE IF NOT EXISTS {}{} ({}) ENGINE = {}{parameters}{} ORDER BY ({}) \
-             SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1 \
+             SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1{} \
              COMMENT {}",
             self.versions(),
             self.on_cluster(),
@@ -122,6 +122,7 @@ impl Place {
             self.engine(),
             partition.map(|by| format!(" PARTITION BY {by}")).unwrap_or_default(),
             self.sorting(columns).join(", "),
+            durable(self.plan.cluster.as_deref()).map(|set| format!(", {set}")).unwrap_or_default(),
             literal(comment),
         )
     }
@@ -232,11 +233,12 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
     let create = |(name, columns, newest, order): (&str, &str, &str, &str)| {
         format!(
             "CREATE TABLE IF NOT EXISTS {}.{}{} ({columns}) \
-             ENGINE = {}ReplacingMergeTree({newest}) ORDER BY ({order})",
+             ENGINE = {}ReplacingMergeTree({newest}) ORDER BY ({order}){}",
             quoted(database),
             quoted(&format!("{OWN_PREFIX}{name}")),
             on_cluster(cluster),
             replicated(cluster),
+            durable(cluster).map(|set| format!(" SETTINGS {set}")).unwrap_or_default(),
         )
     };
     tables.into_iter().map(create).collect()
@@ -244,6 +246,13 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
 
 pub(super) fn on_cluster(cluster: Option<&str>) -> String {
     cluster.map(|name| format!(" ON CLUSTER {}", quoted(name))).unwrap_or_default()
+}
+
+/// An insert that is answered outlives a loss of power: what is acknowledged to the source is forgotten
+/// there. What was merged is on the disk long before its parts are removed. In a cluster the copies on other
+/// machines are for that.
+fn durable(cluster: Option<&str>) -> Option<&'static str> {
+    cluster.is_none().then_some("fsync_after_insert = 1, fsync_part_directory = 1")
 }
 
 fn replicated(cluster: Option<&str>) -> &'static str {
@@ -289,6 +298,11 @@ mod tests {
             "{create}"
         );
         assert!(create.contains("`it\\`s` Nullable(String)"), "{create}");
+        assert!(create.contains(", fsync_after_insert = 1, fsync_part_directory = 1 COMMENT"));
+        let own = own_tables("shop", None);
+        assert!(own.iter().all(|sql| {
+            sql.ends_with(" SETTINGS fsync_after_insert = 1, fsync_part_directory = 1")
+        }));
         assert!(
             place.create_view(&columns(), "public.users").contains(" FINAL WHERE _deleted = 0")
         );
@@ -335,6 +349,7 @@ mod tests {
         place.plan.cluster = Some("main".into());
         let create = place.create_versions(&columns(), "public.users");
         assert!(create.contains("ON CLUSTER `main` (") && create.contains("ReplicatedReplacing"));
+        assert!(!create.contains("fsync"), "the other copies are enough: {create}");
         assert!(own_tables("shop", Some("main")).iter().all(|sql| sql.contains("ON CLUSTER")));
     }
 }

@@ -57,6 +57,12 @@ pub enum Error {
         /// Who wants it.
         table: TableName,
     },
+    /// Another process altered a table for which rows were written already.
+    #[error("`{name}` was altered by another process; its rows are read again")]
+    Altered {
+        /// The versions table.
+        name: String,
+    },
     /// A source column has the name of one of the sink's.
     #[error(
         "{table} has a column `{column}`, which tailwater needs for itself in ClickHouse; rename \
@@ -172,6 +178,7 @@ impl Error {
                 true => Disposition::Halt,
                 false => Disposition::Retry,
             },
+            Error::Altered { .. } => Disposition::Retry,
             Error::Answer { .. }
             | Error::Login { .. }
             | Error::NameClash { .. }

@@ -183,7 +183,10 @@ impl Writer {
         let insert =
             || self.client.insert(&task, &encoder.insert, Some(&token), &encoder.header, &body);
         let mut done = until_done!(self, &task, insert());
-        if done.as_ref().is_err_and(Error::doubts_shape) && self.still_fits(encoder).await? {
+        if done.as_ref().is_err_and(Error::doubts_shape) {
+            if !self.still_fits(encoder).await? {
+                return Err(Error::Altered { name: encoder.place.versions_name() });
+            }
             done = until_done!(self, &task, insert());
         }
         done?;

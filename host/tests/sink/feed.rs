@@ -105,10 +105,15 @@ pub fn users() -> Arc<Table> {
 
 /// The events as one batch.
 pub fn hop(table: &Arc<Table>, events: &[Event]) -> Hop<LogPoint> {
+    mixed(&events.iter().map(|event| (table, event)).collect::<Vec<_>>())
+}
+
+/// Events of several tables, or versions of one, as one batch.
+pub fn mixed(events: &[(&Arc<Table>, &Event)]) -> Hop<LogPoint> {
     let mut changes = Changes::default();
-    let index = changes.intern_table(table);
     let mut last = Position::default();
-    for event in events {
+    for (table, event) in events {
+        let index = changes.intern_table(table);
         let transaction = Transaction {
             commit: Lsn(event.commit),
             previous_commit: Lsn(0),

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tailwater::disposition::Disposition;
 use tailwater::table::{Column, ColumnType, Table};
+use tokio::sync::mpsc;
 
-use crate::feed::{column, hop, insert, key, table};
+use crate::feed::{column, hop, insert, key, mixed, table};
 use crate::rig::Rig;
 
 fn notes(more: Vec<Column>) -> Arc<Table> {
@@ -41,6 +42,48 @@ fn a_widened_column_takes_old_rows_and_new_ones() {
     rig.deliver([hop(&narrow, &[small])]).expect("a replay is stored as well");
     let all = "SELECT id, n FROM {db}.notes ORDER BY id";
     assert_eq!(rig.lines(all), ["1\t7", "2\t9223372036854775807"]);
+}
+
+#[test]
+fn a_batch_with_rows_from_before_a_widening_and_after_it_is_stored() {
+    let rig = Rig::new("");
+    let narrow = notes(vec![column("n", ColumnType::Int4)]);
+    let wide = notes(vec![column("n", ColumnType::Int8)]);
+    let small = insert(1, &["1", "one", "7"]);
+    let large = insert(2, &["2", "two", "9223372036854775807"]);
+    rig.deliver([mixed(&[(&narrow, &small), (&wide, &large)])]).expect("the sink stores");
+    let all = "SELECT id, n FROM {db}.notes ORDER BY id";
+    assert_eq!(rig.lines(all), ["1\t7", "2\t9223372036854775807"]);
+}
+
+#[test]
+fn rows_for_a_table_that_another_process_widened_are_asked_for_again() {
+    let rig = Rig::new("");
+    let narrow = notes(vec![column("n", ColumnType::Int4)]);
+    let wide = notes(vec![column("n", ColumnType::Int8)]);
+    let sink = rig.connect().expect("a ClickHouse");
+    let (input, output) = mpsc::channel(4);
+    let (stored, first) = std::sync::mpsc::channel();
+    let ended = std::thread::scope(|scope| {
+        let run = sink.run(output, move |_| stored.send(()).expect("somebody waits"));
+        let running = scope.spawn(|| rig.runtime.block_on(run));
+        let send = |id: u64, text: &str| {
+            let row = insert(id, &[text, "narrow", "7"]);
+            input.blocking_send(hop(&narrow, &[row])).expect("the sink runs");
+        };
+        send(1, "1");
+        first.recv().expect("the first row is stored");
+        rig.deliver([hop(&wide, &[insert(2, &["2", "wide", "9223372036854775807"])])])
+            .expect("another sink stores");
+        send(3, "3");
+        running.join().expect("no panic")
+    });
+    let error = ended.expect_err("rows were written for the narrow column");
+    assert_eq!(error.disposition(), Disposition::Retry, "{error}");
+    assert!(error.to_string().contains("was altered by another process"), "{error}");
+    rig.deliver([hop(&narrow, &[insert(3, &["3", "narrow", "7"])])]).expect("read again");
+    let all = "SELECT id, n FROM {db}.notes ORDER BY id";
+    assert_eq!(rig.lines(all), ["1\t7", "2\t9223372036854775807", "3\t7"]);
 }
 
 #[test]
