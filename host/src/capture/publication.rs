@@ -108,6 +108,8 @@ pub async fn complete(
     let found = client.query_opt(FOUND, &[publication]).await?;
     let ours = found.and_then(|row| Some((Since::parse(row.get(0))?, row.get(1))));
     let Some((mut since, owned)) = ours else { return Ok(Since::default()) };
+    // Of tables that are gone nothing needs to be known.
+    since.added.retain(|oid, _| wanted.iter().any(|table| table.oid == *oid));
     let listed: Vec<TableName> =
         client.query(LISTED, &[publication]).await?.iter().map(table_name).collect();
     for table in wanted.iter().filter(|table| !listed.contains(&table.name)) {
