@@ -110,10 +110,13 @@ const CASES: &[Case] = &[
     ),
     ("date[]", LIST, &["{2024-01-01,NULL}", "{infinity,\"4713-01-01 BC\"}"]),
     ("mood[]", LIST, &["{sad,ünï}"]),
+    // Its elements hold commas, and are told apart by something else.
+    ("box[]", TEXT, &["{(1,1),(0,0);(2,2),(1,1)}"]),
+    ("boxes", TEXT, &["{(1,1),(0,0);(2,2),(1,1)}"]),
 ];
 
 const TYPES: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s', 'ünï');
-    CREATE DOMAIN short AS smallint CHECK (VALUE <> 0); CREATE TYPE pair AS (n int, t text)";
+    CREATE DOMAIN short AS smallint CHECK (VALUE <> 0); CREATE TYPE pair AS (n int, t text); CREATE DOMAIN boxes AS box[]";
 
 /// Rows of the case with ids from `first`, and one with NULL.
 fn insert(source: &Database<'_>, table: usize, case: &Case, first: usize) -> Result<()> {

@@ -117,8 +117,8 @@ struct Alignment<'a> {
     described: &'a [RelationColumn],
     catalog: &'a [CatalogColumn],
     /// Of what is before a column of each, and of what is from there on. `None`: there is no way.
-    before: Vec<Vec<Option<usize>>>,
-    after: Vec<Vec<Option<usize>>>,
+    before: Vec<Vec<Option<u16>>>,
+    after: Vec<Vec<Option<u16>>>,
 }
 
 impl<'a> Alignment<'a> {
@@ -156,8 +156,8 @@ impl<'a> Alignment<'a> {
         self.catalog[column].dropped || name == self.described.len()
     }
 
-    fn equal(&self, column: usize, name: usize) -> usize {
-        usize::from(self.catalog[column].name == self.described[name].name)
+    fn equal(&self, column: usize, name: usize) -> u16 {
+        u16::from(self.catalog[column].name == self.described[name].name)
     }
 
     /// The one column that a name is in all of the best ways.
