@@ -127,6 +127,15 @@ impl Condition {
             format!("{name} has no column {column}; name the plugin's tables in `tables`")
         })?;
         let order = Order::of(found);
+        let is_order = matches!(self.op, Op::Lt | Op::Le | Op::Gt | Op::Ge);
+        let is_number = |value: &Scalar| matches!(value, Scalar::Integer(_) | Scalar::Float(_));
+        // `money`, and domains over `numeric`: by their text 9 would be more than 10.
+        if is_order && order == Order::Bytes && self.values.iter().any(is_number) {
+            let type_name = &found.type_name;
+            return Err(format!(
+                "{name}.{column} is {type_name}, which is not ordered as numbers are"
+            ));
+        }
         let constants = self.values.iter().map(|value| Constant::new(order, value));
         let constants: Option<Vec<_>> = constants.collect();
         let mut constants = constants.ok_or_else(|| {
@@ -227,5 +236,7 @@ mod tests {
         assert!(missing.contains("public.orders has no column lang"), "{missing}");
         let wrong = refusal(r#"{"column": "paid", "value": "yes"}"#);
         assert!(wrong.contains("public.orders.paid is boolean"), "{wrong}");
+        let text = refusal(r#"{"column": "state", "op": "ge", "value": 10}"#);
+        assert!(text.contains("text, which is not ordered as numbers are"), "{text}");
     }
 }

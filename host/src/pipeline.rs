@@ -18,6 +18,7 @@ mod destination;
 mod keeper;
 mod patience;
 mod receive;
+mod received;
 mod remembered;
 mod report;
 mod send;
@@ -45,7 +46,7 @@ use crate::sink;
 use crate::transport::{self, Producer, Pulse};
 use keeper::{Give, keep};
 use patience::Patience;
-use remembered::{resume_capture, resume_sink};
+use remembered::resume_capture;
 use report::Report;
 use source::Source;
 use transform::Transform;
@@ -145,6 +146,7 @@ impl Pipeline {
             (Role::All, Some(kafka)) => self.both_legs(kafka).await,
             (_, None) => self.direct().await,
         };
+        self.report.recopies().close();
         self.shutdown.advance(Phase::Drained);
         ended
     }
@@ -362,52 +364,6 @@ impl Pipeline {
         starting.await.expect("starting a producer does not panic")
     }
 
-    /// Leg B, with a new consumer whenever Kafka has trouble; the store does not notice.
-    async fn kafka_to_clickhouse(
-        &self,
-        kafka: &transport::Options,
-        database: Option<String>,
-    ) -> Result<(), Error> {
-        let database = database.or_else(|| self.config.source_database().ok()).unwrap_or_default();
-        let group = kafka.group(&database);
-        let Some(destination) = self.destination(&database, &group).await? else { return Ok(()) };
-        let mut transform = self.transform(&[Stage::Sink])?;
-        let store = self.open_memory(&transform, "sink", &group)?;
-        let (starts, kept) = resume_sink(store.as_ref(), &mut transform)?.unzip();
-        let (received, to_transform) = mpsc::channel(QUEUE);
-        let (transformed, to_store) = mpsc::channel(QUEUE);
-        let (letters, open) = (destination.sink.letters(), destination.sink.open_letters());
-        let (head, plugins) = (received.downgrade(), transform.versions());
-        self.report.dead_letters().open_stored(letters, &head, plugins, starts.clone());
-        let (acknowledge, acknowledged) = std::sync::mpsc::channel();
-        let transforming = transform.spawn(to_transform, transformed, Some(open));
-        let receiver = receive::Receiver {
-            options: kafka.clone(),
-            database,
-            starts,
-            metrics: Arc::clone(self.report.metrics()),
-            leg: self.report.leg("receive"),
-            shutdown: self.shutdown.clone(),
-            runtime: Handle::current(),
-        };
-        let receiving = spawn_blocking(move || receiver.run(received, &acknowledged));
-        let (give, keeping) = keep(kept, &self.shutdown, move |durable| {
-            // The receiver outlives the store unless it failed, and then there is none to tell.
-            drop(acknowledge.send(durable));
-        });
-        let mut give = self.timed("stored", give);
-        let stored = destination.sink.run(to_store, move |stored| give(stored.into())).await;
-        let kept = keeping.finish().await;
-        self.shutdown.advance(Phase::Draining);
-        let (_, transformed) = transforming.await.expect("the transform does not panic");
-        let received = receiving.await.expect("the receiver does not panic");
-        destination.engine.shut_down().await;
-        kept?;
-        received?;
-        transformed?;
-        Ok(stored?)
-    }
-
     fn transform(&self, stages: &[Stage]) -> Result<Transform, Error> {
         let metrics = self.report.metrics();
         let transform = Transform::load(&self.plugins, &self.config.plugin, stages, metrics)?;
@@ -433,6 +389,7 @@ impl Pipeline {
             metrics: Arc::clone(self.report.metrics()),
             runtime: Handle::current(),
             remarks: self.remarks.clone(),
+            recopies: self.report.recopies().clone(),
         };
         spawn_blocking(move || capture.run(out))
     }

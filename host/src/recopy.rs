@@ -4,10 +4,13 @@
 //! complete, where that is recorded, before it reads anything; then it copies the table, as any that
 //! was never copied whole. So whatever dies in between, the copy is taken again.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{oneshot, watch};
+
+use crate::table::TableName;
 
 /// Why a table is not copied again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,10 +18,15 @@ pub enum Refused {
     /// The role has no capture.
     #[error("this process copies no tables; ask the one that captures")]
     NoCapture,
+    /// The capture starts, or copies.
+    #[error(
+        "tables are being copied, or the capture starts; ask again when `/readyz` says that it streams"
+    )]
+    Busy,
     /// There is no such copy.
     #[error("no copy of a table `{0}` is complete; names are schema.table, as in public.users")]
     Unknown(String),
-    /// The process ended, or the leg failed, before the table was marked.
+    /// The process ended, or marking the table failed.
     #[error("no capture marked the table before it failed; ask again once the process is up")]
     Ended,
 }
@@ -47,6 +55,8 @@ pub struct Recopies(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     captures: AtomicBool,
+    /// The tables whose copies are complete, by name; none known while tables are copied.
+    copied: Mutex<Option<HashSet<String>>>,
     waiting: watch::Sender<Vec<Request>>,
 }
 
@@ -56,6 +66,23 @@ impl Recopies {
         self.0.captures.store(true, Ordering::Relaxed);
     }
 
+    /// The capture streams, and these tables are copied.
+    pub fn streams<'a>(&self, copied: impl Iterator<Item = &'a TableName>) {
+        let names = copied.map(ToString::to_string).collect();
+        *self.0.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(names);
+    }
+
+    /// The capture copies tables; to end it now would make it copy them from their beginning.
+    pub fn copies(&self) {
+        *self.0.copied.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// There is no capture any more.
+    pub fn close(&self) {
+        self.0.captures.store(false, Ordering::Relaxed);
+        drop(self.take());
+    }
+
     /// Asks for a table; returns once it is marked, and its copy about to begin.
     ///
     /// # Errors
@@ -63,6 +90,11 @@ impl Recopies {
     pub async fn ask(&self, table: String) -> Result<(), Refused> {
         if !self.0.captures.load(Ordering::Relaxed) {
             return Err(Refused::NoCapture);
+        }
+        match &*self.0.copied.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => return Err(Refused::Busy),
+            Some(copied) if !copied.contains(&table) => return Err(Refused::Unknown(table)),
+            Some(_) => {}
         }
         let (done, answer) = oneshot::channel();
         self.0.waiting.send_modify(|waiting| waiting.push(Request { table, done }));
@@ -101,6 +133,12 @@ mod tests {
         let ask = |table: &str| recopies.ask(table.to_owned());
         assert_eq!(ask("public.users").await, Err(Refused::NoCapture));
         recopies.open();
+        let busy = ask("public.users").await.unwrap_err().to_string();
+        assert!(busy.starts_with("tables are being copied, or the capture starts"), "{busy}");
+        let name = |name: &str| TableName { schema: "public".into(), name: name.into() };
+        recopies.streams([name("users"), name("user"), name("x")].iter());
+        let typo = Refused::Unknown("public.usr".into());
+        assert_eq!(ask("public.usr").await, Err(typo), "and the stream goes on");
         let capture = async {
             recopies.asked().await;
             let mut taken = recopies.take();

@@ -1,6 +1,6 @@
 //! What the stream does not tell of a table: its primary key, NOT NULL, defaults, and what its
 //! types are. Looked up once per table version; reflects the catalog as it is now, matched to the
-//! stream's description by column name.
+//! stream's description by [number](super::columns).
 
 use std::future::Future;
 use std::pin::Pin;

@@ -78,8 +78,12 @@ impl Copy<'_> {
         leg.stalled("tables are copied; the stream goes on after that");
         let truncate_first = fresh.is_none() || resume.may_hold_rows;
         // What was published after the snapshot has changes that neither it nor the stream shows.
-        let prepared =
-            prepared.filter(|prepared| tables.iter().all(|t| prepared.tables.contains(&t.name)));
+        let prepared = prepared.filter(|Prepared { tables: of, export, .. }| {
+            let shows = |table: &Published| {
+                of.contains(&table.name) && export.consistent_at >= since.of(table.relation.oid)
+            };
+            tables.iter().all(shows)
+        });
         let (export, _kept) = match (fresh, prepared) {
             (Some(export), _) => (export, None),
             (None, Some(Prepared { export, connection, .. })) => (export, Some(connection)),

@@ -60,12 +60,12 @@ use crate::decode::Decoder;
 use crate::disposition::Disposition;
 use crate::hop::{Hop, LogPoint};
 use crate::position::{Lsn, Position};
+use crate::recopy::Recopies;
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
 use crate::table::TableName;
 use crate::telemetry::logging::{Repeated, chain};
 use crate::telemetry::metrics::{Metrics, StepLabels};
-use catalog::Published;
 use connection::Connection;
 use copy::Copy;
 use newcomers::{Newcomers, Prepared, Search};
@@ -127,6 +127,8 @@ pub struct Capture {
     pub runtime: Handle,
     /// What was said of tables.
     pub remarks: Remarks,
+    /// Tables that are to be copied again.
+    pub recopies: Recopies,
 }
 
 /// Where this run got to. Begins as the [`Resume`], and goes from connection to connection.
@@ -216,6 +218,7 @@ impl Capture {
         same_cluster(Some(self.resume.system), preflight.system, "this run's data", way_out)?;
         let Some(opened) = self.open(&url) else { return Ok(End::Drained(None)) };
         let mut connection = opened?;
+        self.recopies.copies();
         let mut copy = Copy { capture: self, client: &client, url: &url, out };
         match copy.tables(reached, &mut connection, &preflight, prepared) {
             Ok(()) => {}
@@ -229,7 +232,9 @@ impl Capture {
         info!(slot = %self.options.slot, after = %reached.position, "streaming");
         self.leg.moving();
         failures.succeeded();
-        let newcomers = self.look_for_newcomers(url, &preflight.tables);
+        let copied = reached.snapshots.keys();
+        self.recopies.streams(copied.filter(|_| self.options.snapshot == SnapshotMode::Initial));
+        let newcomers = self.look_for_newcomers(url, &preflight);
         let stream = Stream {
             connection,
             client: &client,
@@ -262,14 +267,15 @@ impl Capture {
         decoder
     }
 
-    fn look_for_newcomers(&self, url: SourceUrl, known: &[Published]) -> Newcomers {
+    fn look_for_newcomers(&self, url: SourceUrl, found: &Preflight) -> Newcomers {
         let search = Search {
             url,
             options: self.options.clone(),
             remarks: self.remarks.clone(),
+            since: found.since.clone(),
             shutdown: self.shutdown.clone(),
         };
-        Newcomers::look_for(search, known, &self.runtime)
+        Newcomers::look_for(search, &found.tables, &self.runtime)
     }
 
     /// Waits for it, unless the process drains first.

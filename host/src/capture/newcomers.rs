@@ -22,7 +22,7 @@ use super::catalog::{self, Published};
 use super::connection::{ANSWER_TIMEOUT, Connection};
 use super::error::Error;
 use super::options::{Options, SnapshotMode};
-use super::publication;
+use super::publication::{self, Since};
 use super::remarks::Remarks;
 use super::slot::{Export, Order};
 use super::source_url::SourceUrl;
@@ -65,6 +65,8 @@ pub struct Search {
     pub options: Options,
     /// What was said of tables.
     pub remarks: Remarks,
+    /// Since when tables are in the publication, as the session found it.
+    pub since: Since,
     /// When to end.
     pub shutdown: Shutdown,
 }
@@ -160,12 +162,18 @@ impl Search {
             Some(open) => open,
             None => Arc::new(catalog::connect(&self.url).await?),
         };
-        publication::complete(&client, &self.options, &self.remarks).await?;
+        let since = publication::complete(&client, &self.options, &self.remarks).await?;
+        // Of a publication that is not ours nobody knows whether a table was made again under its name.
+        let ours = since != Since::default();
         let mut tables = Vec::new();
         if self.options.snapshot == SnapshotMode::Initial {
             for row in client.query(USABLE, &[&self.options.publication]).await? {
                 let table = (TableName { schema: row.get(0), name: row.get(1) }, row.get(2));
-                if !known.contains(&table) {
+                let is_known = match ours {
+                    true => known.contains(&table) && since.of(table.1) <= self.since.of(table.1),
+                    false => known.iter().any(|(name, _)| *name == table.0),
+                };
+                if !is_known {
                     tables.push(table.0);
                 }
             }

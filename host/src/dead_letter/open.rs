@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::change::Changes;
+use crate::change::{Changes, Op};
 use crate::position::{Lsn, Position};
 
 /// Rows of one table that a plugin took.
@@ -19,8 +19,8 @@ pub struct Passed {
     pub plugin: Arc<str>,
     /// `schema.table`, as the plugin was shown it.
     pub table: String,
-    /// Where the rows stand.
-    pub positions: Vec<Position>,
+    /// Where the rows stand, and what changed them: the halves of a change of key share a position.
+    pub rows: Vec<(Position, Op)>,
 }
 
 /// What passed the plugins of a chain, and what did not.
@@ -42,10 +42,10 @@ impl Noted {
     /// Of several rows with one position all have to have passed.
     pub(crate) fn into_passed(self) -> Vec<Passed> {
         let Noted { mut passed, failed } = self;
-        for Passed { plugin, positions, .. } in &mut passed {
-            positions.retain(|position| !failed.contains(&(Arc::clone(plugin), *position)));
+        for Passed { plugin, rows, .. } in &mut passed {
+            rows.retain(|(position, _)| !failed.contains(&(Arc::clone(plugin), *position)));
         }
-        passed.retain(|passed| !passed.positions.is_empty());
+        passed.retain(|passed| !passed.rows.is_empty());
         passed
     }
 }
@@ -135,7 +135,7 @@ mod tests {
         let passed = |plugin: &Arc<str>, positions: &[Position]| Passed {
             plugin: Arc::clone(plugin),
             table: "public.t".to_owned(),
-            positions: positions.to_vec(),
+            rows: positions.iter().map(|position| (*position, Op::Insert)).collect(),
         };
         let mut noted = Noted::default();
         noted.passed(passed(&one, &[at(1), at(2)]));

@@ -244,7 +244,7 @@ fn envelope<'a>(
     if !scanner.enter(b'{') {
         return Err(scanner.error());
     }
-    members(&mut scanner, block, &mut envelope, source, rows)?;
+    members(&mut scanner, Some(block), &mut envelope, source, rows)?;
     scanner.end()?;
     if !envelope.source {
         source.clear();
@@ -252,9 +252,10 @@ fn envelope<'a>(
     Ok(envelope)
 }
 
+/// The members of an envelope that may have an inline schema around it, or of one inside of that.
 fn members<'a>(
     scanner: &mut Scanner<'a>,
-    block: &[u8],
+    block: Option<&[u8]>,
     envelope: &mut Envelope<'a>,
     source: &mut Source,
     mut rows: Option<&mut Rows<'_>>,
@@ -270,9 +271,11 @@ fn members<'a>(
                 envelope.source = true;
                 source.read(scanner)?;
             }
-            (b"schema", _) => envelope.block = object(scanner.expected(block)?),
-            (b"payload", _) if scanner.enter(b'{') => {
-                members(scanner, &[], envelope, source, rows.as_deref_mut())?;
+            (b"schema", _) => {
+                envelope.block = object(scanner.expected(block.unwrap_or_default())?);
+            }
+            (b"payload", _) if block.is_some() && scanner.enter(b'{') => {
+                members(scanner, None, envelope, source, rows.as_deref_mut())?;
             }
             (b"status", _) => {
                 envelope.status = true;
@@ -432,6 +435,11 @@ mod tests {
         let cases = [
             ("{\"op\":".to_owned(), ours, "not JSON from byte 6 on"),
             ("{\"id\":1}".to_owned(), None, "the envelope has no usable `op`; let Debezium write"),
+            (
+                format!("{}1{}", "{\"payload\":".repeat(100_000), "}".repeat(100_000)),
+                None,
+                "the envelope has no usable `op`; let Debezium write",
+            ),
             (
                 insert("{\"id\":1}"),
                 Some("0/10"),

@@ -97,11 +97,18 @@ impl Fates {
         failed: impl Fn(u32) -> bool,
     ) {
         let Some(noted) = &mut self.noted else { return };
+        // Rows that another plugin added share the position of the one that they come of.
+        if table.oid == 0 {
+            return;
+        }
         let passed = (0..).zip(rows).filter(|(index, _)| !failed(*index));
-        let position = |(_, row): (u32, &u32)| changes.position(&changes.list[*row as usize]);
-        let positions = passed.map(position).collect();
+        let row = |(_, row): (u32, &u32)| {
+            let change = &changes.list[*row as usize];
+            (changes.position(change), change.op)
+        };
+        let rows = passed.map(row).collect();
         let (plugin, table) = (Arc::clone(plugin), table.full_name().to_string());
-        noted.passed(Passed { plugin, table, positions });
+        noted.passed(Passed { plugin, table, rows });
     }
 
     /// The plugin failed on a row, whatever becomes of it.

@@ -3,6 +3,7 @@
 //! A row goes to as many tables as it has routes, in the place of the change it was. Where it must
 //! not be any more it is deleted, because an event that just vanished would leave it there for ever.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::change::{Cell, Change, Changes, Old, Op, Row};
@@ -44,7 +45,8 @@ pub(crate) fn check(
     if let Some(route) = routes.iter().find(|route| route.table as usize >= tables.len()) {
         return Err(format!("a route to table {} of {}", route.table, tables.len()));
     }
-    let mut beside = Beside::default();
+    let bytes = routed_bytes(shape, &tables, &routes)?;
+    let mut beside = Beside { bytes, ..Beside::default() };
     if derived.len() != shape.derived {
         return Err(format!("{} derived columns of {}", derived.len(), shape.derived));
     }
@@ -225,6 +227,23 @@ fn reshape_row(
     let table = changes.intern_table(&shape.table);
     let shaped = &mut changes.list[index as usize];
     (shaped.table, shaped.old, shaped.new) = (table, old, new);
+}
+
+/// Bytes of the cells that rows with several routes are copied for; a row has one route to a table.
+fn routed_bytes(shape: &Shape, tables: &[Arc<Table>], routes: &[Route]) -> Result<usize, String> {
+    let mut copies = 0_usize;
+    let mut there = HashSet::new();
+    for routes in routes.chunk_by(|a, b| a.row == b.row) {
+        there.clear();
+        for Route { row, table, .. } in routes {
+            let table = &tables[*table as usize];
+            if !there.insert(table.fingerprint) {
+                return Err(format!("row {row} has two routes to {}", table.full_name()));
+            }
+        }
+        copies += routes.iter().filter(|route| route.present).count().saturating_sub(1);
+    }
+    Ok(copies.saturating_mul(shape.sources.len() * size_of::<Cell>()))
 }
 
 /// Puts a change that has its shape where it belongs.

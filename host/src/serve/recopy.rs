@@ -35,7 +35,7 @@ impl From<Refused> for Refusal {
         let status = match refused {
             Refused::NoCapture => StatusCode::CONFLICT,
             Refused::Unknown(_) => StatusCode::NOT_FOUND,
-            Refused::Ended => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::Ended | Refused::Busy => StatusCode::SERVICE_UNAVAILABLE,
         };
         Refusal::new(status, refused.to_string())
     }

@@ -82,6 +82,8 @@ pub(super) struct Open {
     pub(super) plugin: String,
     pub(super) table: String,
     pub(super) version: u128,
+    /// Debezium's letter of the operation.
+    pub(super) op: String,
 }
 
 #[derive(Deserialize)]
@@ -89,6 +91,7 @@ struct Found {
     version: String,
     source_table: String,
     plugin: String,
+    op: String,
 }
 
 #[derive(Deserialize)]
@@ -185,8 +188,8 @@ impl Letters {
     /// The version of the newest letter of a plugin, 0 if there is none.
     pub(super) async fn newest(&self) -> Result<u128, Error> {
         let sql = format!(
-            "SELECT toString(max(version)) AS version, '' AS source_table, '' AS plugin FROM {} \
-             WHERE stage = 'transform'",
+            "SELECT toString(max(version)) AS version, '' AS source_table, '' AS plugin, '' AS op \
+             FROM {} WHERE stage = 'transform'",
             self.home(),
         );
         Ok(self.find(&sql).await?.first().map_or(0, |newest| newest.version))
@@ -200,8 +203,8 @@ impl Letters {
     ) -> Result<Vec<Open>, Error> {
         let (first, last) = (first.version(), last.version());
         let sql = format!(
-            "SELECT DISTINCT toString(version) AS version, source_table, plugin FROM {} AS letters \
-             WHERE stage = 'transform' AND letters.version \
+            "SELECT DISTINCT toString(version) AS version, source_table, plugin, op \
+             FROM {} AS letters WHERE stage = 'transform' AND letters.version \
              BETWEEN toUInt128('{first}') AND toUInt128('{last}')",
             self.home(),
         );
@@ -210,26 +213,27 @@ impl Letters {
 
     async fn find(&self, sql: &str) -> Result<Vec<Open>, Error> {
         let task = "look for dead letters";
-        let open = |Found { version, source_table, plugin }| match version.parse() {
-            Ok(version) => Ok(Open { plugin, table: source_table, version }),
+        let open = |Found { version, source_table, plugin, op }| match version.parse() {
+            Ok(version) => Ok(Open { plugin, table: source_table, version, op }),
             Err(_) => Err(Error::Answer { task: task.to_owned(), detail: literal(&version) }),
         };
         self.client.rows::<Found>(task, sql).await?.into_iter().map(open).collect()
     }
 
-    /// Removes the letters of a plugin on these versions of a table's rows.
+    /// Removes the letters of a plugin on these changes of a table, by version and operation.
     pub(super) async fn close(
         &self,
         plugin: &str,
         table: &str,
-        versions: &[u128],
+        changes: &[(u128, &str)],
     ) -> Result<(), Error> {
-        let versions = versions.iter().map(|version| format!("toUInt128('{version}')"));
+        let change = |(version, op): &(u128, &str)| format!("(toUInt128('{version}'), '{op}')");
+        let changes: Vec<_> = changes.iter().map(change).collect();
         let condition = format!(
-            "stage = 'transform' AND plugin = {} AND source_table = {} AND version IN ({})",
+            "stage = 'transform' AND plugin = {} AND source_table = {} AND (version, op) IN ({})",
             literal(plugin),
             literal(table),
-            versions.collect::<Vec<_>>().join(", "),
+            changes.join(", "),
         );
         self.delete(&condition).await
     }

@@ -212,6 +212,7 @@ fn bind(
         existing.iter().find(|found| found.comment == *mark).map(|found| found.name.clone())
     };
     let names: Vec<_> = wanted.iter().map(marked).collect();
+    let shown: Vec<_> = wanted.iter().map(|column| column.shown.clone()).collect();
     for (index, column) in wanted.iter_mut().enumerate() {
         let is_anothers = |name: &str| {
             let marked = column.mark.is_some()
@@ -224,7 +225,11 @@ fn bind(
             column.name.clone_from(name);
         } else if is_anothers(&column.shown) {
             let number = column.mark.as_deref().and_then(|mark| mark.rsplit('.').next());
-            column.name = format!("{}_{}", column.shown, number.unwrap_or("dropped"));
+            let mut name = format!("{}_{}", column.shown, number.unwrap_or("dropped"));
+            while is_anothers(&name) || shown.contains(&name) {
+                name.push('_');
+            }
+            column.name = name;
         }
     }
     wanted
@@ -330,6 +335,16 @@ mod tests {
     fn a_column_that_is_back_under_the_name_of_a_dropped_one_is_another() {
         let existing = [("id", "source column 7.1"), ("note", "source column 7.2")];
         assert_eq!(bound(&[("id", Some(1)), ("note", Some(3))], &existing), ["id", "note_3"]);
+    }
+
+    #[test]
+    fn a_name_that_a_column_is_stored_under_is_no_other_ones() {
+        let existing =
+            [("id", "source column 7.1"), ("a", "source column 7.2"), ("a_4", "source column 7.3")];
+        let wanted = [("id", Some(1)), ("a_4", Some(3)), ("a", Some(4))];
+        assert_eq!(bound(&wanted, &existing), ["id", "a_4", "a_4_"]);
+        let wanted = [("id", Some(1)), ("a", Some(4)), ("a_4", Some(5))];
+        assert_eq!(bound(&wanted, &existing[..2]), ["id", "a_4_", "a_4"]);
     }
 
     #[test]

@@ -78,8 +78,10 @@ pub type FloatGauge = Gauge<f64, AtomicU64>;
 /// The commits before a step, as times in microseconds since 1970.
 #[derive(Debug, Default, Clone, Copy)]
 struct Commits {
-    /// The newest that is on its way to the step.
+    /// The newest that is on its way to the step, or was.
     newest: i64,
+    /// The newest that passed it. Commits do not come in the order of their times.
+    passed: i64,
     /// One that all of those on their way are younger than, or the first of them; none if none is.
     waiting_since: Option<i64>,
     /// Age of the newest that passed, when it passed; seconds.
@@ -322,7 +324,8 @@ impl Metrics {
         if newest > 0 {
             let mut all = self.commits();
             let commits = all.entry(step).or_default();
-            commits.waiting_since = (newest < commits.newest).then_some(newest);
+            commits.passed = commits.passed.max(newest);
+            commits.waiting_since = (commits.passed < commits.newest).then_some(newest);
             commits.passed_after = seconds_since(newest);
         }
     }
@@ -419,5 +422,12 @@ mod tests {
         about(50.0);
         metrics.awaits_nothing("stored");
         about(100.0);
+        // The clock of the source went back between two commits.
+        for age in [20, 40] {
+            metrics.awaits("stored", now - age * SECOND);
+            metrics.passed_by("stored", now - age * SECOND);
+        }
+        about(40.0);
+        assert_eq!(lag(), lag(), "nothing waits");
     }
 }

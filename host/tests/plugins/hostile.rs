@@ -114,7 +114,7 @@ fn what_passes_a_plugin_is_noted_when_asked_for_and_what_it_fails_on_is_not() {
         let mut ordinals = Vec::new();
         for passed in chain.chain.take_passed() {
             assert_eq!((&*passed.plugin, &*passed.table), ("hostile", "public.members"));
-            ordinals.extend(passed.positions.iter().map(|position| position.ordinal));
+            ordinals.extend(passed.rows.iter().map(|(position, _)| position.ordinal));
         }
         ordinals.sort_unstable();
         assert_eq!(ordinals, [1, 3]);

@@ -1,10 +1,11 @@
 //! Members of a JSON document become columns of their own, of declared types; what is no JSON, or has
 //! no such member, gives NULL. The document itself can be dropped.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tailwater_guest::{Interest, Reshape, Rewriter, Row, Shape, Table, Verdict, export_reshape};
 
 /// Its settings.
@@ -61,10 +62,10 @@ impl Reshape for FlattenJson {
             (0..self.0.members.len()).for_each(|column| out.derive_unchanged(column));
             return Verdict::Keep;
         }
-        let document = row.text(0).and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let document = row.text(0).and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
         let Some(document) = document else { return Verdict::Keep };
         for (column, member) in self.0.members.values().enumerate() {
-            let found = member.path.split('.').try_fold(&document, |value, name| value.get(name));
+            let found = member.path.split('.').try_fold(document, member_of);
             if let Some(text) = found.and_then(plain) {
                 out.derive(column, text);
             }
@@ -73,14 +74,20 @@ impl Reshape for FlattenJson {
     }
 }
 
-/// As PostgreSQL's `->>` gives it.
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(truth) => Some(if *truth { "t" } else { "f" }.to_owned()),
-        other => Some(other.to_string()),
-    }
+fn member_of<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
+    let members: HashMap<String, &RawValue> = serde_json::from_str(object.get()).ok()?;
+    members.get(name).copied()
+}
+
+/// As PostgreSQL's `->>` gives it: a text without its quotes, a number digit by digit.
+fn plain(value: &RawValue) -> Option<Cow<'_, str>> {
+    Some(match value.get() {
+        "null" => return None,
+        "true" => "t".into(),
+        "false" => "f".into(),
+        text if text.starts_with('"') => serde_json::from_str::<String>(text).ok()?.into(),
+        other => other.into(),
+    })
 }
 
 export_reshape!(FlattenJson);

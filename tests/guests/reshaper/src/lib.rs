@@ -93,6 +93,12 @@ impl Guest for Reshaper {
         let rows = batch.rows as usize;
         CONFIG.with_borrow(|config| match config.deed.as_str() {
             "bad-route" => answer.routes.push(Route { row: 0, table: 7, present: true }),
+            "route-twice" => {
+                let name = || TableName { schema: "s".into(), name: "t".into() };
+                answer.tables = vec![name(), name()];
+                let route = |table| Route { row: 0, table, present: true };
+                answer.routes = vec![route(0), route(1)];
+            }
             "bad-origin" => answer.added.iter_mut().for_each(|rows| rows.origins[0] = 99),
             "many-tables" => {
                 let name = |index| TableName { schema: "s".into(), name: format!("t{index}") };
