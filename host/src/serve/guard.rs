@@ -11,7 +11,8 @@
 //!
 //! That works only as long as both sides see the same words. What ClickHouse's lexer reads in a way
 //! of its own is therefore refused outside of quotes: `$` (a heredoc, or part of a name), `//` and
-//! `#` (comments), and all that is not ASCII (some of it quotes, some of it space).
+//! `#` (comments), a comment within a comment (they nest), a number that runs into a word (`.5FROM`
+//! is two words there), and all that is not ASCII (some of it quotes, some of it space).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -95,6 +96,10 @@ pub(super) enum Forbidden {
     Outside(String),
     #[error("`{0}` cannot be stopped when its time is up and is not allowed here")]
     Slow(String),
+    #[error("a comment within a comment is not allowed here; end the first one before")]
+    Nested,
+    #[error("`{0}` is neither a number nor a name; put a space in between, or quote it")]
+    Number(String),
     #[error("a path in place of a table's name is not allowed here")]
     Path,
     #[error("SETTINGS are the operator's; write a column of that name in backticks")]
@@ -203,7 +208,7 @@ fn check_word(
 /// A word of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Word {
-    /// A name or keyword, in lower case.
+    /// A name, keyword or number, in lower case.
     Bare(String),
     /// A name in backticks or double quotes, as it is.
     Quoted(String),
@@ -247,6 +252,10 @@ fn word(rest: &str, c: char) -> Result<(Option<Word>, &str), Forbidden> {
     }
     if let Some(comment) = rest.strip_prefix("/*") {
         let end = comment.find("*/").ok_or(Forbidden::Unfinished)?;
+        // The end may share its asterisk with what looks like another begin: `/*/`.
+        if comment[..=end].contains("/*") {
+            return Err(Forbidden::Nested);
+        }
         return Ok((None, &comment[end + 2..]));
     }
     if rest.starts_with("//") {
@@ -255,19 +264,43 @@ fn word(rest: &str, c: char) -> Result<(Option<Word>, &str), Forbidden> {
     match c {
         '\'' => quoted(rest, c).map(|(_, after)| (Some(Word::Text), after)),
         '`' | '"' => quoted(rest, c).map(|(name, after)| (Some(Word::Quoted(name)), after)),
-        c if c.is_ascii_alphanumeric() || c == '_' => Ok(bare(rest)),
+        c if c.is_ascii_alphanumeric() || c == '_' => bare(rest),
         c if c.is_ascii_graphic() && !"$#\\".contains(c) => Ok((Some(Word::Sign(c)), &rest[1..])),
         c => Err(Forbidden::Sign(c)),
     }
 }
 
-/// A name, keyword or number; or the `x` of `x'41'`, which belongs to the text behind it.
-fn bare(rest: &str) -> (Option<Word>, &str) {
+/// A name, keyword or number; or a whole `x'41'` or `b'01'`, which knows no escapes.
+fn bare(rest: &str) -> Result<(Option<Word>, &str), Forbidden> {
     let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
     let name = name.to_ascii_lowercase();
-    let prefix = after.starts_with('\'') && ["x", "b"].contains(&name.as_str());
-    ((!prefix).then_some(Word::Bare(name)), after)
+    if let Some(digits) = after.strip_prefix('\'').filter(|_| ["x", "b"].contains(&name.as_str())) {
+        let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
+        let after = digits[end..].strip_prefix('\'').ok_or(Forbidden::Unfinished)?;
+        return Ok((Some(Word::Text), after));
+    }
+    if name.starts_with(|c: char| c.is_ascii_digit()) && !is_number(&name) {
+        return Err(Forbidden::Number(name));
+    }
+    Ok((Some(Word::Bare(name)), after))
+}
+
+/// Whether it is a number without its point and signs: `10`, `1_000`, `1e5`, `1e`, `0xff`, `0b01`.
+fn is_number(word: &str) -> bool {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'_');
+    match word.strip_prefix("0x") {
+        Some(rest) => {
+            let (number, exponent) = rest.split_once('p').unwrap_or((rest, ""));
+            hex(number) && digits(exponent)
+        }
+        None => {
+            let rest = word.strip_prefix("0b").unwrap_or(word);
+            let (number, exponent) = rest.split_once('e').unwrap_or((rest, ""));
+            digits(number) && digits(exponent)
+        }
+    }
 }
 
 /// What stands between the quotes, and what follows. A backslash or a doubled quote keeps a quote.
@@ -312,6 +345,8 @@ mod tests {
             "SELECT * FROM numbers(3)",
             "SELECT '$$ # // “', `é` FROM t",
             "SELECT name FROM system.settings AS s ORDER BY s.settings",
+            "SELECT 1. + .5 - 1e-5 * 0xfF / 1_000 + 0b01, 1.5e+3, t.1.2 FROM t",
+            "SELECT 1 /* a * b / c **/ + 2 /***/",
             "SELECT `settings` FROM t",
             "SELECT x'41', X, b FROM t",
             "SHOW TABLES",
@@ -349,8 +384,18 @@ mod tests {
             ("SELECT * FROM `\\x2fetc\\x2fpasswd`", Path),
             ("SELECT * FROM a JOIN 'b.csv'", Path),
             ("SELECT * FROM x'2f'", Path),
+            ("SELECT x'4' 1'", Unfinished),
+            ("SELECT x'41\\''", Unfinished),
             ("SELECT * FROM (SELECT 1 SETTINGS max_rows_to_read = 0)", Settings),
             ("SELECT 1 settings readonly", Settings),
+            ("SELECT a WHERE b >= .5SETTINGS readonly = 0", Number("5settings".to_owned())),
+            ("SELECT a = .5e1FROM 'b.csv'", Number("5e1from".to_owned())),
+            ("SELECT a = .5e+1FROM 'b.csv'", Number("1from".to_owned())),
+            ("SELECT .0b1outfile", Number("0b1outfile".to_owned())),
+            ("SELECT * /* /* */ ' */ , file('x') -- '", Nested),
+            ("SELECT * /* /*/ ' */ FROM file('x') -- '", Nested),
+            ("SELECT * /*/*/ ' */ FROM file('x') -- '", Nested),
+            ("SELECT 1 /*/", Unfinished),
             ("SELECT 1 // ' \n FROM file('/etc/passwd') -- '", Sign('/')),
             ("SELECT 1 # ' \n FROM file('/etc/passwd') -- '", Sign('#')),
             ("SELECT 1 AS a$b$, * FROM file('/etc/passwd') -- $b$", Sign('$')),

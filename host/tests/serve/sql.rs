@@ -139,7 +139,7 @@ const READS_OUTSIDE: [&str; 43] = [
     "SELECT 1 UNION ALL SELECT a FROM (SELECT file('{file}') AS a)",
 ];
 
-const ESCAPES: [&str; 16] = [
+const ESCAPES: [&str; 23] = [
     "SELECT 1 INTO OUTFILE '{new}'",
     "SELECT 1 INTO/**/OUTFILE '{new}' FORMAT CSV",
     "SELECT 1 SETTINGS readonly = 0",
@@ -151,6 +151,14 @@ const ESCAPES: [&str; 16] = [
     "SELECT * FROM ﬁle('{file}')",
     "SELECT * FROM fіle('{file}')",
     "SELECT\u{a0}1",
+    // Where ClickHouse sees other words than one might: comments nest, and numbers have points.
+    "SELECT * /* /* */ ' */ , file('{file}') -- '",
+    "SELECT * /* /*/ ' */ */ , file('{file}') -- '",
+    "SELECT * /* /* */ ' */ FROM (SELECT * FROM file('{file}') SETTINGS readonly = 0) -- '",
+    "SELECT * /* /* */ ' */ FROM url('http://{host}/', 'CSV', 'a String') -- '",
+    "SELECT * FROM (SELECT 1 WHERE 1 >= .5SETTINGS readonly = 0)",
+    "SELECT * FROM (SELECT 1 = .5FROM '{file}')",
+    "SELECT x'41'' , file('{file}') -- '",
     "SELECT $$ $$; DROP TABLE t",
     "SELECT 1 # '\n; DROP TABLE t -- '",
     "SELECT 'x\\'; DROP TABLE t",
@@ -184,6 +192,8 @@ fn a_refusal_says_what_is_wrong() {
         ("", "there is no statement"),
         ("SELECT 'a", "a quoted text, name or comment does not end"),
         ("SELECT 1 SETTINGS readonly = 0", "SETTINGS are the operator's; write a column of"),
+        ("SELECT 1 /* a /* b */ */", "a comment within a comment is not allowed here"),
+        ("SELECT 1 = .5FROM t", "`5from` is neither a number nor a name; put a space"),
         ("SELECT 1 # a comment", "`#` is not allowed outside of quotes; write comments as --"),
     ] {
         let response = interface.sql(statement, "");
