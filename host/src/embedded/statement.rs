@@ -29,7 +29,7 @@ pub(super) enum Statement {
 
 /// Reads a statement; for an insert only up to its rows.
 pub(super) fn read(sql: &[u8]) -> Statement {
-    let mut tokens = Tokens { sql, at: 0, depth: 0 };
+    let mut tokens = Tokens::new(sql);
     match tokens.next() {
         Some(first) if first.is("INSERT") => insert(tokens),
         first => other(tokens, first),
@@ -38,7 +38,7 @@ pub(super) fn read(sql: &[u8]) -> Statement {
 
 /// Whether the text can still turn out to be an insert when more of it comes.
 pub(super) fn may_be_insert(sql: &[u8]) -> bool {
-    let mut tokens = Tokens { sql, at: 0, depth: 0 };
+    let mut tokens = Tokens::new(sql);
     tokens.next().is_none_or(|first| first.is("INSERT") || tokens.at >= sql.len())
 }
 
@@ -148,19 +148,29 @@ struct Tokens<'a> {
     sql: &'a [u8],
     at: usize,
     depth: usize,
+    /// Whether the last token is one whose part may be named behind a point.
+    names: bool,
 }
 
 impl<'a> Tokens<'a> {
+    fn new(sql: &'a [u8]) -> Tokens<'a> {
+        Tokens { sql, at: 0, depth: 0, names: false }
+    }
+
     fn next(&mut self) -> Option<Token<'a>> {
         self.skip_blanks_and_comments();
         let start = self.at;
         let first = *self.sql.get(start)?;
         self.at = match first {
             b'\'' | b'"' | b'`' => self.after_quoted(first),
-            b'$' => self.after_heredoc().unwrap_or(start + 1),
+            b'$' => self.after_heredoc().unwrap_or_else(|| self.after_word()),
             _ if is_word_byte(first) => self.after_word(),
+            // A number that begins with its point ends with its digits: `.5FORMAT` is two words.
+            b'.' if !self.names => self.after_fraction(),
             _ => start + 1,
         };
+        let number = first == b'.' && self.at > start + 1;
+        self.names = number || is_word_byte(first) || b"`\"$)]".contains(&first);
         match first {
             b'(' | b'[' | b'{' => self.depth += 1,
             b')' | b']' | b'}' => self.depth = self.depth.saturating_sub(1),
@@ -176,10 +186,10 @@ impl<'a> Tokens<'a> {
     fn skip_blanks_and_comments(&mut self) {
         loop {
             let rest = self.rest();
-            let skipped = if rest.starts_with(b"--") || starts_hash_comment(rest) {
+            let skipped = if starts_line_comment(rest) {
                 rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1)
             } else if rest.starts_with(b"/*") {
-                memchr::memmem::find(&rest[2..], b"*/").map_or(rest.len(), |end| end + 4)
+                after_comment(rest)
             } else {
                 rest.iter().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0x0b).count()
             };
@@ -215,14 +225,52 @@ impl<'a> Tokens<'a> {
         memchr::memmem::find(body, open).map(|end| self.at + 2 * open.len() + end)
     }
 
+    /// A word may hold `$`, and then no heredoc begins there.
     fn after_word(&self) -> usize {
-        let length = self.rest().iter().take_while(|byte| is_word_byte(**byte)).count();
-        self.at + length
+        let in_word = |byte: &&u8| is_word_byte(**byte) || **byte == b'$';
+        self.at + self.rest().iter().take_while(in_word).count()
+    }
+
+    /// `.5`, `.5_0`, `.5e3` or `.5e-3`; a point that no digit follows is only itself.
+    fn after_fraction(&self) -> usize {
+        let is_digit = |at: usize| self.sql.get(at).is_some_and(u8::is_ascii_digit);
+        let digits = |mut at: usize| {
+            while is_digit(at) || self.sql.get(at) == Some(&b'_') && is_digit(at + 1) {
+                at += 1;
+            }
+            at
+        };
+        let end = digits(self.at + 1);
+        if end == self.at + 1 || !matches!(self.sql.get(end), Some(b'e' | b'E')) {
+            return end;
+        }
+        let signed = matches!(self.sql.get(end + 1), Some(b'+' | b'-'));
+        digits(end + 1 + usize::from(signed))
     }
 }
 
-fn starts_hash_comment(rest: &[u8]) -> bool {
-    rest.starts_with(b"# ") || rest.starts_with(b"#!")
+fn starts_line_comment(rest: &[u8]) -> bool {
+    [&b"--"[..], b"//", b"# ", b"#!"].iter().any(|sign| rest.starts_with(sign))
+}
+
+/// The length of the comment that `rest` begins with. The engine's comments nest.
+fn after_comment(rest: &[u8]) -> usize {
+    let (mut at, mut depth) = (0, 0_usize);
+    while at + 2 <= rest.len() {
+        match &rest[at..at + 2] {
+            b"/*" => depth += 1,
+            b"*/" => depth -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+        if depth == 0 {
+            return at;
+        }
+    }
+    rest.len()
 }
 
 fn is_word_byte(byte: u8) -> bool {
@@ -257,6 +305,13 @@ mod tests {
             ("INSERT INTO t (values) VALUES(1)", "INSERT INTO t (values) ", "(1)", "Values"),
             ("INSERT INTO format.values FORMAT TSV\n", "INSERT INTO format.values ", "", "TSV"),
             ("/* SELECT */ INSERT t FORMAT TSV\n", "/* SELECT */ INSERT t ", "", "TSV"),
+            ("/*/**/ SELECT */ INSERT t FORMAT TSV\n", "/*/**/ SELECT */ INSERT t ", "", "TSV"),
+            (
+                "INSERT t /* /*/ */ FORMAT CSV */ VALUES 1",
+                "INSERT t /* /*/ */ FORMAT CSV */ ",
+                " 1",
+                "Values",
+            ),
             (
                 "INSERT INTO t SETTINGS a = ' FORMAT ' FORMAT TSV\nx",
                 "INSERT INTO t SETTINGS a = ' FORMAT ' ",
@@ -287,6 +342,10 @@ mod tests {
         assert_eq!(output("SELECT ' FORMAT CSV'"), (None, true));
         assert_eq!(output("SELECT $x$ FORMAT CSV $x$ -- FORMAT TSV"), (None, true));
         assert_eq!(output("SELECT a FROM (SELECT 1 FORMAT CSV)"), (None, true));
+        assert_eq!(output("SELECT 1 AS a$b$, 2 AS c$b$ FORMAT CSV").0.as_deref(), Some("CSV"));
+        assert_eq!(output("SELECT 1 // ' \n FORMAT CSV // '").0.as_deref(), Some("CSV"));
+        assert_eq!(output("SELECT 1=.5FORMAT CSV").0.as_deref(), Some("CSV"));
+        assert_eq!(output("SELECT 1=.5_0e-1FORMAT CSV").0.as_deref(), Some("CSV"));
         assert_eq!(output("SHOW TABLES"), (None, false));
     }
 
