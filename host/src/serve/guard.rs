@@ -164,7 +164,60 @@ pub(super) fn check(text: &str, refused: &HashSet<String>) -> Result<(), Forbidd
     if end.is_some_and(|end| words[end..].iter().any(|word| *word != Word::Sign(';'))) {
         return Err(Forbidden::Several);
     }
-    words.iter().enumerate().try_for_each(|(at, word)| check_word(word, &words, at, refused))
+    let names_table = table_places(&words);
+    words.iter().enumerate().try_for_each(|(at, word)| match word {
+        Word::Text if names_table[at] => Err(Forbidden::Path),
+        word => check_word(word, &words, at, refused),
+    })
+}
+
+/// For each word, whether it stands where a table is named: behind FROM or JOIN, and behind the
+/// commas and within the parentheses of such a list.
+///
+/// A list ends with its parenthesis or the SELECT behind a UNION. No other word ends it, for most
+/// can be aliases: a text behind a comma of an ORDER BY counts as well.
+fn table_places(words: &[Word]) -> Vec<bool> {
+    let mut lists = vec![false];
+    let mut places = Vec::with_capacity(words.len());
+    for (at, word) in words.iter().enumerate() {
+        let within = lists.last().copied().unwrap_or(false);
+        let place = at.checked_sub(1).is_some_and(|before| {
+            let before = &words[before];
+            before.begins_table() || within && matches!(before, Word::Sign(',' | '('))
+        });
+        places.push(place);
+        match word {
+            Word::Sign('(') => lists.push(place),
+            Word::Sign('[' | '{') => lists.push(false),
+            Word::Sign(')' | ']' | '}') if lists.len() > 1 => lists.truncate(lists.len() - 1),
+            Word::Bare(name) => {
+                let begins = ["from", "join"].contains(&name.as_str());
+                if let Some(list) = lists.last_mut() {
+                    *list = begins || *list && !begins_query(words, at);
+                }
+            }
+            Word::Sign(_) | Word::Quoted(_) | Word::Text => {}
+        }
+    }
+    places
+}
+
+/// Whether the word is the SELECT or WITH of a query in parentheses or behind a UNION, and no table
+/// or alias of that name.
+fn begins_query(words: &[Word], at: usize) -> bool {
+    let ahead = |back: usize| at.checked_sub(back).map(|ahead| &words[ahead]);
+    let is = |word: Option<&Word>, names: &[&str]| matches!(word, Some(Word::Bare(name)) if names.contains(&name.as_str()));
+    if !is(ahead(0), &["select", "with"])
+        || matches!(words.get(at + 1), None | Some(Word::Sign(',' | '.' | ')')))
+    {
+        return false;
+    }
+    let back = if is(ahead(1), &["all", "distinct"]) { 2 } else { 1 };
+    let before_union = ahead(back + 1);
+    let named = is(before_union, &["as"])
+        || before_union.is_some_and(|word| word.begins_table() || *word == Word::Sign(','));
+    ahead(1) == Some(&Word::Sign('('))
+        || is(ahead(back), &["union", "except", "intersect"]) && !named
 }
 
 fn check_word(
@@ -174,7 +227,6 @@ fn check_word(
     refused: &HashSet<String>,
 ) -> Result<(), Forbidden> {
     let called = words.get(at + 1) == Some(&Word::Sign('('));
-    let before = at.checked_sub(1).and_then(|before| words.get(before));
     match word {
         Word::Bare(name) if ["outfile", "infile"].contains(&name.as_str()) => {
             Err(Forbidden::Outside(name.clone()))
@@ -192,16 +244,24 @@ fn check_word(
         // A column `settings` of a table is left: `t.settings`.
         Word::Bare(name)
             if name == "settings"
-                && before != Some(&Word::Sign('.'))
+                && !is_qualified(words, at)
                 && matches!(words.get(at + 1), Some(Word::Bare(_) | Word::Quoted(_))) =>
         {
             Err(Forbidden::Settings)
         }
-        Word::Text if before.is_some_and(Word::begins_table) => Err(Forbidden::Path),
         Word::Quoted(name) if name.contains(['/', '\0']) || name.contains("..") => {
             Err(Forbidden::Path)
         }
         Word::Bare(_) | Word::Quoted(_) | Word::Text | Word::Sign(_) => Ok(()),
+    }
+}
+
+/// Whether a name and a point stand in front. The point of `1.` belongs to the number.
+fn is_qualified(words: &[Word], at: usize) -> bool {
+    match &words[..at] {
+        [.., Word::Bare(name), Word::Sign('.')] => !name.starts_with(|c: char| c.is_ascii_digit()),
+        [.., Word::Quoted(_), Word::Sign('.')] => true,
+        _ => false,
     }
 }
 
@@ -345,8 +405,13 @@ mod tests {
             "SELECT * FROM numbers(3)",
             "SELECT '$$ # // “', `é` FROM t",
             "SELECT name FROM system.settings AS s ORDER BY s.settings",
+            "SELECT s.settings x, `s`.settings y, t . settings z FROM s",
             "SELECT 1. + .5 - 1e-5 * 0xfF / 1_000 + 0b01, 1.5e+3, t.1.2 FROM t",
             "SELECT 1 /* a * b / c **/ + 2 /***/",
+            "SELECT a, 'b' FROM t JOIN u ON f(a, 'b') WHERE a IN ('c', 'd') AND b = ['e', 'f'][1]",
+            "SELECT * FROM (SELECT a, 'b' FROM t UNION ALL SELECT 'c', 'd'), u",
+            "SELECT a, 'b' FROM t EXCEPT DISTINCT WITH 'c' AS c, 'd' AS d SELECT c, 'd'",
+            "SELECT 'a' IN (SELECT x FROM t), 'b'",
             "SELECT `settings` FROM t",
             "SELECT x'41', X, b FROM t",
             "SHOW TABLES",
@@ -384,10 +449,27 @@ mod tests {
             ("SELECT * FROM `\\x2fetc\\x2fpasswd`", Path),
             ("SELECT * FROM a JOIN 'b.csv'", Path),
             ("SELECT * FROM x'2f'", Path),
+            ("SELECT * FROM a, 'b.csv'", Path),
+            ("SELECT c.* FROM system.one, 'b.csv' AS c", Path),
+            ("SELECT * FROM a JOIN b ON a.x = b.x, 'b.csv'", Path),
+            ("SELECT * FROM (a, 'b.csv')", Path),
+            ("SELECT * FROM ('b.csv' AS b, a)", Path),
+            ("SELECT * FROM ((SELECT 'a', 'b'), 'b.csv')", Path),
+            ("SELECT * FROM f(1, 'x'), 'b.csv'", Path),
+            ("SELECT * FROM a select, 'b.csv'", Path),
+            ("SELECT * FROM a AS where, 'b.csv'", Path),
+            ("SELECT * FROM (select, 'b.csv')", Path),
+            ("WITH where AS (SELECT 1) SELECT * FROM where, 'b.csv'", Path),
+            ("WITH union AS (SELECT 1) SELECT * FROM union all select x, 'b.csv'", Path),
+            ("SELECT * FROM a AS union select, 'b.csv'", Path),
+            ("SELECT * FROM x'41''b.csv', 'b.csv'", Path),
             ("SELECT x'4' 1'", Unfinished),
             ("SELECT x'41\\''", Unfinished),
             ("SELECT * FROM (SELECT 1 SETTINGS max_rows_to_read = 0)", Settings),
             ("SELECT 1 settings readonly", Settings),
+            ("SELECT 1. SETTINGS readonly = 0", Settings),
+            ("SELECT 0x1f.SETTINGS readonly = 0", Settings),
+            ("SELECT a WHERE b >= 0./**/settings `readonly` = 0", Settings),
             ("SELECT a WHERE b >= .5SETTINGS readonly = 0", Number("5settings".to_owned())),
             ("SELECT a = .5e1FROM 'b.csv'", Number("5e1from".to_owned())),
             ("SELECT a = .5e+1FROM 'b.csv'", Number("1from".to_owned())),

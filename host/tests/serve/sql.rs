@@ -139,7 +139,7 @@ const READS_OUTSIDE: [&str; 43] = [
     "SELECT 1 UNION ALL SELECT a FROM (SELECT file('{file}') AS a)",
 ];
 
-const ESCAPES: [&str; 23] = [
+const ESCAPES: [&str; 28] = [
     "SELECT 1 INTO OUTFILE '{new}'",
     "SELECT 1 INTO/**/OUTFILE '{new}' FORMAT CSV",
     "SELECT 1 SETTINGS readonly = 0",
@@ -156,8 +156,13 @@ const ESCAPES: [&str; 23] = [
     "SELECT * /* /*/ ' */ */ , file('{file}') -- '",
     "SELECT * /* /* */ ' */ FROM (SELECT * FROM file('{file}') SETTINGS readonly = 0) -- '",
     "SELECT * /* /* */ ' */ FROM url('http://{host}/', 'CSV', 'a String') -- '",
+    "SELECT * FROM (SELECT 1 WHERE 1 >= 0. SETTINGS readonly = 0, max_execution_time = 0)",
     "SELECT * FROM (SELECT 1 WHERE 1 >= .5SETTINGS readonly = 0)",
     "SELECT * FROM (SELECT 1 = .5FROM '{file}')",
+    "SELECT c.* FROM system.one, '{file}' AS c",
+    "SELECT * FROM (SELECT c.* FROM system.one, '{file}' AS c WHERE 1 >= 0. SETTINGS readonly = 0)",
+    "SELECT * FROM (SELECT c.* FROM (system.one, '{file}' AS c) WHERE 1 >= 0. SETTINGS readonly = 0)",
+    "SELECT * FROM system.one select, '{file}' AS c",
     "SELECT x'41'' , file('{file}') -- '",
     "SELECT $$ $$; DROP TABLE t",
     "SELECT 1 # '\n; DROP TABLE t -- '",
@@ -179,6 +184,13 @@ fn no_statement_writes_reads_outside_or_lifts_its_bounds() {
         let response = interface.get(&format!("/v0/sql?{also}&q={encoded}"));
         assert!([400, 403].contains(&response.status), "{attempt}: {}", response.text());
     }
+    // The embedded engine's `default` has every file as a table.
+    let overlaid = Interface::with_clickhouse("", "default");
+    for attempt in READS_OUTSIDE.iter().chain(&ESCAPES) {
+        let response = overlaid.sql(&prey.named_in(attempt), "");
+        assert!([400, 403].contains(&response.status), "{attempt}: {}", response.text());
+        assert!(!sentence(&response).contains(TREASURE), "{attempt}: {}", response.text());
+    }
     prey.is_untouched();
 }
 
@@ -194,6 +206,7 @@ fn a_refusal_says_what_is_wrong() {
         ("SELECT 1 SETTINGS readonly = 0", "SETTINGS are the operator's; write a column of"),
         ("SELECT 1 /* a /* b */ */", "a comment within a comment is not allowed here"),
         ("SELECT 1 = .5FROM t", "`5from` is neither a number nor a name; put a space"),
+        ("SELECT * FROM t, 'x.csv'", "a path in place of a table's name is not allowed here"),
         ("SELECT 1 # a comment", "`#` is not allowed outside of quotes; write comments as --"),
     ] {
         let response = interface.sql(statement, "");
