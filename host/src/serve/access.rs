@@ -1,7 +1,7 @@
 //! Who asks, and what they may.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -13,7 +13,7 @@ use super::token::{Scope, Token, find};
 /// Who asks.
 #[derive(Debug, Clone)]
 pub(super) enum Caller {
-    /// No token is configured: everybody on this machine.
+    /// No token is configured: everybody on this machine, but no web page.
     Local,
     /// Somebody without a token.
     Nobody,
@@ -39,7 +39,7 @@ impl Caller {
     }
 }
 
-/// Finds out who asks, and refuses unknown tokens and rebound names.
+/// Finds out who asks, and refuses unknown tokens, rebound names and foreign web pages.
 pub(super) async fn identify(State(app): State<App>, mut request: Request, next: Next) -> Response {
     match caller(&app, &request) {
         Ok(caller) => {
@@ -54,6 +54,7 @@ fn caller(app: &App, request: &Request) -> Result<Caller, Refusal> {
     let tokens = app.tokens.current();
     if tokens.is_empty() {
         guard_host(request)?;
+        guard_origin(request)?;
         return Ok(Caller::Local);
     }
     let Some(presented) = presented(request)? else {
@@ -92,6 +93,29 @@ fn guard_host(request: &Request) -> Result<(), Refusal> {
         StatusCode::FORBIDDEN,
         "without a token this answers only to `localhost` or an IP address as the host; add a \
          [[http.token]] to use a name",
+    ))
+}
+
+/// A page of any site can send requests to this machine through its visitor's browser, though not
+/// read the answers. The browser says so, in headers that the page cannot change.
+fn guard_origin(request: &Request) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = authority.or_else(|| headers.get(header::HOST).map(HeaderValue::as_bytes));
+    let own_origin = |origin: &HeaderValue| {
+        let of = origin.as_bytes().strip_prefix(b"http://");
+        of.zip(host).is_some_and(|(of, host)| of.eq_ignore_ascii_case(host))
+    };
+    let own_site = |site: &HeaderValue| site == "same-origin" || site == "none";
+    if headers.get_all(header::ORIGIN).iter().all(own_origin)
+        && headers.get_all("sec-fetch-site").iter().all(own_site)
+    {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::FORBIDDEN,
+        "without a token this answers no web page of another site, and the browser says that one \
+         asks; add a [[http.token]] to let pages ask with it",
     ))
 }
 

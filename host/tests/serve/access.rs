@@ -129,6 +129,58 @@ fn without_tokens_everything_is_open_but_only_by_a_local_name() {
     assert_eq!(http_request("GET", &url, &[], b"").unwrap().status, 200);
 }
 
+#[test]
+fn without_tokens_no_web_page_of_another_site_is_answered() {
+    let interface = Interface::start("");
+    let own = interface.base();
+    let port = interface.address.rsplit(':').next().expect("a port");
+    let other_name = format!("http://localhost:{port}");
+    let tls = own.replace("http://", "https://");
+    let foreign: [&[(&str, &str)]; 11] = [
+        &[("Origin", "https://evil.example")],
+        &[("Origin", "null")],
+        &[("Origin", "")],
+        &[("Origin", "http://127.0.0.1")],
+        &[("Origin", "http://127.0.0.1:1")],
+        &[("Origin", &other_name)],
+        &[("Origin", &tls)],
+        &[("Origin", &own), ("Sec-Fetch-Site", "same-site")],
+        &[("Origin", &own), ("Origin", "https://evil.example")],
+        &[("Sec-Fetch-Site", "cross-site")],
+        &[("Sec-Fetch-Site", "none"), ("Sec-Fetch-Site", "cross-site")],
+    ];
+    let paths = [
+        ("POST", "/v0/dlq/drop?all=true"),
+        ("POST", "/v0/dlq/redrive?all=true"),
+        ("POST", "/v0/snapshot?table=public.users"),
+        ("POST", "/v0/plugins/mask/reload"),
+        ("POST", "/v0/sql"),
+        ("GET", "/v0/sql?q=SELECT+1"),
+        ("GET", "/v0/status"),
+    ];
+    for (method, path) in paths {
+        for headers in foreign {
+            let response = interface.request(method, path, headers, b"");
+            let about = format!("{method} {path} {headers:?}: {}", response.text());
+            assert_eq!(response.status, 403, "{about}");
+            assert!(sentence(&response).contains("no web page of another site"), "{about}");
+            assert!(response.header("access-control-allow-origin").is_none(), "{about}");
+        }
+        let ours: [&[(&str, &str)]; 3] = [
+            &[("Origin", &own), ("Sec-Fetch-Site", "same-origin")],
+            &[("Sec-Fetch-Site", "none")],
+            &[],
+        ];
+        for headers in ours {
+            let response = interface.request(method, path, headers, b"");
+            assert_ne!(response.status, 403, "{method} {path} {headers:?}: {}", response.text());
+        }
+    }
+    // A page that knows a token may ask with it.
+    let page = [("Origin", "https://evil.example"), ("Authorization", "Bearer operator")];
+    assert_eq!(guarded().request("GET", "/v0/status", &page, b"").status, 200);
+}
+
 fn raw(interface: &Interface, head: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(&interface.address).expect("connect");
