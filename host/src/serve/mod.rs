@@ -1,7 +1,8 @@
 //! The HTTP interface: every mirrored table as a pipe, read-only SQL, health, metrics, status.
 //!
-//! Nothing here touches the pipeline: it reads what the legs publish ([`Readiness`], [`Status`],
-//! [`Mirrored`] tables, metrics) and asks ClickHouse, streaming its answers through.
+//! It reads what the legs publish ([`Readiness`], [`Status`], [`Mirrored`] tables, metrics) and asks
+//! ClickHouse, streaming its answers through. It changes nothing itself: reloads, copies and dead
+//! letters are asked of the pipeline ([`Reloads`], [`Recopies`], [`DeadLetters`]).
 
 mod access;
 mod answer;
@@ -49,7 +50,7 @@ use crate::telemetry::metrics::Metrics;
 /// How long open answers may go on after the shutdown began.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What the interface reads. Senders stay with the pipeline.
+/// What the interface reads, and whom it asks. What it reads is sent by the pipeline.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// Where ClickHouse is; `None` until it is known.

@@ -34,7 +34,8 @@ pub enum Scope {
     Sql,
     /// `metrics`: read `/metrics`.
     Metrics,
-    /// `admin`: read `/metrics` and `/v0/status`. Not the rows.
+    /// `admin`: read `/metrics` and `/v0/status`, reload plugins, have tables copied again, see,
+    /// redrive and drop dead letters with their rows. No other rows.
     Admin,
 }
 
