@@ -161,7 +161,7 @@ const ESCAPES: [&str; 28] = [
     "SELECT * FROM (SELECT 1 = .5FROM '{file}')",
     "SELECT c.* FROM system.one, '{file}' AS c",
     "SELECT * FROM (SELECT c.* FROM system.one, '{file}' AS c WHERE 1 >= 0. SETTINGS readonly = 0)",
-    "SELECT * FROM (SELECT c.* FROM (system.one, '{file}' AS c) WHERE 1 >= 0. SETTINGS readonly = 0)",
+    "SELECT * FROM (SELECT * FROM (system.one, '{file}' AS c) WHERE 1 >= 0. SETTINGS readonly = 0)",
     "SELECT * FROM system.one select, '{file}' AS c",
     "SELECT x'41'' , file('{file}') -- '",
     "SELECT $$ $$; DROP TABLE t",
