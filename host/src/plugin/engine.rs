@@ -24,6 +24,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// A module with one function that does nothing.
 const SMALLEST: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x04\x01\x02\0\x0b";
 
+/// The layout of cache files is a part of their names: one of an earlier layout is another file, not a damaged one.
+const LAYOUT: u8 = 2;
 /// Bytes of the SHA-256 that a cache file ends with. The code before it is an ELF file, whose headers say
 /// where its parts lie, so what follows them disturbs nobody.
 const CHECKSUM_BYTES: usize = 32;
@@ -107,7 +109,7 @@ impl Runtime {
 
     fn cache_file(&self, digest: &str) -> Option<PathBuf> {
         let mut hasher = DefaultHasher::new();
-        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        (LAYOUT, self.engine.precompile_compatibility_hash()).hash(&mut hasher);
         let name = format!("{digest}-{:016x}.cwasm", hasher.finish());
         self.cache.as_ref().map(|directory| directory.join(name))
     }
