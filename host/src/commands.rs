@@ -45,13 +45,7 @@ pub async fn status(config: &Config, arguments: &StatusArgs) -> Exit {
             print(text.trim_end());
             exit
         }
-        Err(error) => {
-            complain(&chain(&error));
-            match error {
-                StatusError::NoAnswer { .. } => Exit::NotReady,
-                StatusError::Refused { .. } => Exit::Failed,
-            }
-        }
+        Err(error) => unanswered(&error),
     }
 }
 
@@ -134,6 +128,15 @@ fn first_line_hash(input: &mut impl BufRead) -> io::Result<String> {
 pub fn complain(sentence: &str) {
     // There is nobody left to tell if standard error is closed.
     drop(writeln!(io::stderr(), "tailwater: {sentence}"));
+}
+
+/// Says why a running instance did not do what it was asked for.
+fn unanswered(error: &StatusError) -> Exit {
+    complain(&chain(error));
+    match error {
+        StatusError::NoAnswer { .. } => Exit::NotReady,
+        StatusError::Refused { .. } => Exit::Failed,
+    }
 }
 
 fn print(text: &str) {

@@ -319,6 +319,15 @@ fn counted(metrics: &str, name: &str, labels: &[&str]) -> u64 {
     lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
+/// Further lines of `[kafka]`, and a plugin on the sink that remembers.
+fn rememberer(guest: &Path, partitions: u32, deed: &str) -> String {
+    let path = guest.display();
+    format!(
+        "partitions = {partitions}\n\n[[plugin]]\nname = \"guest\"\npath = \"{path}\"\nstage = \"sink\"\n\
+         grants = [\"state\"]\n[plugin.config]\ndeed = \"{deed}\"\n"
+    )
+}
+
 /// Two sinks of a group have a partition each, and with it the memory that its letters need.
 #[test]
 fn letters_of_a_partition_that_another_sink_has_are_left_to_that_one() -> Result<()> {
@@ -326,13 +335,7 @@ fn letters_of_a_partition_that_another_sink_has_are_left_to_that_one() -> Result
     source.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")?;
     let (brokers, clickhouse) = (Kafka::shared().bootstrap(), ClickHouse::shared());
     let guest = guests::test_guest("rememberer")?;
-    let settings = |deed: &str| {
-        let path = guest.display();
-        format!(
-            "partitions = 2\n\n[[plugin]]\nname = \"guest\"\npath = \"{path}\"\nstage = \"sink\"\n\
-             grants = [\"state\"]\n[plugin.config]\ndeed = \"{deed}\"\n"
-        )
-    };
+    let settings = |deed: &str| rememberer(&guest, 2, deed);
     let link = Link::over(&brokers, &settings("panic-on-poison"));
     let capture = link.capture(&source, "")?;
     let (first, second) = (link.sink_into(clickhouse)?, link.sink_into(clickhouse)?);
@@ -390,13 +393,7 @@ fn letters_close_when_another_sink_reads_their_rows_and_they_come_through() -> R
     source.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")?;
     let (brokers, clickhouse) = (Kafka::shared().bootstrap(), ClickHouse::shared());
     let guest = guests::test_guest("rememberer")?;
-    let settings = |deed: &str| {
-        let path = guest.display();
-        format!(
-            "partitions = 1\n\n[[plugin]]\nname = \"guest\"\npath = \"{path}\"\nstage = \"sink\"\n\
-             grants = [\"state\"]\n[plugin.config]\ndeed = \"{deed}\"\n"
-        )
-    };
+    let settings = |deed: &str| rememberer(&guest, 1, deed);
     let link = Link::over(&brokers, &settings("panic-on-poison"));
     let capture = link.capture(&source, "")?;
     let (first, second) = (link.sink_into(clickhouse)?, link.sink_into(clickhouse)?);

@@ -4,10 +4,9 @@ use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
 
-use super::{complain, own_url, print};
+use super::{own_url, print, unanswered};
 use crate::config::{Config, DlqChoice, DlqCommand, Exit};
-use crate::serve::{StatusError, ask};
-use crate::telemetry::logging::chain;
+use crate::serve::ask;
 
 /// `dlq`
 pub async fn dlq(config: &Config, command: &DlqCommand) -> Exit {
@@ -28,13 +27,7 @@ pub async fn dlq(config: &Config, command: &DlqCommand) -> Exit {
             let kept = ["failed", "elsewhere"].iter().any(|kept| answer[*kept].as_u64() > Some(0));
             if kept { Exit::Failed } else { Exit::Done }
         }
-        Err(error) => {
-            complain(&chain(&error));
-            match error {
-                StatusError::NoAnswer { .. } => Exit::NotReady,
-                StatusError::Refused { .. } => Exit::Failed,
-            }
-        }
+        Err(error) => unanswered(&error),
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Instant;
 use serde::Deserialize as _;
 use tailwater_project::{Installed, Language};
 
-use super::{complain, own_url, print};
+use super::{complain, own_url, print, unanswered};
 use crate::config::{Config, Exit, PluginArgs, PluginCommand, Secret};
 use crate::plugin::{self, Cost, Error, Golden, Grant, Options, Runtime, Shadow};
-use crate::serve::{StatusError, reload_plugin};
+use crate::serve::reload_plugin;
 use crate::telemetry::logging::chain;
 
 /// Events a call shows in `plugin bench`.
@@ -173,12 +173,6 @@ async fn reload(url: &str, name: &str, token: Option<&Secret>) -> Exit {
             }
             Exit::Done
         }
-        Err(error) => {
-            complain(&chain(&error));
-            match error {
-                StatusError::NoAnswer { .. } => Exit::NotReady,
-                StatusError::Refused { .. } => Exit::Failed,
-            }
-        }
+        Err(error) => unanswered(&error),
     }
 }

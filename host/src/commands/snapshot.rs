@@ -4,10 +4,9 @@ use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
 
-use super::{complain, own_url, print};
+use super::{own_url, print, unanswered};
 use crate::config::{Config, Exit, SnapshotArgs};
-use crate::serve::{StatusError, ask};
-use crate::telemetry::logging::chain;
+use crate::serve::ask;
 
 /// `snapshot`
 pub async fn snapshot(config: &Config, SnapshotArgs { table, at }: &SnapshotArgs) -> Exit {
@@ -19,12 +18,6 @@ pub async fn snapshot(config: &Config, SnapshotArgs { table, at }: &SnapshotArgs
             print(&format!("{table} is being copied again"));
             Exit::Done
         }
-        Err(error) => {
-            complain(&chain(&error));
-            match error {
-                StatusError::NoAnswer { .. } => Exit::NotReady,
-                StatusError::Refused { .. } => Exit::Failed,
-            }
-        }
+        Err(error) => unanswered(&error),
     }
 }
