@@ -1,6 +1,7 @@
 //! What moves from stage to stage: changes, and the point of their source that may be
 //! acknowledged once they are durable.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -113,10 +114,27 @@ pub trait Point: Send + 'static {
 pub struct SnapshotDone {
     /// Which table.
     pub table: TableName,
+    /// As what it was copied.
+    #[serde(flatten)]
+    pub copied: Copied,
+}
+
+/// What was copied, and as of when.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Copied {
     /// The snapshot shows every transaction that committed before this LSN and none after it, so
     /// streamed changes of the table with a smaller commit LSN are skipped.
     pub consistent_at: Lsn,
+    /// Which table had the name then, `pg_class.oid`; 0 where an earlier release did not record it.
+    #[serde(default)]
+    pub oid: u32,
+    /// The names of its key's columns, which the stream does not tell of a table with full identity.
+    #[serde(default)]
+    pub key: Vec<String>,
 }
+
+/// The tables that were copied whole, by name.
+pub type Snapshots = HashMap<TableName, Copied>;
 
 /// The point of the capture leg.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

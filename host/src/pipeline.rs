@@ -355,7 +355,7 @@ impl Pipeline {
                 remembers: false,
                 position: kept.position,
                 system,
-                snapshots: kept.snapshots.into_iter().map(|s| (s.table, s.consistent_at)).collect(),
+                snapshots: kept.snapshots.into_iter().map(|s| (s.table, s.copied)).collect(),
                 slot_exists,
                 may_hold_rows,
             };

@@ -168,7 +168,20 @@ fn a_table_made_while_the_pipeline_runs_goes_over_kafka_too() -> Result<()> {
 /// It is another table of the same name, and what was known of the copy of the first means nothing.
 #[test]
 fn a_table_that_is_dropped_and_made_again_is_copied_again() -> Result<()> {
+    is_copied_again_when_made_again("")
+}
+
+/// It is published from its first row on, and nobody says in the log that there was another one before.
+#[test]
+fn a_table_that_somebody_elses_publication_shows_again_is_copied_again() -> Result<()> {
+    is_copied_again_when_made_again("publication = \"theirs\"\n")
+}
+
+fn is_copied_again_when_made_again(settings: &str) -> Result<()> {
     let source = source(PostgresVersion::V15)?;
+    if !settings.is_empty() {
+        source.execute("CREATE PUBLICATION theirs FOR ALL TABLES")?;
+    }
     source.execute("CREATE TABLE stays (id int PRIMARY KEY); INSERT INTO stays VALUES (1)")?;
     let again = |id| {
         source.execute(&format!(
@@ -176,7 +189,7 @@ fn a_table_that_is_dropped_and_made_again_is_copied_again() -> Result<()> {
              INSERT INTO notes VALUES ({id})"
         ))
     };
-    let tailwater = Tailwater::with_source(&source.url())?;
+    let tailwater = Tailwater::with_config(&sections(&source, settings))?;
     let process = tailwater.start()?;
     serves(&tailwater, "notes", "{\"id\":1}\n")?;
     again(2)?;
@@ -188,6 +201,24 @@ fn a_table_that_is_dropped_and_made_again_is_copied_again() -> Result<()> {
     let copies = tailwater.log().matches("copied the table table=public.stays").count();
     ensure!(copies == 1, "the other table was copied {copies} times:\n{}", tailwater.log());
     Ok(())
+}
+
+/// The catalog does not tell its key any more, and the log tells none of a table with full identity.
+#[test]
+fn what_a_table_with_full_identity_held_when_it_was_dropped_is_read_to_the_end() -> Result<()> {
+    let source = source(PostgresVersion::V15)?;
+    source.execute("ALTER TABLE notes ADD text text, REPLICA IDENTITY FULL")?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":1,\"text\":null}\n")?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    source.execute(
+        "INSERT INTO notes VALUES (2, 'b'), (3, 'c'); DELETE FROM notes WHERE id = 1;
+         UPDATE notes SET text = 'd' WHERE id = 3; UPDATE notes SET id = 4 WHERE id = 2",
+    )?;
+    source.execute("CREATE TABLE other (id int PRIMARY KEY); DROP TABLE notes")?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":3,\"text\":\"d\"}\n{\"id\":4,\"text\":\"b\"}\n")
 }
 
 #[test]

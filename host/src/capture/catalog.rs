@@ -57,7 +57,8 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
 
 /// The schema of a table as the stream described it, completed from the catalog. `known` is what such a
 /// description came to before: it stays if nothing changed, or if the table has been dropped since. A
-/// dropped one that was not known is completed from the description alone.
+/// dropped one that was not known is completed from the description alone, and from `key`, the names of
+/// its key's columns when it was copied.
 ///
 /// # Errors
 /// A query's error.
@@ -65,6 +66,7 @@ pub async fn define(
     client: &Client,
     relation: &Relation,
     known: Option<Arc<Table>>,
+    key: &[String],
 ) -> Result<Arc<Table>, Error> {
     let catalog = columns::of(client, relation.oid).await?;
     if let (true, Some(known)) = (catalog.is_empty(), &known) {
@@ -74,7 +76,7 @@ pub async fn define(
     for (column, found) in
         relation.columns.iter().zip(columns::matched(&relation.columns, &catalog))
     {
-        columns.push(define_column(client, column, found.cloned(), relation).await?);
+        columns.push(define_column(client, column, found.cloned(), relation, key).await?);
     }
     let Relation { oid, schema, name, identity, .. } = relation.clone();
     let table = Table::new(oid, schema, name, columns, identity);
@@ -86,6 +88,7 @@ async fn define_column(
     column: &RelationColumn,
     known: Option<CatalogColumn>,
     relation: &Relation,
+    key: &[String],
 ) -> Result<Column, Error> {
     let kind = column_type(client, column.type_oid, column.type_modifier).await?;
     let number = known.as_ref().map(|known| known.number);
@@ -93,7 +96,10 @@ async fn define_column(
     // the flag, which says nothing about the key.
     let known = known.filter(|known| !known.dropped).unwrap_or_else(|| CatalogColumn {
         nullable: true,
-        key: column.identity && relation.identity != ReplicaIdentity::Full,
+        key: match relation.identity {
+            ReplicaIdentity::Full => key.contains(&column.name),
+            _ => column.identity,
+        },
         type_name: "text".into(),
         ..CatalogColumn::default()
     });

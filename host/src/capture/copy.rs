@@ -16,9 +16,8 @@ use super::preflight::{Preflight, Slot};
 use super::slot::{Export, Order};
 use super::source_url::SourceUrl;
 use super::{Capture, Reached, snapshot};
-use crate::hop::{Hop, LogPoint};
+use crate::hop::{Hop, LogPoint, Snapshots};
 use crate::shutdown::Phase;
-use crate::table::TableName;
 
 /// What a session copies with.
 pub struct Copy<'a> {
@@ -69,7 +68,10 @@ impl Copy<'_> {
         // of that name.
         let (known, since) = (&reached.snapshots, &preflight.since);
         let is_copied = |table: &Published| {
-            known.get(&table.name).is_some_and(|copied| *copied >= since.of(table.relation.oid))
+            let oid = table.relation.oid;
+            known.get(&table.name).is_some_and(|copied| {
+                copied.consistent_at >= since.of(oid) && [0, oid].contains(&copied.oid)
+            })
         };
         let tables: Vec<_> = preflight.tables.iter().filter(|t| !is_copied(t)).cloned().collect();
         if tables.is_empty() || options.snapshot == SnapshotMode::Never {
@@ -95,9 +97,8 @@ impl Copy<'_> {
                 }
             }
         };
-        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
         let consistent_at = export.consistent_at;
-        info!(tables = names.len(), %consistent_at, "copying tables");
+        info!(tables = tables.len(), %consistent_at, "copying tables");
         let plan = snapshot::Plan {
             url: self.url.clone(),
             snapshot: export.snapshot,
@@ -110,9 +111,8 @@ impl Copy<'_> {
         reached.half_copied = resume.remembers;
         // One that is cut short by the shutdown is not recorded, so it is taken anew next time.
         let taken = self.capture.until_draining(snapshot::take(plan, self.out.clone()));
-        taken.unwrap_or(Ok(()))?;
+        reached.snapshots.extend(taken.unwrap_or(Ok(Snapshots::new()))?);
         reached.half_copied = false;
-        reached.snapshots.extend(names.into_iter().map(|name| (name, consistent_at)));
         Ok(())
     }
 

@@ -37,7 +37,6 @@ mod stream;
 mod survey;
 mod tls;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,12 +57,11 @@ pub use survey::{Survey, survey};
 use crate::ack::SlotAck;
 use crate::decode::Decoder;
 use crate::disposition::Disposition;
-use crate::hop::{Hop, LogPoint};
+use crate::hop::{Hop, LogPoint, Snapshots};
 use crate::position::{Lsn, Position};
 use crate::recopy::Recopies;
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
-use crate::table::TableName;
 use crate::telemetry::logging::{Repeated, chain};
 use crate::telemetry::metrics::{Metrics, StepLabels};
 use connection::Connection;
@@ -95,8 +93,8 @@ pub struct Resume {
     pub position: Position,
     /// The cluster that positions are of.
     pub system: u64,
-    /// Tables whose copy is complete, with the LSN it is consistent at.
-    pub snapshots: HashMap<TableName, Lsn>,
+    /// Tables whose copy is complete.
+    pub snapshots: Snapshots,
     /// Whether the slot existed when the pipeline started.
     pub slot_exists: bool,
     /// Whether the destination may hold rows already, so that a copy has to empty it first.
@@ -137,7 +135,7 @@ struct Reached {
     /// The last change that was delivered.
     position: Position,
     /// Tables that were copied.
-    snapshots: HashMap<TableName, Lsn>,
+    snapshots: Snapshots,
     /// Whether there was a slot.
     slot_exists: bool,
     /// Whether plugins remember a part of a copy.
@@ -248,6 +246,7 @@ impl Capture {
             linger: Duration::from_millis(self.options.linger_ms),
             silence: Duration::from_secs(self.options.silence_timeout_s.max(1)),
             decoder: self.decoder(reached),
+            copied: &reached.snapshots,
             delivered: &mut reached.position,
         };
         let connection = stream.run()?;
@@ -261,8 +260,8 @@ impl Capture {
 
     fn decoder(&self, reached: &Reached) -> Decoder {
         let mut decoder = Decoder::resuming_after(reached.position);
-        for (table, consistent_at) in &reached.snapshots {
-            decoder.snapshot_taken(table.clone(), *consistent_at);
+        for (table, copied) in &reached.snapshots {
+            decoder.snapshot_taken(table.clone(), copied.consistent_at);
         }
         decoder
     }

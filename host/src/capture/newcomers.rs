@@ -163,17 +163,12 @@ impl Search {
             None => Arc::new(catalog::connect(&self.url).await?),
         };
         let since = publication::complete(&client, &self.options, &self.remarks).await?;
-        // Of a publication that is not ours nobody knows whether a table was made again under its name.
-        let ours = since != Since::default();
         let mut tables = Vec::new();
         if self.options.snapshot == SnapshotMode::Initial {
             for row in client.query(USABLE, &[&self.options.publication]).await? {
                 let table = (TableName { schema: row.get(0), name: row.get(1) }, row.get(2));
-                let is_known = match ours {
-                    true => known.contains(&table) && since.of(table.1) <= self.since.of(table.1),
-                    false => known.iter().any(|(name, _)| *name == table.0),
-                };
-                if !is_known {
+                let again = since.of(table.1) > self.since.of(table.1);
+                if again || !known.contains(&table) {
                     tables.push(table.0);
                 }
             }

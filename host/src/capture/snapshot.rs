@@ -26,7 +26,7 @@ use super::source_url::SourceUrl;
 use crate::change::{Change, Changes, Old, Op, Transaction};
 use crate::decode::copy;
 use crate::failpoint;
-use crate::hop::{Hop, LogPoint, SnapshotDone};
+use crate::hop::{Copied, Hop, LogPoint, SnapshotDone, Snapshots};
 use crate::position::Lsn;
 use crate::table::Table;
 use crate::telemetry::metrics::Metrics;
@@ -74,11 +74,12 @@ impl From<tokio_postgres::Error> for Stop {
     }
 }
 
-/// Copies the tables of the plan into the pipeline.
+/// Copies the tables of the plan into the pipeline, and gives those that were copied: all but what was
+/// dropped meanwhile.
 ///
 /// # Errors
 /// [`Stop`]; tables that were not reported done will be copied again.
-pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> Result<(), Stop> {
+pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> Result<Snapshots, Stop> {
     let progress = Progress::new(&plan.tables);
     let queue: VecDeque<Published> = plan.tables.iter().cloned().collect();
     let queue = Arc::new(Mutex::new(queue));
@@ -93,11 +94,13 @@ pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> Result<(), St
         };
         workers.spawn(worker.run());
     }
+    let mut taken = Snapshots::new();
     while let Some(ended) = workers.join_next().await {
-        ended.expect("a snapshot worker does not panic")?;
+        let done = ended.expect("a snapshot worker does not panic")?;
+        taken.extend(done.into_iter().map(|done| (done.table, done.copied)));
     }
     progress.finish();
-    Ok(())
+    Ok(taken)
 }
 
 struct Worker {
@@ -108,22 +111,27 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self) -> Result<(), Stop> {
+    async fn run(self) -> Result<Vec<SnapshotDone>, Stop> {
         let client = catalog::connect(&self.plan.url).await?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
             self.plan.snapshot.replace('\'', "''")
         );
         client.batch_execute(&begin).await?;
+        let mut taken = Vec::new();
         loop {
             let next = self.queue.lock().expect("no panic while held").pop_front();
-            let Some(table) = next else { return Ok(()) };
-            self.copy(&client, &table).await?;
+            let Some(table) = next else { return Ok(taken) };
+            taken.extend(self.copy(&client, &table).await?);
         }
     }
 
-    async fn copy(&self, client: &Client, published: &Published) -> Result<(), Stop> {
-        let table = catalog::define(client, &published.relation, None).await?;
+    async fn copy(
+        &self,
+        client: &Client,
+        published: &Published,
+    ) -> Result<Option<SnapshotDone>, Stop> {
+        let table = catalog::define(client, &published.relation, None, &[]).await?;
         let mut rows = Rows::new(Arc::clone(&table), self.plan.consistent_at);
         if self.plan.truncate_first {
             rows.push_truncate();
@@ -131,7 +139,7 @@ impl Worker {
         let lines = match client.copy_out(&copy_statement(published)).await {
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
                 info!(table = %published.name, "the table was dropped before it was copied");
-                return Ok(());
+                return Ok(None);
             }
             lines => lines?,
         };
@@ -142,13 +150,15 @@ impl Worker {
                 self.send(&mut rows, Vec::new()).await?;
             }
         }
-        let (name, consistent_at) = (table.full_name(), self.plan.consistent_at);
         let count = rows.ordinal;
-        let done = SnapshotDone { table: name, consistent_at };
-        self.send(&mut rows, vec![done]).await?;
+        let key = table.key().map(|index| table.columns[index].name.clone()).collect();
+        let consistent_at = self.plan.consistent_at;
+        let copied = Copied { consistent_at, oid: table.oid, key };
+        let done = SnapshotDone { table: table.full_name(), copied };
+        self.send(&mut rows, vec![done.clone()]).await?;
         self.progress.table_done(&published.name);
         info!(table = %published.name, rows = count, "copied the table");
-        Ok(())
+        Ok(Some(done))
     }
 
     async fn send(&self, rows: &mut Rows, snapshots: Vec<SnapshotDone>) -> Result<(), Stop> {

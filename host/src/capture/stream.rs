@@ -18,7 +18,7 @@ use crate::ack::SlotAck;
 use crate::change::Changes;
 use crate::decode::message::{POSTGRES_EPOCH_MICROS, Relation};
 use crate::decode::{Decoder, Step};
-use crate::hop::{Hop, LogPoint};
+use crate::hop::{Hop, LogPoint, Snapshots};
 use crate::position::{Lsn, Position};
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
@@ -70,6 +70,8 @@ pub struct Stream<'a> {
     pub silence: Duration,
     /// The decoder, resumed where the last delivery ended.
     pub decoder: Decoder,
+    /// What is known of the tables since they were copied.
+    pub copied: &'a Snapshots,
     /// The last change that went on, kept across connections.
     pub delivered: &'a mut Position,
 }
@@ -225,7 +227,10 @@ impl Stream<'_> {
     ) -> Result<Option<Arc<Table>>, Error> {
         let (client, runtime, begun) = (self.client, self.runtime, Instant::now());
         let known = self.decoder.known(relation);
-        let mut lookup = pin!(catalog::define(client, relation, known));
+        // By its object id, since it may have got another name.
+        let copied = self.copied.values().find(|copied| copied.oid == relation.oid);
+        let key = copied.map_or(&[][..], |copied| &copied.key);
+        let mut lookup = pin!(catalog::define(client, relation, known, key));
         loop {
             let slice = async { tokio::time::timeout(STATUS_MIN_INTERVAL, lookup.as_mut()).await };
             if let Ok(found) = runtime.block_on(slice) {

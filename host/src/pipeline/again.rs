@@ -1,11 +1,8 @@
 //! Copying tables again on request: see [`recopy`](crate::recopy).
 
-use std::collections::HashMap;
-
 use super::destination::Destination;
 use super::{Error, Pipeline};
-use crate::hop::SnapshotDone;
-use crate::position::Lsn;
+use crate::hop::{SnapshotDone, Snapshots};
 use crate::recopy::Recopies;
 use crate::shutdown::{Phase, Shutdown};
 use crate::table::TableName;
@@ -35,9 +32,9 @@ impl Destination {
     /// Takes back that the tables which are to be copied again are complete; gives those that still are.
     pub(super) async fn forget_asked(
         &self,
-        mut snapshots: HashMap<TableName, Lsn>,
+        mut snapshots: Snapshots,
         recopies: &Recopies,
-    ) -> Result<HashMap<TableName, Lsn>, Error> {
+    ) -> Result<Snapshots, Error> {
         for request in recopies.take() {
             let table = snapshots.keys().find(|table| table.to_string() == request.table).cloned();
             if let Some(table) = &table {

@@ -1,17 +1,14 @@
 //! The destination: a ClickHouse server, or the embedded engine, and the sink connected to it.
 
-use std::collections::HashMap;
-
 use super::patience::Patience;
 use super::source::Source;
 use super::{Error, Pipeline};
 use crate::capture::same_cluster;
 use crate::embedded::Engine;
-use crate::position::Lsn;
+use crate::hop::Snapshots;
 use crate::serve::Endpoint;
 use crate::shutdown::Phase;
 use crate::sink::{self, Origin, Sink};
-use crate::table::TableName;
 
 /// A sink that is connected.
 pub(super) struct Destination {
@@ -56,10 +53,10 @@ impl Destination {
         Ok(self.sink.record_source_cluster(system).await?)
     }
 
-    /// The tables that were copied whole, with the LSN of each copy.
-    pub(super) async fn completed_snapshots(&self) -> Result<HashMap<TableName, Lsn>, Error> {
+    /// The tables that were copied whole.
+    pub(super) async fn completed_snapshots(&self) -> Result<Snapshots, Error> {
         let done = self.sink.completed_snapshots().await?;
-        Ok(done.into_iter().map(|done| (done.table, done.consistent_at)).collect())
+        Ok(done.into_iter().map(|done| (done.table, done.copied)).collect())
     }
 }
 

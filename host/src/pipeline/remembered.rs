@@ -14,7 +14,7 @@ use super::source::Source;
 use super::transform::Transform;
 use super::{Error, Pipeline};
 use crate::capture::Resume;
-use crate::hop::{LogPoint, SnapshotDone};
+use crate::hop::{Copied, LogPoint, SnapshotDone};
 use crate::plugin::{MemoryError, Store};
 use crate::position::{Lsn, Position};
 use crate::table::TableName;
@@ -108,9 +108,10 @@ pub(super) fn resume_capture(
         _ => begin(store, resume, source)?,
     };
     resume.position = checkpoint.position;
-    resume.snapshots.retain(|table, at| {
+    resume.snapshots.retain(|table, copied| {
         let mut known = checkpoint.snapshots.iter();
-        known.any(|done| done.table == *table && done.consistent_at == *at)
+        let at = copied.consistent_at;
+        known.any(|done| done.table == *table && done.copied.consistent_at == at)
     });
     resume.remembers = true;
     transform.restore(store)?;
@@ -162,8 +163,10 @@ fn has_gap(known: &Checkpoint, source: &Source) -> bool {
 
 /// Begins without a memory, at the place that the resume has.
 fn begin(store: &Store, resume: &Resume, source: &Source) -> Result<Checkpoint, Error> {
-    let done =
-        |(table, at): (&TableName, &Lsn)| SnapshotDone { table: table.clone(), consistent_at: *at };
+    let done = |(table, copied): (&TableName, &Copied)| SnapshotDone {
+        table: table.clone(),
+        copied: copied.clone(),
+    };
     let checkpoint = Checkpoint {
         position: resume.position,
         confirm: source.confirmed.unwrap_or_default(),

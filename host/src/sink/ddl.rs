@@ -241,7 +241,14 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
             durable(cluster).map(|set| format!(" SETTINGS {set}")).unwrap_or_default(),
         )
     };
-    tables.into_iter().map(create).collect()
+    let snapshots = format!("{}.{}", quoted(database), quoted(&format!("{OWN_PREFIX}snapshots")));
+    // Releases before 0.1 did not record which table it was.
+    let complete = format!(
+        "ALTER TABLE {snapshots}{} ADD COLUMN IF NOT EXISTS table_oid UInt32, \
+         ADD COLUMN IF NOT EXISTS key Array(String)",
+        on_cluster(cluster)
+    );
+    tables.into_iter().map(create).chain([complete]).collect()
 }
 
 pub(super) fn on_cluster(cluster: Option<&str>) -> String {

@@ -5,10 +5,10 @@ use serde::Deserialize;
 
 use super::client::Client;
 use super::ddl::on_cluster;
-use super::encode::write_string;
+use super::encode::{write_string, write_varint};
 use super::error::Error;
 use super::names::{OWN_PREFIX, literal};
-use crate::hop::SnapshotDone;
+use crate::hop::{Copied, SnapshotDone};
 use crate::position::Lsn;
 use crate::table::TableName;
 
@@ -17,6 +17,8 @@ struct Found {
     schema: String,
     name: String,
     at: String,
+    oid: u32,
+    key: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +39,7 @@ pub(super) async fn completed(
 ) -> Result<Vec<SnapshotDone>, Error> {
     let sql = format!(
         "SELECT source_schema AS schema, source_table AS name, \
-         toString(max(consistent_at)) AS at FROM {} WHERE pipeline = {} GROUP BY schema, name",
+         toString(consistent_at) AS at, table_oid AS oid, key FROM {} FINAL WHERE pipeline = {}",
         home(client),
         literal(pipeline),
     );
@@ -45,12 +47,13 @@ pub(super) async fn completed(
     let database = literal(client.database());
     let sql = format!("SELECT name FROM system.tables WHERE database = {database}");
     let present = client.rows::<Present>("look up tables", &sql).await?;
-    let done = found.into_iter().filter_map(|Found { schema, name, at }| {
+    let done = found.into_iter().filter_map(|Found { schema, name, at, oid, key }| {
         let table = TableName { schema, name };
         let consistent_at = Lsn(at.parse().ok()?);
         let versions = versions_of(&table);
         let is_there = present.iter().any(|table| table.name == versions);
-        is_there.then_some(SnapshotDone { table, consistent_at })
+        let copied = Copied { consistent_at, oid, key };
+        is_there.then_some(SnapshotDone { table, copied })
     });
     Ok(done.collect())
 }
@@ -97,7 +100,11 @@ pub(super) fn rows(pipeline: &str, snapshots: &[SnapshotDone]) -> (&'static str,
         for text in [pipeline, &snapshot.table.schema, &snapshot.table.name] {
             write_string(text.as_bytes(), &mut rows);
         }
-        rows.extend_from_slice(&snapshot.consistent_at.0.to_le_bytes());
+        let Copied { consistent_at, oid, key } = &snapshot.copied;
+        rows.extend_from_slice(&consistent_at.0.to_le_bytes());
+        rows.extend_from_slice(&oid.to_le_bytes());
+        write_varint(key.len() as u64, &mut rows);
+        key.iter().for_each(|column| write_string(column.as_bytes(), &mut rows));
     }
-    ("pipeline, source_schema, source_table, consistent_at", rows.into())
+    ("pipeline, source_schema, source_table, consistent_at, table_oid, key", rows.into())
 }

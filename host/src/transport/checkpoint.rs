@@ -88,12 +88,14 @@ fn snapshots_key(pipeline: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hop::Copied;
     use crate::table::TableName;
 
     #[test]
     fn a_checkpoint_is_read_from_two_records_or_from_one_of_an_earlier_release() {
         let table = TableName { schema: "public".into(), name: "users".into() };
-        let snapshots = vec![SnapshotDone { table, consistent_at: Lsn(5) }];
+        let copied = Copied { consistent_at: Lsn(5), oid: 16_385, key: vec!["id".into()] };
+        let snapshots = vec![SnapshotDone { table, copied }];
         let whole =
             Checkpoint { confirm: Lsn(9), system: Some(7), snapshots, ..Checkpoint::default() };
         let position = whole.position_record();
