@@ -57,6 +57,9 @@ pub(crate) struct Options {
     /// Rows of the standard case; others are scaled from it
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     rows: u64,
+    /// How often everything is measured; the medians are shown then
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
     /// Only this case; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -134,18 +137,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     step("warming up", || bed.warm())?;
     println!("\n{}", Report::heading());
     let mut report = Report::default();
-    let measured = bed
-        .inserts(options, &mut report)
-        .and_then(|()| bed.snapshots(options, &mut report))
-        .and_then(|()| bed.shapes(options, &mut report))
-        .and_then(|()| bed.latencies(options, &mut report))
-        .and_then(|()| bed.scaling(options, &mut report));
+    let measured = (0..options.runs).try_for_each(|_| bed.measure(options, &mut report));
+    if options.runs > 1 {
+        println!("\nthe medians of {} runs", options.runs);
+        report = report.medians();
+    }
     // What was measured before something failed is worth having.
     report.save(&steps::target_directory(), options.json.as_deref())?;
     measured
 }
 
 impl Bed {
+    fn measure(&self, options: &Options, report: &mut Report) -> Result<()> {
+        self.inserts(options, report)?;
+        self.snapshots(options, report)?;
+        self.shapes(options, report)?;
+        self.latencies(options, report)?;
+        self.scaling(options, report)
+    }
+
     /// Everything that reads the standard rows.
     fn inserts(&self, options: &Options, report: &mut Report) -> Result<()> {
         let case = |name, kafka, plugin| Capture { name, kafka, plugin, other: false };

@@ -25,6 +25,31 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// Of measurements of the same, at least one.
+    fn median(all: &[&Self]) -> Self {
+        let of = |figure: fn(&Self) -> Option<f64>| {
+            median(all.iter().filter_map(|line| figure(line)).collect())
+        };
+        let largest = |figure: fn(&Self) -> Option<f64>| {
+            all.iter().filter_map(|line| figure(line)).reduce(f64::max)
+        };
+        let peak_rss_mb = largest(|line| line.used?.peak_rss_mb);
+        let cpu_seconds = of(|line| Some(line.used?.cpu_seconds));
+        let percentiles = (of(|line| Some(line.latency?[0])), of(|line| Some(line.latency?[1])));
+        let max = largest(|line| Some(line.latency?[2]));
+        Self {
+            seconds: of(|line| Some(line.seconds)).unwrap_or(all[0].seconds),
+            ratio_to_reference: of(|line| line.ratio_to_reference),
+            used: cpu_seconds.map(|cpu_seconds| Usage { cpu_seconds, peak_rss_mb }),
+            latency: percentiles
+                .0
+                .zip(percentiles.1)
+                .zip(max)
+                .map(|((p50, p99), max)| [p50, p99, max]),
+            ..all[0].clone()
+        }
+    }
+
     fn rate(&self) -> f64 {
         self.events as f64 / self.seconds
     }
@@ -89,6 +114,19 @@ impl Report {
         self.lines.push(line);
     }
 
+    /// One line for all of a name: the median of each figure, but the largest peak of memory and the largest
+    /// latency. Each is printed as it comes.
+    pub(super) fn medians(self) -> Self {
+        let mut medians = Self::default();
+        for line in &self.lines {
+            if medians.lines.iter().all(|known| known.name != line.name) {
+                let all = self.lines.iter().filter(|other| other.name == line.name);
+                medians.add(Line::median(&all.collect::<Vec<_>>()));
+            }
+        }
+        medians
+    }
+
     /// Writes the table into `directory` as text, and to `json` if that is wanted.
     pub(super) fn save(&self, directory: &Path, json: Option<&Path>) -> Result<()> {
         let machine = machine();
@@ -107,6 +145,13 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// The middle one, or the mean of the middle two; none of none.
+fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let (below, above) = (figures.len().checked_sub(1)? / 2, figures.len() / 2);
+    Some(f64::midpoint(figures[below], figures[above]))
 }
 
 fn machine() -> Value {
@@ -136,4 +181,40 @@ fn versions() -> Value {
         "clickhouse": tailwater_test_support::setup::CHDB_VERSION,
         "debezium": tailwater_test_support::setup::DEBEZIUM_VERSION,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, seconds: f64, peak: f64, latency: Option<[f64; 3]>) -> Line {
+        Line {
+            name: name.to_owned(),
+            events: 10,
+            seconds,
+            ratio_to_reference: Some(1.0 / seconds),
+            used: Some(Usage { cpu_seconds: seconds, peak_rss_mb: Some(peak) }),
+            latency,
+        }
+    }
+
+    #[test]
+    fn of_several_runs_the_middle_counts_and_the_largest_peak() {
+        let latency = |p50| Some([p50, 2.0 * p50, 3.0 * p50]);
+        let runs = [(2.0, 9.0, 5.0), (8.0, 1.0, 1.0), (4.0, 3.0, 2.0)];
+        let mut lines = vec![line("other", 1.0, 1.0, None)];
+        lines.extend(runs.map(|(seconds, peak, p50)| line("case", seconds, peak, latency(p50))));
+        let Report { lines } = Report { lines }.medians();
+        let [other, case] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((other.seconds, other.latency), (1.0, None));
+        assert_eq!((case.seconds, case.ratio_to_reference), (4.0, Some(0.25)));
+        assert_eq!(case.used.and_then(|used| used.peak_rss_mb), Some(9.0));
+        assert_eq!(case.latency, Some([2.0, 4.0, 15.0]));
+    }
+
+    #[test]
+    fn of_an_even_number_the_middle_is_between_two() {
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), Some(3.0));
+        assert_eq!(median(Vec::new()), None);
+    }
 }
