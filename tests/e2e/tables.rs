@@ -1,5 +1,7 @@
 //! Which tables are captured: those with a key, and those that come while the pipeline runs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -8,6 +10,8 @@ use tailwater_test_support::{
 };
 
 use crate::bad_input::{FAILED, ends_with};
+use tailwater_tests::{read_committed, wait_sent};
+
 use crate::legs::{Link, says, serves};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -162,6 +166,48 @@ fn a_table_made_while_the_pipeline_runs_goes_over_kafka_too() -> Result<()> {
     serves(&sink, "later", "{\"id\":1}\n{\"id\":2}\n")?;
     serves(&sink, "notes", "{\"id\":1}\n{\"id\":2}\n")?;
     ensure!(capturing.is_running()?, "it ended:\n{}", capture.log_tail());
+    Ok(())
+}
+
+/// Who reads the topic in order and forgets everything at a truncate has what the source has.
+#[test]
+fn in_a_topic_the_copy_of_a_new_table_is_newer_than_what_stands_before_it() -> Result<()> {
+    let (source, kafka) = (source(PostgresVersion::V18)?, Kafka::shared());
+    let link = Link::plain(kafka, "");
+    let capture = link.capture(&source, "")?;
+    let mut capturing = capture.start()?;
+    capturing.wait_ready(DEADLINE)?;
+    let (writer, copied) = (Session::open(&source.url())?, AtomicBool::new(false));
+    writer.execute(
+        "CREATE TABLE later (id int PRIMARY KEY, n int); INSERT INTO later VALUES (1, 0)",
+    )?;
+    let written = thread::scope(|scope| {
+        let writing = scope.spawn(|| -> Result<u32> {
+            let mut written = 0;
+            while !copied.load(Ordering::Relaxed) {
+                writer.execute("UPDATE later SET n = n + 1")?;
+                written += 1;
+            }
+            Ok(written)
+        });
+        let said = says(&capture, "copied the table table=public.later");
+        copied.store(true, Ordering::Relaxed);
+        let written = writing.join().expect("a writer does not panic");
+        said.and(written)
+    })?;
+    wait_sent(&capture, &source)?;
+    let topic = read_committed(&kafka.bootstrap(), &link.topic("later"))?;
+    let mut seen = Vec::new();
+    for record in topic.iter().filter_map(|record| record.value.as_deref()) {
+        let envelope: serde_json::Value = serde_json::from_str(record)?;
+        let n = envelope["after"]["n"].as_u64();
+        seen.push((envelope["op"].as_str().unwrap_or_default().to_owned(), n));
+    }
+    let copies = seen.iter().filter(|(op, _)| op == "r").count();
+    let numbers: Vec<_> = seen.iter().filter_map(|(_, n)| *n).collect();
+    ensure!(copies == 1, "{copies} copies in {seen:?}");
+    ensure!(numbers.is_sorted(), "older behind newer: {seen:?}");
+    ensure!(numbers.last() == Some(&u64::from(written)), "not the last of {written}: {seen:?}");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! copied whole.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::Client;
@@ -18,6 +19,11 @@ use super::source_url::SourceUrl;
 use super::{Capture, Reached, snapshot};
 use crate::hop::{Hop, LogPoint, Snapshots};
 use crate::shutdown::Phase;
+use crate::table::TableName;
+
+/// How long a stream stands still for a snapshot that is newer than a prepared one. The open
+/// transactions that the prepared one waited for have ended; new ones may be as long.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// What a session copies with.
 pub struct Copy<'a> {
@@ -88,7 +94,11 @@ impl Copy<'_> {
         });
         let (export, _kept) = match (fresh, prepared) {
             (Some(export), _) => (export, None),
-            (None, Some(Prepared { export, connection, .. })) => (export, Some(connection)),
+            (None, Some(prepared)) => {
+                let Prepared { export, connection, .. } =
+                    self.snapshot_of_now(&prepared.tables)?.unwrap_or(prepared);
+                (export, Some(connection))
+            }
             (None, None) => {
                 let name = temporary_slot(&options.slot);
                 match self.make_slot(&name, true, connection)? {
@@ -114,6 +124,21 @@ impl Copy<'_> {
         reached.snapshots.extend(taken.unwrap_or(Ok(Snapshots::new()))?);
         reached.half_copied = false;
         Ok(())
+    }
+
+    /// A snapshot of now, in place of one that was prepared while the stream went on: of that one the
+    /// stream has shown newer rows meanwhile, behind which the copy would stand in a topic. Nothing if the
+    /// server does not make one at once.
+    fn snapshot_of_now(&self, tables: &[TableName]) -> Result<Option<Prepared>, Error> {
+        let Capture { options, runtime, shutdown, .. } = self.capture;
+        let Some(opened) = self.capture.open(self.url) else { return Ok(None) };
+        let (mut connection, begun) = (opened?, Instant::now());
+        let name = temporary_slot(&options.slot);
+        let order = Order { name: &name, temporary: true, client: self.client, runtime, leg: None };
+        let export = order.carry_out(&mut connection, || {
+            shutdown.phase() == Phase::Running && begun.elapsed() < AT_ONCE
+        })?;
+        Ok(export.map(|export| Prepared { tables: tables.to_vec(), export, connection }))
     }
 
     fn make_slot(
