@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    ClickHouse, Postgres, PostgresVersion, Proxy, Tailwater, binary, wait_for,
+    ClickHouse, Postgres, PostgresOptions, PostgresVersion, Proxy, Tailwater, binary, wait_for,
 };
 
 use crate::legs::DEADLINE;
@@ -16,6 +17,8 @@ use crate::outages::{RATE, into_url, lags_without_growing, recovers};
 /// Room of the small disk. The engine wants some for its own at the start.
 const DISK: &str = "160m";
 const FILLS: usize = 5;
+/// A stream that has not moved for so long waits for room behind it.
+const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// `tailwater` with its data on a small disk of its own, which only it sees.
 fn on_small_disk(source: &str) -> Result<Tailwater> {
@@ -92,6 +95,58 @@ fn a_table_that_is_read_only_is_waited_for() -> Result<()> {
     recovers(&source, workload, &tailwater)?;
     ensure!(process.is_running()?, "it ended by itself:\n{}", tailwater.log_tail());
     Ok(())
+}
+
+/// What was read and found no room behind is read again, by the connection after.
+#[test]
+fn a_source_that_crashes_while_clickhouse_takes_nothing_takes_no_row_along() -> Result<()> {
+    let postgres = Postgres::start(PostgresVersion::V15, PostgresOptions::default())?;
+    let source = postgres.create_database()?;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY, text text)")?;
+    let clickhouse = ClickHouse::start()?;
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{}\"\n\n[clickhouse]\nurl = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\n\
+         batch_rows = 100\n\n[http]\nlisten = \"{{listen}}\"\n",
+        source.url(),
+        clickhouse.url(),
+        clickhouse.user(),
+        clickhouse.password(),
+    ))?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let table = format!("{}.notes_versions", source.name());
+    source.execute("INSERT INTO notes VALUES (0, '')")?;
+    wait_for(DEADLINE, "the table", || {
+        clickhouse.query(&format!("SELECT 1 FROM {table} LIMIT 1"))
+    })?;
+    clickhouse.query(&format!("ALTER TABLE {table} MODIFY SETTING table_readonly = 1"))?;
+    source.execute(
+        "INSERT INTO notes SELECT n, repeat(md5(n::text), 8) FROM generate_series(1, 100000) n",
+    )?;
+    let blocked = "SELECT r.pid, r.sent_lsn FROM pg_stat_replication r
+         JOIN pg_replication_slots s ON s.active_pid = r.pid
+         JOIN pg_stat_activity a ON a.pid = r.pid
+         WHERE s.database = current_database() AND a.wait_event = 'WalSenderWriteData'";
+    let mut seen = (Vec::new(), Instant::now());
+    let walsender = wait_for(DEADLINE, "the walsender to wait for room", || {
+        let now = source.query(blocked)?.pop().context("nothing waits")?;
+        if seen.0 != now {
+            seen = (now, Instant::now());
+        }
+        ensure!(seen.1.elapsed() > STANDSTILL, "it goes on");
+        Ok(seen.0[0].clone())
+    })?;
+    // The server ends all other processes then, and starts them anew.
+    let killed = Command::new("kill").args(["-9", &walsender]).status().context("run kill")?;
+    ensure!(killed.success(), "kill ended with {killed}");
+    crate::legs::says(&tailwater, "stream from the source")?;
+    clickhouse.query(&format!("ALTER TABLE {table} MODIFY SETTING table_readonly = 0"))?;
+    let count = format!("SELECT count(), sum(id) FROM {}.notes", source.name());
+    wait_for(DEADLINE, "every row", || {
+        let found = clickhouse.query(&count)?;
+        ensure!(found.trim() == "100001\t5000050000", "{found}");
+        Ok(())
+    })
 }
 
 #[test]

@@ -272,16 +272,18 @@ impl Stream<'_> {
             changes.adopt(state.frames.take(Vec::new()));
         }
         self.decoder.batch_taken();
-        if let Some(last) = changes.list.last() {
-            *self.delivered = changes.position(last);
-        }
+        let position = changes.list.last().map_or(*self.delivered, |last| changes.position(last));
         self.observe(state, &changes);
-        let point =
-            LogPoint { confirm: state.confirm, position: *self.delivered, ..LogPoint::default() };
+        let point = LogPoint { confirm: state.confirm, position, ..LogPoint::default() };
         let mut hop = Hop::new(changes, point);
         loop {
             match self.out.try_send(hop) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    // Not before: if the connection breaks while there is no room, the batch is dropped
+                    // here, and the next connection brings it again.
+                    *self.delivered = position;
+                    return Ok(());
+                }
                 Err(TrySendError::Closed(_)) => return Err(Error::Abandoned),
                 Err(TrySendError::Full(back)) => hop = back,
             }
