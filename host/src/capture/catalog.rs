@@ -210,14 +210,24 @@ pub struct Published {
     pub has_key: bool,
     /// A partitioned table: its rows are in its partitions.
     pub partitioned: bool,
+    /// Whether policies may hide rows from the user, in queries and copies but not in the stream.
+    pub hides_rows: bool,
+    /// Whether its publication has changes of every kind.
+    pub whole: bool,
 }
 
 const PUBLISHED: &str = "
     SELECT n.nspname::text, c.relname::text, c.oid, c.relreplident::text,
            greatest(c.reltuples, 0)::float8, c.relkind = 'p',
            EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND
-               CASE WHEN c.relreplident = 'i' THEN x.indisreplident ELSE x.indisprimary END),
-           p.attnames::text[], p.rowfilter
+               CASE c.relreplident
+                   WHEN 'i' THEN x.indisreplident
+                   WHEN 'f' THEN x.indisprimary AND x.indimmediate
+                   ELSE x.indisprimary
+               END),
+           p.attnames::text[], p.rowfilter, row_security_active(c.oid),
+           (SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication
+            WHERE pubname = $1)
     FROM (SELECT pt.schemaname, pt.tablename, {columns} FROM pg_publication_tables pt
           WHERE pt.pubname = $1) p
     JOIN pg_namespace n ON n.nspname = p.schemaname
@@ -270,6 +280,8 @@ pub async fn published(
             estimated_rows: format!("{estimate:.0}").parse().unwrap_or(0),
             has_key: row.get(6),
             partitioned: row.get(5),
+            hides_rows: row.get(9),
+            whole: row.get(10),
         });
     }
     Ok(tables)

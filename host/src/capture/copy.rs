@@ -17,7 +17,7 @@ use super::preflight::{Preflight, Slot};
 use super::slot::{Export, Order};
 use super::source_url::SourceUrl;
 use super::{Capture, Reached, snapshot};
-use crate::hop::{Hop, LogPoint, Snapshots};
+use crate::hop::{Hop, LogPoint};
 use crate::shutdown::Phase;
 use crate::table::TableName;
 
@@ -70,16 +70,7 @@ impl Copy<'_> {
                 Some(export)
             }
         };
-        // Neither is one of before the table was published: it was not for a while, or is another one
-        // of that name.
-        let (known, since) = (&reached.snapshots, &preflight.since);
-        let is_copied = |table: &Published| {
-            let oid = table.relation.oid;
-            known.get(&table.name).is_some_and(|copied| {
-                copied.consistent_at >= since.of(oid) && [0, oid].contains(&copied.oid)
-            })
-        };
-        let tables: Vec<_> = preflight.tables.iter().filter(|t| !is_copied(t)).cloned().collect();
+        let tables = self.not_copied(reached, preflight);
         if tables.is_empty() || options.snapshot == SnapshotMode::Never {
             return Ok(());
         }
@@ -88,7 +79,8 @@ impl Copy<'_> {
         // What was published after the snapshot has changes that neither it nor the stream shows.
         let prepared = prepared.filter(|Prepared { tables: of, export, .. }| {
             let shows = |table: &Published| {
-                of.contains(&table.name) && export.consistent_at >= since.of(table.relation.oid)
+                of.contains(&table.name)
+                    && export.consistent_at >= preflight.since.of(table.relation.oid)
             };
             tables.iter().all(shows)
         });
@@ -107,6 +99,29 @@ impl Copy<'_> {
                 }
             }
         };
+        self.take(reached, export, tables, truncate_first)
+    }
+
+    /// The published tables of which no copy is complete. One of before the table was published is
+    /// worth nothing: it was not for a while, or is another one of that name.
+    fn not_copied(&self, reached: &Reached, preflight: &Preflight) -> Vec<Published> {
+        let is_copied = |table: &&Published| {
+            let oid = table.relation.oid;
+            reached.snapshots.get(&table.name).is_some_and(|copied| {
+                copied.consistent_at >= preflight.since.of(oid) && [0, oid].contains(&copied.oid)
+            })
+        };
+        preflight.tables.iter().filter(|table| !is_copied(table)).cloned().collect()
+    }
+
+    fn take(
+        &self,
+        reached: &mut Reached,
+        export: Export,
+        tables: Vec<Published>,
+        truncate_first: bool,
+    ) -> Result<(), snapshot::Stop> {
+        let Capture { options, resume, metrics, .. } = self.capture;
         let consistent_at = export.consistent_at;
         info!(tables = tables.len(), %consistent_at, "copying tables");
         let plan = snapshot::Plan {
@@ -116,13 +131,19 @@ impl Copy<'_> {
             tables,
             truncate_first,
             workers: options.snapshot_workers,
-            metrics: Arc::clone(&self.capture.metrics),
+            metrics: Arc::clone(metrics),
         };
         reached.half_copied = resume.remembers;
         // One that is cut short by the shutdown is not recorded, so it is taken anew next time.
         let taken = self.capture.until_draining(snapshot::take(plan, self.out.clone()));
-        reached.snapshots.extend(taken.unwrap_or(Ok(Snapshots::new()))?);
+        let snapshot::Taken { copied, changed } =
+            taken.unwrap_or(Ok(snapshot::Taken::default()))?;
+        reached.snapshots.extend(copied);
         reached.half_copied = false;
+        if !changed.is_empty() {
+            let tables = changed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(Error::Changed { tables }.into());
+        }
         Ok(())
     }
 

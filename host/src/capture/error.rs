@@ -83,6 +83,12 @@ pub enum Error {
         #[source]
         source: decode::copy::Width,
     },
+    /// Tables are not any more what the snapshot shows.
+    #[error("{tables} changed while tables were copied, and will be copied from a newer snapshot")]
+    Changed {
+        /// Which.
+        tables: String,
+    },
     /// A precondition does not hold; the text says which and how to fix it.
     #[error("{0}")]
     Precondition(String),
@@ -96,9 +102,11 @@ impl Error {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Error::Unreachable { .. } | Error::Io(_) | Error::Silent(_) | Error::Ended => {
-                Disposition::Retry
-            }
+            Error::Unreachable { .. }
+            | Error::Io(_)
+            | Error::Silent(_)
+            | Error::Ended
+            | Error::Changed { .. } => Disposition::Retry,
             Error::Server { code, .. } if passing(code) => Disposition::Retry,
             Error::Query(error) if query_passing(error) => Disposition::Retry,
             Error::Url(_)

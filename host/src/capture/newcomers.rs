@@ -41,8 +41,9 @@ const USABLE: &str = "
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
     WHERE p.pubname = $1
       AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+      AND NOT row_security_active(c.oid)
       AND (c.relreplident <> 'f' OR EXISTS
-           (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary))
+           (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary AND x.indimmediate))
     ORDER BY 1, 2";
 
 /// A snapshot from which tables can be copied.

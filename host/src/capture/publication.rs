@@ -10,7 +10,7 @@ use tracing::{debug, info};
 
 use super::catalog::Published;
 use super::error::Error;
-use super::options::Options;
+use super::options::{Options, SnapshotMode};
 use super::preflight::{quote, quote_ident, unmet};
 use super::remarks::Remarks;
 use crate::position::Lsn;
@@ -117,7 +117,7 @@ pub async fn complete(
         if options.tables.is_empty() && !(owned && table.usable) {
             remarks.once(
                 &table.name,
-                "not captured: the user may not read it, or does not own it and the publication",
+                "not captured: the user may not read all of it, or does not own it and the publication",
             );
         } else if let Some(completed) = add(client, publication, &since, table).await? {
             info!(publication, table = %table.name, "added a table to the publication");
@@ -192,19 +192,20 @@ pub struct Wanted {
 }
 
 /// A key is what PostgreSQL takes for the replica identity, so a primary key that is deferrable is
-/// none. With full identity the log holds whole rows, and the primary key tells which row it was.
+/// none. With full identity the log holds whole rows, and the primary key tells which row it was; a
+/// deferrable one does not, since two rows may have the same one within a transaction.
 const USER_TABLES: &str = "
     SELECT n.nspname::text, c.relname::text,
            EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisvalid AND
                CASE c.relreplident
                    WHEN 'd' THEN x.indisprimary AND x.indimmediate
-                   WHEN 'f' THEN x.indisprimary
+                   WHEN 'f' THEN x.indisprimary AND x.indimmediate
                    WHEN 'i' THEN x.indisreplident
                    ELSE false
                END),
            c.relreplident = 'f',
            pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(n.oid, 'USAGE')
-               AND has_table_privilege(c.oid, 'SELECT'), c.oid
+               AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid), c.oid
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
       AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
@@ -277,6 +278,22 @@ pub fn tables_are_usable(
             "publication {} holds no table; run ALTER PUBLICATION {publication} ADD TABLE …",
             options.publication
         ));
+    }
+    let hiding = tables.iter().find(|table| table.hides_rows);
+    if let Some(table) = hiding.filter(|_| options.snapshot == SnapshotMode::Initial) {
+        return unmet(format!(
+            "row-level security hides rows of table {} from this user, so its copy would lack them; \
+             run ALTER ROLE … BYPASSRLS, connect as the table's owner (without FORCE ROW LEVEL \
+             SECURITY), or leave the table out: [source] exclude, or ALTER PUBLICATION \
+             {publication} DROP TABLE {}",
+            table.name,
+            quote(&table.name)
+        ));
+    }
+    for table in tables.iter().filter(|table| !table.whole) {
+        let sentence = "its publication leaves out a kind of change (`publish`), so the copy will differ \
+                        from the source after one";
+        remarks.once(&table.name, sentence);
     }
     for table in tables.iter().filter(|table| !table.has_key) {
         if table.relation.identity == ReplicaIdentity::Full {

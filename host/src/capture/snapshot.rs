@@ -28,7 +28,7 @@ use crate::decode::copy;
 use crate::failpoint;
 use crate::hop::{Copied, Hop, LogPoint, SnapshotDone, Snapshots};
 use crate::position::Lsn;
-use crate::table::Table;
+use crate::table::{Table, TableName};
 use crate::telemetry::metrics::Metrics;
 
 /// Bytes of a batch of rows.
@@ -74,12 +74,53 @@ impl From<tokio_postgres::Error> for Stop {
     }
 }
 
-/// Copies the tables of the plan into the pipeline, and gives those that were copied: all but what was
-/// dropped meanwhile.
+/// Why a table is not in a copy.
+enum Left {
+    /// It is gone.
+    Dropped,
+    /// It is not any more what the snapshot shows.
+    Changed,
+    /// The whole copy ends.
+    Stop(Stop),
+}
+
+impl From<Stop> for Left {
+    fn from(stop: Stop) -> Self {
+        Left::Stop(stop)
+    }
+}
+
+impl From<Error> for Left {
+    fn from(error: Error) -> Self {
+        Left::Stop(Stop::Source(error))
+    }
+}
+
+/// Of the statements before the first row, which name the table and its columns.
+impl From<tokio_postgres::Error> for Left {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.code() {
+            Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME) => Left::Dropped,
+            Some(&SqlState::UNDEFINED_COLUMN) => Left::Changed,
+            _ => Left::Stop(error.into()),
+        }
+    }
+}
+
+/// What came of the plan's tables. Those that are in neither were dropped meanwhile.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Copied whole.
+    pub copied: Snapshots,
+    /// Not begun, because they are not any more what the snapshot shows.
+    pub changed: Vec<TableName>,
+}
+
+/// Copies the tables of the plan into the pipeline.
 ///
 /// # Errors
 /// [`Stop`]; tables that were not reported done will be copied again.
-pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> Result<Snapshots, Stop> {
+pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> Result<Taken, Stop> {
     let progress = Progress::new(&plan.tables);
     let queue: VecDeque<Published> = plan.tables.iter().cloned().collect();
     let queue = Arc::new(Mutex::new(queue));
@@ -94,14 +135,22 @@ pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> Result<Snapsh
         };
         workers.spawn(worker.run());
     }
-    let mut taken = Snapshots::new();
+    let mut taken = Taken::default();
     while let Some(ended) = workers.join_next().await {
-        let done = ended.expect("a snapshot worker does not panic")?;
-        taken.extend(done.into_iter().map(|done| (done.table, done.copied)));
+        let ended = ended.expect("a snapshot worker does not panic")?;
+        taken.copied.extend(ended.copied);
+        taken.changed.extend(ended.changed);
     }
     progress.finish();
     Ok(taken)
 }
+
+/// Whether a table, or each partition of it, is in the file that it was in when the snapshot was taken: the
+/// catalog's table is read as of then, the function looks at it as it is now. The rows of one that was
+/// rewritten since are too new for the snapshot, and the stream tells nothing of a rewriting.
+const AS_IT_WAS: &str = "
+    SELECT coalesce(bool_and(c.relkind <> 'r' OR c.relfilenode = pg_relation_filenode(c.oid)), false)
+    FROM pg_class c WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1))";
 
 struct Worker {
     plan: Arc<Plan>,
@@ -111,54 +160,57 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self) -> Result<Vec<SnapshotDone>, Stop> {
+    async fn run(self) -> Result<Taken, Stop> {
         let client = catalog::connect(&self.plan.url).await?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
             self.plan.snapshot.replace('\'', "''")
         );
-        client.batch_execute(&begin).await?;
-        let mut taken = Vec::new();
+        let mut taken = Taken::default();
         loop {
             let next = self.queue.lock().expect("no panic while held").pop_front();
             let Some(table) = next else { return Ok(taken) };
-            taken.extend(self.copy(&client, &table).await?);
+            // One for each table, so that none stays locked for longer than it takes.
+            client.batch_execute(&begin).await?;
+            match self.copy(&client, &table).await {
+                Ok(done) => drop(taken.copied.insert(table.name, done)),
+                Err(Left::Dropped) => {
+                    info!(table = %table.name, "the table was dropped before it was copied");
+                }
+                Err(Left::Changed) => taken.changed.push(table.name),
+                Err(Left::Stop(stop)) => return Err(stop),
+            }
+            client.batch_execute("ROLLBACK").await?;
         }
     }
 
-    async fn copy(
-        &self,
-        client: &Client,
-        published: &Published,
-    ) -> Result<Option<SnapshotDone>, Stop> {
+    async fn copy(&self, client: &Client, published: &Published) -> Result<Copied, Left> {
+        client.batch_execute(&lock_statement(published)).await?;
+        let oid = published.relation.oid;
+        if !client.query_one(AS_IT_WAS, &[&oid]).await?.get::<_, bool>(0) {
+            return Err(Left::Changed);
+        }
         let table = catalog::define(client, &published.relation, None, &[]).await?;
+        let lines = client.copy_out(&copy_statement(published)).await?;
         let mut rows = Rows::new(Arc::clone(&table), self.plan.consistent_at);
         if self.plan.truncate_first {
             rows.push_truncate();
         }
-        let lines = match client.copy_out(&copy_statement(published)).await {
-            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
-                info!(table = %published.name, "the table was dropped before it was copied");
-                return Ok(None);
-            }
-            lines => lines?,
-        };
         pin_mut!(lines);
         while let Some(line) = lines.next().await {
-            rows.push_line(&line?)?;
+            rows.push_line(&line.map_err(Error::from)?)?;
             if rows.batch.bytes() >= BATCH_BYTES {
                 self.send(&mut rows, Vec::new()).await?;
             }
         }
         let count = rows.ordinal;
         let key = table.key().map(|index| table.columns[index].name.clone()).collect();
-        let consistent_at = self.plan.consistent_at;
-        let copied = Copied { consistent_at, oid: table.oid, key };
-        let done = SnapshotDone { table: table.full_name(), copied };
-        self.send(&mut rows, vec![done.clone()]).await?;
+        let copied = Copied { consistent_at: self.plan.consistent_at, oid, key };
+        let done = SnapshotDone { table: table.full_name(), copied: copied.clone() };
+        self.send(&mut rows, vec![done]).await?;
         self.progress.table_done(&published.name);
         info!(table = %published.name, rows = count, "copied the table");
-        Ok(Some(done))
+        Ok(copied)
     }
 
     async fn send(&self, rows: &mut Rows, snapshots: Vec<SnapshotDone>) -> Result<(), Stop> {
@@ -222,11 +274,19 @@ impl Rows {
     }
 }
 
+fn lock_statement(table: &Published) -> String {
+    format!("LOCK TABLE {}{} IN ACCESS SHARE MODE", only(table), quote(&table.name))
+}
+
 fn copy_statement(table: &Published) -> String {
     let columns = table.relation.columns.iter();
     let columns = columns.map(|column| quote_ident(&column.name)).collect::<Vec<_>>().join(", ");
-    // Children of plain inheritance are tables of their own; partitions belong to their root.
-    let only = if table.partitioned { "" } else { "ONLY " };
     let filter = table.filter.as_ref().map_or_else(String::new, |sql| format!(" WHERE {sql}"));
-    format!("COPY (SELECT {columns} FROM {only}{}{filter}) TO STDOUT", quote(&table.name))
+    let (only, name) = (only(table), quote(&table.name));
+    format!("COPY (SELECT {columns} FROM {only}{name}{filter}) TO STDOUT")
+}
+
+/// Children of plain inheritance are tables of their own; partitions belong to their root.
+fn only(table: &Published) -> &'static str {
+    if table.partitioned { "" } else { "ONLY " }
 }

@@ -13,10 +13,12 @@ use tokio_postgres::config::{Host, SslMode};
 
 use super::error::Error;
 
-/// Output settings under which every type's text form is the one the encoders read.
+/// Output settings under which every type's text form is the one the encoders read; and a policy that
+/// hides rows is an error, since the stream knows of none.
 const SESSION: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c bytea_output=hex \
      -c extra_float_digits=3 -c TimeZone=UTC -c lc_monetary=C -c client_encoding=UTF8 \
-     -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0";
+     -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 \
+     -c row_security=off";
 
 /// How long to wait for a host to take a connection, unless the URL has a `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
