@@ -4,18 +4,23 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tailwater::config::{self, Cli, Command, Config, EmbeddedCommand, Exit, RunArgs};
 use tailwater::develop::Projects;
 use tailwater::pipeline::Pipeline;
 use tailwater::plugin::Reloads;
-use tailwater::serve::{Server, Tokens};
+use tailwater::serve::{Context, Server, Tokens};
 use tailwater::shutdown::{Phase, Shutdown};
 use tailwater::telemetry::logging;
+use tailwater::telemetry::metrics::Metrics;
 use tailwater::{commands, embedded};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
+
+/// How long a drain waits for something to move.
+const STUCK: Duration = Duration::from_secs(4);
 
 /// Why a command line with a secret is refused.
 const VISIBLE: &str = "the command line holds a secret that everybody on this machine can read, and \
@@ -73,13 +78,13 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
         }
     }
     let shutdown = Shutdown::default();
-    end_on_signals(shutdown.clone());
     let http = config.http.clone();
     let pipeline = match Pipeline::new(config, arguments.role, shutdown.clone()) {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(Exit::Failed, &error.into()),
     };
-    let plugins = pipeline.context().plugins;
+    let Context { plugins, metrics, .. } = pipeline.context();
+    end_on_signals(shutdown.clone(), metrics);
     let again = Arc::clone(cli);
     plugins.read_settings_by(move || read_again(&again).map(|config| config.plugin));
     let server = match Server::bind(http, pipeline.context()).await {
@@ -139,9 +144,9 @@ async fn reload_on_hangup(cli: Arc<Cli>, plugins: Reloads, tokens: Tokens) {
     }
 }
 
-/// The first signal drains, the second ends the process where it stands: what is not acknowledged
-/// comes again.
-fn end_on_signals(shutdown: Shutdown) {
+/// The first signal drains, the second ends the process where it stands, as does a drain in which nothing
+/// moves: what is not acknowledged comes again.
+fn end_on_signals(shutdown: Shutdown, metrics: Arc<Metrics>) {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         error!("cannot listen for signals; only SIGKILL will end this process");
@@ -160,8 +165,24 @@ fn end_on_signals(shutdown: Shutdown) {
                 "draining: what was read is stored and acknowledged; a second signal stops at once"
             );
             shutdown.advance(Phase::Draining);
+            tokio::spawn(end_when_stuck(Arc::clone(&metrics)));
         }
     });
+}
+
+async fn end_when_stuck(metrics: Arc<Metrics>) {
+    let mut moved = (metrics.movements(), Instant::now());
+    while moved.1.elapsed() < STUCK {
+        tokio::time::sleep(STUCK / 40).await;
+        if metrics.movements() != moved.0 {
+            moved = (metrics.movements(), Instant::now());
+        }
+    }
+    warn!(
+        "stopped without waiting any longer for what is on its way and does not move; it is not \
+         acknowledged, so the next start reads it again"
+    );
+    std::process::exit(Exit::Done as i32);
 }
 
 /// Says why, in one sentence: in the log where there is one, for people on the terminal.

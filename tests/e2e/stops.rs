@@ -4,9 +4,12 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tailwater_test_support::{Database, Postgres, PostgresVersion, Session, Tailwater, wait_for};
+use tailwater_test_support::{
+    ClickHouse, Database, Postgres, PostgresOptions, PostgresVersion, Session, Tailwater, wait_for,
+};
 
 use crate::legs::{DEADLINE, says, serves};
+use crate::outages::into_url;
 
 /// Within which a stop is done.
 const PROMISED: Duration = Duration::from_secs(5);
@@ -42,7 +45,10 @@ fn a_source_that_hangs_does_not_delay_a_stop() -> Result<()> {
 
 #[test]
 fn a_slot_that_waits_for_an_open_transaction_says_so_and_does_not_delay_a_stop() -> Result<()> {
-    let source = source()?;
+    // Elsewhere it might wait for another test's.
+    let postgres = Postgres::start(PostgresVersion::V15, PostgresOptions::default())?;
+    let source = postgres.create_database()?;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY)")?;
     let open = Session::open(&source.url())?;
     open.execute("BEGIN; INSERT INTO notes VALUES (2)")?;
     let tailwater = Tailwater::with_source(&source.url())?;
@@ -82,4 +88,44 @@ fn a_catalog_that_is_locked_is_told_of_and_does_not_delay_a_stop() -> Result<()>
     locked.execute("ROLLBACK")?;
     process.wait_ready(DEADLINE)?;
     serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")
+}
+
+/// What cannot be stored now is not acknowledged, and comes again.
+#[test]
+fn a_clickhouse_that_takes_nothing_does_not_delay_a_stop() -> Result<()> {
+    let (source, clickhouse) = (source()?, ClickHouse::start()?);
+    let tailwater = into_url(&clickhouse.url(), &clickhouse, &source)?;
+    let process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":1}\n")?;
+    let read_only = |set| {
+        let table = format!("{}.notes_versions", source.name());
+        clickhouse.query(&format!("ALTER TABLE {table} MODIFY SETTING table_readonly = {set}"))
+    };
+    read_only(1)?;
+    source.execute("INSERT INTO notes VALUES (2)")?;
+    tells(&tailwater, "READ_ONLY")?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    says(&tailwater, "stopped without waiting any longer for what is on its way")?;
+    read_only(0)?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")
+}
+
+/// ClickHouse delays inserts into a table of many parts, and answers whoever asks whether it is there.
+#[test]
+fn an_insert_that_hangs_is_told_of() -> Result<()> {
+    let (source, clickhouse) = (source()?, ClickHouse::start()?);
+    let tailwater = into_url(&clickhouse.url(), &clickhouse, &source)?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":1}\n")?;
+    let table = format!("{}.notes_versions", source.name());
+    clickhouse.query(&format!("SYSTEM STOP MERGES {table}"))?;
+    source.execute("INSERT INTO notes VALUES (2)")?;
+    serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")?;
+    clickhouse.query(&format!(
+        "ALTER TABLE {table} MODIFY SETTING parts_to_delay_insert = 1, max_delay_to_insert = 60,
+         min_delay_to_insert_ms = 60000"
+    ))?;
+    source.execute("INSERT INTO notes VALUES (3)")?;
+    tells(&tailwater, "changes wait for the step `stored`, and none has passed it for")
 }

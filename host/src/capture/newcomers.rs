@@ -16,7 +16,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::types::Oid;
-use tracing::debug;
 
 use super::catalog::{self, Published};
 use super::connection::{ANSWER_TIMEOUT, Connection};
@@ -28,7 +27,7 @@ use super::slot::{Export, Order};
 use super::source_url::SourceUrl;
 use crate::shutdown::{Phase, Shutdown};
 use crate::table::TableName;
-use crate::telemetry::logging::{Repeated, chain};
+use crate::telemetry::logging::Repeated;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -118,6 +117,7 @@ impl Drop for Newcomers {
 
 impl Search {
     async fn run(self, known: HashSet<(TableName, Oid)>, shared: Arc<Shared>) {
+        let unseen = Repeated::new("look for new tables");
         let failures = Repeated::new("prepare the copy of new tables");
         let mut client = None;
         loop {
@@ -128,13 +128,16 @@ impl Search {
             let (open, tables) =
                 match timeout(ANSWER_TIMEOUT, self.look(client.take(), &known)).await {
                     Ok(Ok(looked)) => looked,
-                    // The next session says what is wrong, if it still is.
                     Ok(Err(error)) => {
-                        debug!(error = %chain(&error), "cannot look for new tables");
+                        unseen.failed(&error);
                         continue;
                     }
-                    Err(_) => continue,
+                    Err(_) => {
+                        unseen.failed(&Error::Silent(ANSWER_TIMEOUT));
+                        continue;
+                    }
                 };
+            unseen.succeeded();
             if !tables.is_empty() {
                 match self.prepare(tables, &open, &shared).await {
                     Ok(Some(prepared)) => {

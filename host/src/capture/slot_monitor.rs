@@ -13,17 +13,20 @@ use super::source_url::SourceUrl;
 use crate::position::Lsn;
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
+use crate::telemetry::logging::{Repeated, chain};
 use crate::telemetry::metrics::Metrics;
 
 const INTERVAL: Duration = Duration::from_secs(5);
+/// One that fails is the source that restarts, of which the capture tells.
+const FAILURES: u32 = 3;
 
 const SLOT: &str = "
     SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8, wal_status,
            pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8
     FROM pg_replication_slots WHERE slot_name = $1";
 
-/// Keeps the slot's metrics true until the process drains. A source that cannot be reached is
-/// tried again; the capture itself reports it.
+/// Keeps the slot's metrics true until the process drains. A source that cannot be asked is asked
+/// again.
 pub async fn watch_slot(
     url: SourceUrl,
     slot: String,
@@ -33,10 +36,13 @@ pub async fn watch_slot(
 ) {
     let mut client = None;
     let mut safe = true;
+    let (mut failures, unseen) = (0, Repeated::new("look at the slot"));
     loop {
         let looking = tokio::time::timeout(ANSWER_TIMEOUT, look(&url, &slot, &mut client)).await;
         match looking.unwrap_or(Err(Error::Silent(ANSWER_TIMEOUT))) {
             Ok(Some((retained, status, end))) => {
+                failures = 0;
+                unseen.succeeded();
                 // Heard of here also while nothing is read from the stream.
                 metrics.source_is_at(end);
                 metrics.slot_retained_bytes.set(retained);
@@ -57,8 +63,17 @@ pub async fn watch_slot(
                 safe = now_safe;
                 metrics.slot_safe.set(i64::from(safe));
             }
-            Ok(None) => {}
-            Err(_) => client = None,
+            Ok(None) => failures = 0,
+            Err(error) => {
+                client = None;
+                failures += 1;
+                // The stream may well go on, but nobody watches whether it is safe.
+                if failures >= FAILURES {
+                    let why = chain(&error);
+                    leg.stalled(format!("the source does not say how slot {slot} is: {why}"));
+                    unseen.failed(&error);
+                }
+            }
         }
         let wait = tokio::time::timeout(INTERVAL, shutdown.reached(Phase::Draining));
         if wait.await.is_ok() {

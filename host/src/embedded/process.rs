@@ -245,6 +245,7 @@ fn serve_requests(
         arguments: Arc::clone(&session),
         password,
         places: Arc::new(Semaphore::new(statements)),
+        reading_places: Arc::new(Semaphore::new((statements * 3 / 4).max(1))),
         abandoned,
     });
     runtime.block_on(async {

@@ -113,6 +113,11 @@ impl Request {
         self.default_format = self.default_format.take().or_else(|| owned("x-clickhouse-format"));
     }
 
+    /// Whether the engine was told to let the statement change nothing, as it is for those of strangers.
+    pub(super) fn is_bound_to_read(&self) -> bool {
+        self.settings.iter().any(|(name, value)| name == "readonly" && value != "0")
+    }
+
     /// Whether the request knows the password. Takes as long for a wrong one as for a right one.
     pub(super) fn is_allowed(&self, user: &str, password: &str) -> bool {
         let given = self.user.as_deref().unwrap_or(user);

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::distr::{Alphanumeric, SampleString as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
@@ -40,6 +40,9 @@ pub(super) struct Server {
     pub(super) password: String,
     /// Statements that run at the same time; further ones wait.
     pub(super) places: Arc<Semaphore>,
+    /// How many of them may be reading ones: who does not take his answer keeps his place, and the sink
+    /// must find one all the same.
+    pub(super) reading_places: Arc<Semaphore>,
     pub(super) abandoned: mpsc::UnboundedSender<Running>,
 }
 
@@ -115,11 +118,22 @@ impl Server {
         Ok(self.run(request, body).await)
     }
 
+    async fn place(
+        &self,
+        reads: bool,
+    ) -> Result<(Option<OwnedSemaphorePermit>, OwnedSemaphorePermit), AcquireError> {
+        let reading = match reads {
+            true => Some(Arc::clone(&self.reading_places).acquire_owned().await?),
+            false => None,
+        };
+        Ok((reading, Arc::clone(&self.places).acquire_owned().await?))
+    }
+
     async fn run(&self, request: Request, body: Incoming) -> Answer {
         let random = |length| Alphanumeric.sample_string(&mut rand::rng(), length);
         let query_id = request.query_id.clone().unwrap_or_else(|| random(24));
         let running = Running::new(format!("[tailwater {}]", random(16)), self.abandoned.clone());
-        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+        let Ok(place) = self.place(request.is_bound_to_read()).await else {
             return answer::refused(&Refusal::stopping(), &query_id);
         };
         let guard = running.guard();

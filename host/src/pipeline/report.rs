@@ -16,6 +16,9 @@ use crate::telemetry::metrics::{Metrics, StepLabels};
 
 /// How old the status may be.
 const REFRESH: Duration = Duration::from_millis(500);
+/// When changes that wait for a step stand still. With the refresh, less than the five seconds within
+/// which a leg that stands still has to be told.
+const STUCK: Duration = Duration::from_secs(4);
 
 /// The writing ends of what the HTTP interface reads. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -125,6 +128,17 @@ impl Report {
     }
 
     fn refresh(&self) {
+        for step in self.0.steps {
+            let stuck = self.0.metrics.stuck_for(step).filter(|stuck| *stuck >= STUCK);
+            let reason = stuck.map(|stuck| {
+                format!(
+                    "changes wait for the step `{step}`, and none has passed it for {} s; look at what \
+                     it writes to, and at the plugins before it",
+                    stuck.as_secs()
+                )
+            });
+            self.0.readiness.stuck(step, reason);
+        }
         let steps: BTreeMap<String, StepStatus> =
             self.0.steps.iter().map(|step| ((*step).to_owned(), self.progress(step))).collect();
         let plugins = self.running_plugins();

@@ -35,6 +35,16 @@ impl Readiness {
         leg
     }
 
+    /// Says of a step that what waits for it does not pass, and why; or no more. A leg that says itself why
+    /// it stands still says more.
+    pub fn stuck(&self, step: &str, reason: Option<String>) {
+        let mut legs = self.lock();
+        legs.remove(step);
+        if let Some(reason) = reason.filter(|_| legs.values().all(|leg| leg.moving)) {
+            legs.insert(step.to_owned(), LegState { moving: false, reason });
+        }
+    }
+
     /// Every leg that was announced.
     #[must_use]
     pub fn legs(&self) -> BTreeMap<String, LegState> {
@@ -72,6 +82,21 @@ impl Leg {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_that_nothing_passes_is_told_while_no_leg_says_why() {
+        let readiness = Readiness::default();
+        let leg = readiness.leg("sink");
+        leg.moving();
+        readiness.stuck("stored", Some("nothing passes".into()));
+        assert!(!readiness.is_ready());
+        leg.stalled("ClickHouse is away");
+        readiness.stuck("stored", Some("nothing passes".into()));
+        assert_eq!(readiness.legs().into_keys().collect::<Vec<_>>(), ["sink"]);
+        leg.moving();
+        readiness.stuck("stored", None);
+        assert!(readiness.is_ready());
+    }
 
     #[test]
     fn ready_means_that_every_announced_leg_moves() {

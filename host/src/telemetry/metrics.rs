@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -86,6 +86,8 @@ struct Commits {
     waiting_since: Option<i64>,
     /// Age of the newest that passed, when it passed; seconds.
     passed_after: f64,
+    /// Since when some are on their way and none passed.
+    stuck_since: Option<Instant>,
 }
 
 /// All metrics of the process.
@@ -104,6 +106,8 @@ pub struct Metrics {
     lag_bytes: Family<StepLabels, Gauge>,
     /// See [`Metrics::lag_seconds`]; set when exposed.
     lag_seconds: Family<StepLabels, FloatGauge>,
+    /// See [`Metrics::movements`].
+    movements: AtomicU64,
     /// How late each step is.
     commits: Mutex<BTreeMap<&'static str, Commits>>,
     /// Commit to visible in ClickHouse.
@@ -158,6 +162,7 @@ impl Default for Metrics {
             position: Family::default(),
             lag_bytes: Family::default(),
             lag_seconds: Family::default(),
+            movements: AtomicU64::default(),
             commits: Mutex::default(),
             visible_seconds: Histogram::new(exponential_buckets(0.005, 1.6, 20)),
             slot_retained_bytes: Gauge::default(),
@@ -275,6 +280,7 @@ impl Metrics {
                 self.changes.get_or_create(&labels).inc_by(count);
             }
         }
+        self.movements.fetch_add(1, Ordering::Relaxed);
         self.passed.get_or_create(&StepLabels { step }).inc_by(changes.len() as u64);
         let rows = u32::try_from(changes.len()).unwrap_or(u32::MAX);
         self.batch_rows.get_or_create(&StepLabels { step }).observe(f64::from(rows));
@@ -287,6 +293,7 @@ impl Metrics {
 
     /// Notes that a step is done with everything up to an LSN; 0 is none.
     pub fn reached(&self, step: &'static str, position: Lsn) {
+        self.movements.fetch_add(1, Ordering::Relaxed);
         if position > Lsn(0) {
             self.position.get_or_create(&StepLabels { step }).set(gauge(position.0));
         }
@@ -309,13 +316,14 @@ impl Metrics {
             let commits = all.entry(step).or_default();
             commits.newest = commits.newest.max(newest);
             commits.waiting_since.get_or_insert(newest);
+            commits.stuck_since.get_or_insert_with(Instant::now);
         }
     }
 
     /// Notes that what was on its way to a step will come again, as far as it still has to.
     pub fn awaits_nothing(&self, step: &'static str) {
         if let Some(commits) = self.commits().get_mut(step) {
-            (commits.newest, commits.waiting_since) = (0, None);
+            (commits.newest, commits.waiting_since, commits.stuck_since) = (0, None, None);
         }
     }
 
@@ -327,7 +335,20 @@ impl Metrics {
             commits.passed = commits.passed.max(newest);
             commits.waiting_since = (commits.passed < commits.newest).then_some(newest);
             commits.passed_after = seconds_since(newest);
+            commits.stuck_since = commits.waiting_since.map(|_| Instant::now());
         }
+    }
+
+    /// For how long commits have been on their way to a step of which none passed it.
+    #[must_use]
+    pub fn stuck_for(&self, step: &'static str) -> Option<Duration> {
+        Some(self.commits().get(step)?.stuck_since?.elapsed())
+    }
+
+    /// A number that grows while anything passes any step.
+    #[must_use]
+    pub fn movements(&self) -> u64 {
+        self.movements.load(Ordering::Relaxed)
     }
 
     /// How far a step is behind: the age of the newest commit that passed it, when it passed, and now
@@ -416,11 +437,14 @@ mod tests {
         about(300.0);
         metrics.passed_by("stored", now - 100 * SECOND);
         about(100.0);
+        assert_eq!(metrics.stuck_for("stored"), None);
         // Idle from here on, and so no later than it was.
         assert_eq!(lag(), lag());
         metrics.awaits("stored", now - 50 * SECOND);
         about(50.0);
+        assert!(metrics.stuck_for("stored").is_some());
         metrics.awaits_nothing("stored");
+        assert_eq!(metrics.stuck_for("stored"), None);
         about(100.0);
         // The clock of the source went back between two commits.
         for age in [20, 40] {

@@ -100,3 +100,29 @@ fn a_statement_that_nobody_waits_for_ends() {
     drop(stream);
     wait_until(deadline, "the statement to end", || !running("abandoned")).expect("it ends");
 }
+
+#[test]
+fn readers_that_do_not_take_their_answers_leave_places_for_others() {
+    use std::io::Write as _;
+    let clickhouse = ClickHouse::start().expect("an engine");
+    let address = clickhouse.url().replace("http://", "");
+    let request = format!(
+        "POST /?readonly=1&query=SELECT%20number%20AS%20untaken%20FROM%20numbers(1000000000) HTTP/1.1\
+         \r\nHost: {address}\r\nX-ClickHouse-User: {}\r\nX-ClickHouse-Key: {}\r\n\
+         Content-Length: 0\r\n\r\n",
+        clickhouse.user(),
+        clickhouse.password(),
+    );
+    // More than the 32 that run at the same time.
+    let mut readers = Vec::new();
+    for _ in 0..40 {
+        let mut stream = std::net::TcpStream::connect(&address).expect("a connection");
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        readers.push(stream);
+    }
+    let sql = "SELECT count() FROM system.processes WHERE query LIKE '%untaken%' \
+               AND query NOT LIKE '%system.processes%'";
+    let running = || clickhouse.query(sql).expect("a place for a writer").trim() == "24";
+    wait_until(Duration::from_secs(30), "three quarters of the places", running).expect("they run");
+    clickhouse.query("CREATE TABLE default.t (a Int8) ENGINE = Memory").expect("another writer");
+}
