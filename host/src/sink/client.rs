@@ -79,22 +79,27 @@ impl Client {
         task: &str,
         sql: &str,
     ) -> Result<Vec<T>, Error> {
-        let body = self.fetch(sql, "JSONEachRow").await;
+        let body = fetch(self.http.query_raw(sql), "JSONEachRow").await;
         let body = body.map_err(|error| Error::server(task, &error))?;
         let rows = serde_json::Deserializer::from_slice(&body).into_iter();
         rows.collect::<Result<_, _>>()
             .map_err(|error| Error::Answer { task: task.to_owned(), detail: error.to_string() })
     }
 
-    /// Runs a query that has row values in it, and gives its answer in RowBinary.
-    pub(super) async fn look_up(&self, task: &str, sql: &str) -> Result<Bytes, Error> {
-        let answer = self.fetch(sql, "RowBinary").await;
+    /// Runs a query that has row values in it, and gives its answer in RowBinary. One of more than `limit`
+    /// bytes is refused, see [`Error::is_too_large`].
+    pub(super) async fn look_up(
+        &self,
+        task: &str,
+        sql: &str,
+        limit: Option<usize>,
+    ) -> Result<Bytes, Error> {
+        let mut query = self.http.query_raw(sql);
+        if let Some(limit) = limit {
+            query = query.with_setting("max_result_bytes", limit.to_string());
+        }
+        let answer = fetch(query, "RowBinary").await;
         answer.map_err(|error| Error::server_with_rows(task, &error))
-    }
-
-    async fn fetch(&self, sql: &str, format: &str) -> clickhouse::error::Result<Bytes> {
-        let query = self.http.query_raw(sql).with_setting("max_query_size", "104857600");
-        query.fetch_bytes(format)?.collect().await
     }
 
     /// Sends one block, a header before it; a second one with the same token is dropped by the server. Without a token
@@ -125,6 +130,15 @@ impl Client {
         }
         insert.end().await.map_err(failed)
     }
+}
+
+/// The whole answer. A server that is silent for longer than an insert may take is given up: where the
+/// network forgot the connection, nothing would ever come.
+async fn fetch(query: clickhouse::query::Query, format: &str) -> clickhouse::error::Result<Bytes> {
+    let query = query.with_setting("max_query_size", "104857600");
+    let mut cursor = query.fetch_bytes(format)?;
+    let answer = tokio::time::timeout(STORE_TIMEOUT, cursor.collect()).await;
+    answer.unwrap_or(Err(clickhouse::error::Error::TimedOut))
 }
 
 fn on_loopback(url: &str) -> bool {

@@ -101,6 +101,9 @@ const SHAPE: &[u32] = &[10, 16, 27, 33, 47, 53, 117, 349];
 /// ClickHouse's codes that say who asks is not let in.
 const LOGIN: &[u32] = &[192, 193, 194, 516];
 
+/// Its codes that say an answer is larger than the limit of it, or than the memory there is.
+const TOO_LARGE: &[u32] = &[241, 396];
+
 /// The longest text of ClickHouse's that is passed on, in bytes.
 const LONGEST_TEXT: usize = 400;
 
@@ -155,6 +158,11 @@ impl Error {
             _ => "its answer is not one of ClickHouse's".to_owned(),
         };
         Error::Server { task: task.to_owned(), code, cause: Cause::new(error, text) }
+    }
+
+    /// Whether an answer was larger than was asked for, or than ClickHouse may hold.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self, Error::Server { code, .. } if TOO_LARGE.contains(code))
     }
 
     /// Whether ClickHouse refused the user.

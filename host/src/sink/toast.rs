@@ -18,8 +18,10 @@ use super::error::Error;
 use super::names::{OWN_PREFIX, literal, quoted};
 use crate::dead_letter::DeadLetter;
 
-/// Rows whose older versions are fetched at a time.
+/// Rows whose older versions are fetched at a time, at most;
 const CHUNK: usize = 500;
+/// and bytes of them, unless one row alone has more. What was not sent is what is large.
+const CHUNK_BYTES: usize = 16 << 20;
 
 /// Older versions that are not stored yet, by key.
 type Pending = FxHashMap<Vec<u8>, Vec<StoredRow>>;
@@ -35,7 +37,9 @@ pub(super) struct Filled {
 pub(super) struct Filler<'a> {
     client: &'a Client,
     encoder: &'a Encoder,
-    waiting: std::vec::IntoIter<Aside>,
+    waiting: Vec<Aside>,
+    /// How many are tried at once: less after some were too large together.
+    at_once: usize,
     /// The block's own rows, and those filled since the last lookup.
     own: Pending,
     filled: Pending,
@@ -48,18 +52,40 @@ impl<'a> Filler<'a> {
         block.aside_bytes = 0;
         aside.sort_by_key(|aside| aside.position);
         let own = rows_of_interest(block, &aside);
-        let waiting = aside.into_iter();
         let filled = Pending::default();
-        Filler { client, encoder: &block.encoder, waiting, own, filled }
+        let (encoder, at_once) = (&block.encoder, CHUNK);
+        Filler { client, encoder, waiting: aside, at_once, own, filled }
     }
 
-    /// The next rows to fill; empty when there are no more.
-    pub(super) fn next_chunk(&mut self) -> Vec<Aside> {
-        self.waiting.by_ref().take(CHUNK).collect()
+    /// Fills the next rows, none when there are no more; they are to be stored before the next ones are
+    /// looked up, and before the block.
+    pub(super) async fn fill_next(&mut self) -> Result<Option<Filled>, Error> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let filled = self.fill_first(&waiting).await;
+        if filled.is_ok() {
+            waiting.drain(..self.at_once.min(waiting.len()));
+            self.at_once = (self.at_once * 2).min(CHUNK);
+        }
+        self.waiting = waiting;
+        filled
     }
 
-    /// Fills rows; they are to be stored before the next ones are looked up, and before the block.
-    pub(super) async fn fill(&mut self, chunk: &[Aside]) -> Result<Filled, Error> {
+    async fn fill_first(&mut self, waiting: &[Aside]) -> Result<Option<Filled>, Error> {
+        loop {
+            let chunk = &waiting[..self.at_once.min(waiting.len())];
+            if chunk.is_empty() {
+                return Ok(None);
+            }
+            match self.fill(chunk).await {
+                Err(error) if error.is_too_large() && chunk.len() > 1 => {
+                    self.at_once = chunk.len() / 2;
+                }
+                filled => return filled.map(Some),
+            }
+        }
+    }
+
+    async fn fill(&mut self, chunk: &[Aside]) -> Result<Filled, Error> {
         self.filled.clear();
         let (stored, superseded) =
             tokio::try_join!(self.stored_below(chunk), self.superseded(chunk))?;
@@ -106,7 +132,8 @@ impl<'a> Filler<'a> {
         let keys = chunk.iter().map(|aside| (aside.lookup.as_slice(), aside.position.version()));
         let sql = self.lookup_sql(&gaps, wanted_literal(keys));
         let task = format!("look up older rows in `{}`", self.encoder.place.versions_name());
-        let answer = self.client.look_up(&task, &sql).await?;
+        let limit = (chunk.len() > 1).then_some(CHUNK_BYTES);
+        let answer = self.client.look_up(&task, &sql, limit).await?;
         self.read_answer(&answer, &gaps, chunk.len())
             .ok_or_else(|| Error::Answer { task, detail: "a row is cut short".into() })
     }
@@ -163,7 +190,7 @@ impl<'a> Filler<'a> {
              INNER JOIN wanted AS w ON {join} WHERE v._version >= w._below"
         );
         let task = format!("look up newer rows in `{}`", self.encoder.place.versions_name());
-        for number in self.client.look_up(&task, &sql).await?.as_chunks().0 {
+        for number in self.client.look_up(&task, &sql, None).await?.as_chunks().0 {
             let number = usize::try_from(u32::from_le_bytes(*number)).ok();
             if let Some(flag) = number.and_then(|number| superseded.get_mut(number)) {
                 *flag = true;
@@ -178,7 +205,7 @@ impl<'a> Filler<'a> {
         let view = literal(&self.encoder.place.plan.view);
         let sql = format!("SELECT max(version) FROM {table} WHERE name = {view}");
         let task = "look up the last truncate";
-        let answer = self.client.look_up(task, &sql).await?;
+        let answer = self.client.look_up(task, &sql, None).await?;
         let version = answer.first_chunk::<16>().ok_or_else(|| Error::Answer {
             task: task.into(),
             detail: "a row is cut short".into(),

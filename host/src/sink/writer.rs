@@ -156,15 +156,11 @@ impl Writer {
         let encoder = Arc::clone(&block.encoder);
         let mut dead_letters = Vec::new();
         let mut filler = Filler::new(&self.client, block);
-        loop {
-            let chunk = filler.next_chunk();
-            if chunk.is_empty() {
-                return Ok(dead_letters);
-            }
-            let mut filled = until_done!(self, "look up older rows", filler.fill(&chunk))?;
+        while let Some(mut filled) = until_done!(self, "look up older rows", filler.fill_next())? {
             dead_letters.append(&mut filled.dead_letters);
             self.insert_rows(&encoder, &mut filled.rows).await?;
         }
+        Ok(dead_letters)
     }
 
     async fn insert(&self, block: &Block, rows: &mut Rows) -> Result<(), Error> {

@@ -30,6 +30,22 @@ fn a_value_in_the_same_batch_is_found() {
     assert_eq!(rig.users(), ["1\tbob\ta long value\t2"]);
 }
 
+/// A sink is told of such updates in a few bytes each, a hundred in one batch; the values are not few.
+#[test]
+fn values_that_do_not_fit_together_are_fetched_a_few_at_a_time() {
+    let rig = Rig::new("settings = { max_memory_usage = \"120000000\" }\n");
+    let long = "x".repeat(1 << 20);
+    let ids: Vec<String> = (1..=100).map(|id| id.to_string()).collect();
+    for (at, id) in (1..).zip(&ids) {
+        stored(&rig, &[&[insert(at, &[id, "ann", &long, "1"])]]);
+    }
+    let update = |(at, id): (u64, &String)| update(at, &[id, "bob", "GAP", "2"]);
+    let updates: Vec<Event> = (1001..).zip(&ids).map(update).collect();
+    stored(&rig, &[&updates]);
+    let sql = "SELECT name, n, length(bio), count() FROM {db}.users GROUP BY ALL";
+    assert_eq!(rig.lines(sql), ["bob\t2\t1048576\t100"]);
+}
+
 #[test]
 fn a_value_survives_a_chain_of_updates_and_moves() {
     let rig = Rig::new("");
