@@ -48,7 +48,7 @@ fn a_slot_that_waits_for_an_open_transaction_says_so_and_does_not_delay_a_stop()
     // Elsewhere it might wait for another test's.
     let postgres = Postgres::start(PostgresVersion::V15, PostgresOptions::default())?;
     let source = postgres.create_database()?;
-    source.execute("CREATE TABLE notes (id int PRIMARY KEY)")?;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1)")?;
     let open = Session::open(&source.url())?;
     open.execute("BEGIN; INSERT INTO notes VALUES (2)")?;
     let tailwater = Tailwater::with_source(&source.url())?;
