@@ -75,7 +75,7 @@ async fn source(config: &Config) -> Result<String, String> {
         found.tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         options.publication,
         state(found.publication_exists),
-        options.slot,
+        options.for_database(url.database()).slot,
         state(found.slot.is_some()),
     ))
 }

@@ -13,6 +13,8 @@ pub fn run(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {program}"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let stdout = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{program} ended with {}: {stderr}{stdout}", output.status);
+    // Cargo writes what machines read to the one, and what people read to the other.
+    let said = if stderr.trim().is_empty() { &stdout } else { &stderr };
+    ensure!(output.status.success(), "{program} ended with {}: {said}", output.status);
     Ok(stdout.into_owned())
 }

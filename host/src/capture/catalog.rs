@@ -237,8 +237,13 @@ const PUBLISHED: &str = "
 const ATTRIBUTES: &str = "
     SELECT attname::text, atttypid, atttypmod FROM pg_attribute
     WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
-      AND ($2::text[] IS NULL AND attgenerated = '' OR attname = ANY ($2))
+      AND ($2::text[] IS NULL OR attname = ANY ($2))
+      AND (attgenerated = '' OR $3 AND $2 IS NOT NULL)
     ORDER BY attnum";
+
+/// From here on a publication may have generated columns, and lists them if it has. Before, it lists them
+/// and has them not.
+pub const GENERATED: i32 = 180_000;
 
 /// The publication's tables, in name order.
 ///
@@ -270,7 +275,7 @@ pub async fn published(
             schema: name.schema.clone(),
             name: name.name.clone(),
             identity,
-            columns: attributes(client, oid, names.as_deref()).await?,
+            columns: attributes(client, oid, names.as_deref(), server_version).await?,
         };
         let estimate: f64 = row.get(4);
         tables.push(Published {
@@ -291,8 +296,10 @@ async fn attributes(
     client: &Client,
     oid: Oid,
     names: Option<&[String]>,
+    server_version: i32,
 ) -> Result<Vec<RelationColumn>, Error> {
-    let rows = client.query(ATTRIBUTES, &[&oid, &names]).await?;
+    let generated = server_version >= GENERATED;
+    let rows = client.query(ATTRIBUTES, &[&oid, &names, &generated]).await?;
     let column = |row: &tokio_postgres::Row| RelationColumn {
         identity: false,
         name: row.get(0),

@@ -166,6 +166,10 @@ fn server_sentence(code: &str, message: &str) -> String {
         "3D000" => "; check the database's name in the source URL",
         "42501" => "; grant the privilege or use another user",
         "53300" => "; raise max_connections or max_wal_senders on the server",
+        "53400" => {
+            "; raise max_replication_slots on the server and restart it, or drop a slot that is not \
+             used: to copy tables takes one besides the pipeline's own"
+        }
         "55006" => "; another process streams from this slot: stop it, or set [source] slot",
         _ => "",
     };

@@ -24,6 +24,7 @@ mod error;
 mod frames;
 mod newcomers;
 mod options;
+mod partitions;
 mod preflight;
 mod progress;
 mod publication;
@@ -67,6 +68,7 @@ use crate::telemetry::metrics::{Metrics, StepLabels};
 use connection::Connection;
 use copy::Copy;
 use newcomers::{Newcomers, Prepared, Search};
+use partitions::Partitions;
 use reach::reach;
 use stream::Stream;
 
@@ -140,6 +142,8 @@ struct Reached {
     slot_exists: bool,
     /// Whether plugins remember a part of a copy.
     half_copied: bool,
+    /// The partitions that were seen.
+    partitions: Arc<tokio::sync::Mutex<Partitions>>,
 }
 
 /// How a connection ended in order.
@@ -159,7 +163,8 @@ impl Capture {
     pub fn run(self, out: Sender<Hop<LogPoint>>) -> Result<(), Error> {
         let Resume { position, ref snapshots, slot_exists, .. } = self.resume;
         let snapshots = snapshots.clone();
-        let mut reached = Reached { position, snapshots, slot_exists, half_copied: false };
+        let (half_copied, partitions) = (false, Arc::default());
+        let mut reached = Reached { position, snapshots, slot_exists, half_copied, partitions };
         let mut wait = BACKOFF.0;
         let mut prepared = None;
         let failures = Repeated::new("stream from the source");
@@ -232,7 +237,7 @@ impl Capture {
         failures.succeeded();
         let copied = reached.snapshots.keys();
         self.recopies.streams(copied.filter(|_| self.options.snapshot == SnapshotMode::Initial));
-        let newcomers = self.look_for_newcomers(url, &preflight);
+        let newcomers = self.look_for_newcomers(url, &preflight, reached);
         let stream = Stream {
             connection,
             client: &client,
@@ -266,12 +271,18 @@ impl Capture {
         decoder
     }
 
-    fn look_for_newcomers(&self, url: SourceUrl, found: &Preflight) -> Newcomers {
+    fn look_for_newcomers(
+        &self,
+        url: SourceUrl,
+        found: &Preflight,
+        reached: &Reached,
+    ) -> Newcomers {
         let search = Search {
             url,
             options: self.options.clone(),
             remarks: self.remarks.clone(),
             since: found.since.clone(),
+            partitions: Arc::clone(&reached.partitions),
             shutdown: self.shutdown.clone(),
         };
         Newcomers::look_for(search, &found.tables, &self.runtime)

@@ -21,6 +21,7 @@ use super::catalog::{self, Published};
 use super::connection::{ANSWER_TIMEOUT, Connection};
 use super::error::Error;
 use super::options::{Options, SnapshotMode};
+use super::partitions::Partitions;
 use super::publication::{self, Since};
 use super::remarks::Remarks;
 use super::slot::{Export, Order};
@@ -67,6 +68,8 @@ pub struct Search {
     pub remarks: Remarks,
     /// Since when tables are in the publication, as the session found it.
     pub since: Since,
+    /// The partitions as they were at the last look, in whichever session.
+    pub partitions: Arc<tokio::sync::Mutex<Partitions>>,
     /// When to end.
     pub shutdown: Shutdown,
 }
@@ -119,12 +122,13 @@ impl Search {
     async fn run(self, known: HashSet<(TableName, Oid)>, shared: Arc<Shared>) {
         let unseen = Repeated::new("look for new tables");
         let failures = Repeated::new("prepare the copy of new tables");
-        let mut client = None;
+        let (mut client, mut wait) = (None, Duration::ZERO);
         loop {
             let end = self.shutdown.reached(Phase::Draining);
-            if timeout(INTERVAL, end).await.is_ok() {
+            if timeout(wait, end).await.is_ok() {
                 return;
             }
+            wait = INTERVAL;
             let (open, tables) =
                 match timeout(ANSWER_TIMEOUT, self.look(client.take(), &known)).await {
                     Ok(Ok(looked)) => looked,
@@ -167,6 +171,7 @@ impl Search {
             None => Arc::new(catalog::connect(&self.url).await?),
         };
         let since = publication::complete(&client, &self.options, &self.remarks).await?;
+        self.partitions.lock().await.look(&client, &self.options.publication).await?;
         let mut tables = Vec::new();
         if self.options.snapshot == SnapshotMode::Initial {
             for row in client.query(USABLE, &[&self.options.publication]).await? {

@@ -48,7 +48,7 @@ pub async fn check(
     if slot.is_none() {
         slot_can_be_made(client, options).await?;
     }
-    let since = publication::ensure(client, options, remarks).await?;
+    let since = publication::ensure(client, options, remarks, server_version).await?;
     let tables = catalog::published(client, &options.publication, server_version).await?;
     publication::tables_are_usable(&tables, options, remarks)?;
     Ok(Preflight { server_version, system, tables, since, slot })

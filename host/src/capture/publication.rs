@@ -8,7 +8,7 @@ use tokio_postgres::types::{Oid, PgLsn};
 use tokio_postgres::{Client, Row};
 use tracing::{debug, info};
 
-use super::catalog::Published;
+use super::catalog::{GENERATED, Published};
 use super::error::Error;
 use super::options::{Options, SnapshotMode};
 use super::preflight::{quote, quote_ident, unmet};
@@ -74,18 +74,29 @@ impl fmt::Display for Since {
 /// # Errors
 /// [`Error::Precondition`] if there is nothing to publish or a listed table cannot be; what the server
 /// refused.
-pub async fn ensure(client: &Client, options: &Options, remarks: &Remarks) -> Result<Since, Error> {
+pub async fn ensure(
+    client: &Client,
+    options: &Options,
+    remarks: &Remarks,
+    server_version: i32,
+) -> Result<Since, Error> {
     let name = &options.publication;
     if client.query_opt(FOUND, &[name]).await?.is_some() {
         return complete(client, options, remarks).await;
     }
     let wanted = wanted_tables(client, options, remarks).await?;
     something_is_wanted(&wanted)?;
-    let tables = wanted.iter().map(|table| quote(&table.name)).collect::<Vec<_>>().join(", ");
+    // Children of plain inheritance are named themselves, if they are wanted at all.
+    let tables = wanted.iter().map(|table| format!("ONLY {}", quote(&table.name)));
+    let tables = tables.collect::<Vec<_>>().join(", ");
     let since = Since { created: log_end(client).await?, ..Since::default() };
+    let generated = match server_version >= GENERATED {
+        true => ", publish_generated_columns = stored",
+        false => "",
+    };
     let sql = format!(
         "CREATE PUBLICATION {name} FOR TABLE {tables} \
-         WITH (publish_via_partition_root = true);
+         WITH (publish_via_partition_root = true{generated});
          COMMENT ON PUBLICATION {name} IS '{since}'",
         name = quote_ident(name)
     );
@@ -193,7 +204,8 @@ pub struct Wanted {
 
 /// A key is what PostgreSQL takes for the replica identity, so a primary key that is deferrable is
 /// none. With full identity the log holds whole rows, and the primary key tells which row it was; a
-/// deferrable one does not, since two rows may have the same one within a transaction.
+/// deferrable one does not, since two rows may have the same one within a transaction. Generated columns
+/// are not in the stream.
 const USER_TABLES: &str = "
     SELECT n.nspname::text, c.relname::text,
            EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisvalid AND
@@ -202,7 +214,8 @@ const USER_TABLES: &str = "
                    WHEN 'f' THEN x.indisprimary AND x.indimmediate
                    WHEN 'i' THEN x.indisreplident
                    ELSE false
-               END),
+               END AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid
+                                   AND a.attnum = ANY (x.indkey) AND a.attgenerated <> '')),
            c.relreplident = 'f',
            pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(n.oid, 'USAGE')
                AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid), c.oid
@@ -210,6 +223,9 @@ const USER_TABLES: &str = "
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
       AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
     ORDER BY 1, 2";
+
+const NO_KEY: &str = "not captured: it has no primary key that tells its rows apart in the stream: none, a \
+                      deferrable or a generated one, or REPLICA IDENTITY NOTHING";
 
 /// The tables a publication of ours should hold. Once published, a table without a key refuses
 /// updates and deletes in the source itself, and with full identity its equal rows cannot be told
@@ -222,8 +238,7 @@ pub async fn wanted_tables(
     options: &Options,
     remarks: &Remarks,
 ) -> Result<Vec<Wanted>, Error> {
-    let mut wanted = Vec::new();
-    let mut all = Vec::new();
+    let (mut wanted, mut all) = (Vec::new(), Vec::new());
     for row in client.query(USER_TABLES, &[]).await? {
         let (name, keyed, full) = (table_name(&row), row.get(2), row.get(3));
         let text = name.to_string();
@@ -234,10 +249,18 @@ pub async fn wanted_tables(
             (true, true) => wanted.push(Wanted { name, usable: row.get(4), oid: row.get(5) }),
             (true, false) if named => return refuse_keyless(&name, full),
             (true, false) => {
-                remarks.once(&name, "not captured: it has no primary key");
+                remarks.once(&name, NO_KEY);
             }
             (false, _) => {}
         }
+    }
+    for name in options.exclude.iter().filter(|name| !all.contains(name)) {
+        let (schema, name) = name.split_once('.').unwrap_or(("", name));
+        let table = TableName { schema: schema.to_owned(), name: name.to_owned() };
+        remarks.once(
+            &table,
+            "[source] exclude names no table; names are schema.table, as in public.users",
+        );
     }
     if let Some(missing) = options.tables.iter().find(|name| !all.contains(name)) {
         return unmet(format!(

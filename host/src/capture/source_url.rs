@@ -84,8 +84,19 @@ impl SourceUrl {
     /// # Errors
     /// [`Error::Url`] names what is wrong without repeating the text, which may hold a password.
     pub fn parse(text: &str) -> Result<SourceUrl, Error> {
+        if let Some((scheme, _)) = text.split_once("://")
+            && !["postgres", "postgresql"].contains(&scheme)
+        {
+            return Err(Error::Url("it does not begin with postgres:// or postgresql://".into()));
+        }
         let (rest, words) = take_tls_words(text);
         let mut config: Config = rest.parse().map_err(|error| Error::Url(describe(&error)))?;
+        let is_cut = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if config.get_hosts().iter().any(is_cut) {
+            return Err(Error::Url(
+                "its host has an `@`; write one in a user's name or password as %40".into(),
+            ));
+        }
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             config.host("localhost");
         }
@@ -297,6 +308,17 @@ fn describe(error: &tokio_postgres::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_that_is_cut_at_an_at_sign_is_not_taken_for_a_host() {
+        for url in ["postgres://me@pass@word@db/shop", "postgres://me:pass@word@db:5432/shop"] {
+            let error = SourceUrl::parse(url).unwrap_err().to_string();
+            assert!(error.contains("write one in a user's name or password as %40"), "{error}");
+            assert!(!error.contains("word@"), "{error}");
+        }
+        let error = SourceUrl::parse("mysql://me@db/shop").unwrap_err().to_string();
+        assert!(error.contains("does not begin with postgres://"), "{error}");
+    }
 
     #[test]
     fn a_unix_socket_is_named_by_the_host_parameter() {

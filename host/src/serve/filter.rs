@@ -4,6 +4,7 @@
 use super::answer::Refusal;
 use super::clickhouse::ClickHouseError;
 use super::tables::{Mirrored, MirroredColumn, quoted};
+use crate::sink::is_exact;
 
 /// A `WHERE` clause, or nothing, and the values of its parameters.
 pub(super) type Filters = (String, Vec<(String, String)>);
@@ -104,17 +105,17 @@ fn plain_value(column: &MirroredColumn, value: String) -> Result<String, Refusal
     let Some(kind) = plain_type(&column.kind) else {
         return Ok(value);
     };
-    if !fits(kind, &value) {
-        return Err(unfit(column));
-    }
-    if !kind.starts_with("DateTime") {
-        return Ok(value);
-    }
     let bare = ["Z", "+00", "+00:00"].iter().find_map(|utc| value.strip_suffix(utc));
-    Ok(bare.map_or(value.clone(), str::to_owned))
+    let bare = bare.filter(|_| kind.starts_with("DateTime")).map(str::to_owned);
+    let value = bare.unwrap_or(value);
+    match fits(kind, &value) {
+        true => Ok(value),
+        false => Err(unfit(column)),
+    }
 }
 
-/// Whether a whole number is one of the type; other types are left to ClickHouse.
+/// Whether a value is one of the type, exactly: ClickHouse would take the nearest that there is. Text and
+/// floating point numbers are left to it.
 fn fits(kind: &str, value: &str) -> bool {
     match kind {
         "Int8" => value.parse::<i8>().is_ok(),
@@ -127,7 +128,7 @@ fn fits(kind: &str, value: &str) -> bool {
         "UInt32" => value.parse::<u32>().is_ok(),
         "UInt64" => value.parse::<u64>().is_ok(),
         "UInt128" => value.parse::<u128>().is_ok(),
-        _ => true,
+        _ => is_exact(kind, value),
     }
 }
 
@@ -167,6 +168,33 @@ mod tests {
         }
         assert!(plain_value(&column("UInt32"), "-1".to_owned()).is_err());
         assert!(plain_value(&column("String"), "-1".to_owned()).is_ok());
+    }
+
+    #[test]
+    fn a_value_that_a_column_cannot_have_is_none_that_is_near_it() {
+        let date = column("Nullable(Date32)");
+        let time = column("DateTime64(6, 'UTC')");
+        let number = column("Nullable(Decimal(10, 2))");
+        let is_taken =
+            |column: &MirroredColumn, text: &str| plain_value(column, text.to_owned()).is_ok();
+        assert!(is_taken(&date, "2024-02-29") && is_taken(&date, "1999-12-31"));
+        for text in [
+            "2024-02-30",
+            "2023-02-29",
+            "2024-13-01",
+            "0000-00-00",
+            "1800-01-01",
+            "9999-12-31",
+            "x",
+        ] {
+            assert!(!is_taken(&date, text), "{text}");
+        }
+        assert!(is_taken(&time, "2024-01-02 03:04:05") && is_taken(&time, "2024-01-02"));
+        for text in ["2024-02-30 00:00:00", "2024-01-02 03:04:05.1234567", "2024-01-02 25:00:00"] {
+            assert!(!is_taken(&time, text), "{text}");
+        }
+        assert!(is_taken(&number, "1.23") && is_taken(&number, "-7"));
+        assert!(!is_taken(&number, "1.239") && !is_taken(&number, "123456789012"));
     }
 
     #[test]

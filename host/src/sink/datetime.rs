@@ -59,6 +59,18 @@ struct Reader<'a> {
     rest: &'a [u8],
 }
 
+/// Whether a text begins with a day that its month has. PostgreSQL sends no others.
+pub(super) fn is_day(text: &str) -> bool {
+    let Some((year, month, day)) = (Reader { rest: text.as_bytes() }).date() else { return false };
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    day <= last
+}
+
 impl Reader<'_> {
     fn number(&mut self) -> Option<i64> {
         let digits = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -179,6 +179,23 @@ impl Codec {
 }
 
 /// Appends an unsigned LEB128 number.
+/// Whether a text of a date, a time or a decimal number is a value of this ClickHouse type, and no other one
+/// than it says. Of other types nothing is said.
+#[must_use]
+pub fn is_exact(kind: &str, text: &str) -> bool {
+    let Some(ty) = Type::parse(kind) else { return true };
+    let text = match ty.kind {
+        Kind::Decimal { .. } => text.to_owned(),
+        Kind::Date32 | Kind::DateTime64 if !datetime::is_day(text) => return false,
+        Kind::Date32 => text.to_owned(),
+        // The day alone is its beginning.
+        Kind::DateTime64 if !text.contains(':') => format!("{text} 00:00:00"),
+        Kind::DateTime64 => text.replacen('T', " ", 1),
+        _ => return true,
+    };
+    Codec::new(&ty, &ColumnType::Other).write(text.as_bytes(), &mut Vec::new()) == Ok(Fit::Exact)
+}
+
 pub(super) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);

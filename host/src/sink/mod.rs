@@ -49,6 +49,7 @@ mod toast;
 mod types;
 mod writer;
 
+pub use encode::is_exact;
 pub use error::{Cause, Error};
 pub use letters::{Chosen, Letters, Summary};
 pub use names::{literal, quoted};

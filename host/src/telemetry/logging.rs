@@ -47,11 +47,18 @@ impl fmt::Display for Level {
     }
 }
 
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
 impl TryFrom<String> for Level {
     type Error = String;
 
     fn try_from(text: String) -> Result<Level, String> {
-        EnvFilter::builder().parse(&text).map(|_| Level(text.clone())).map_err(|_| {
+        // A word that is no level would be taken for a module, of which everything is shown, and of others
+        // nothing.
+        let is_plain = |part: &str| part.contains(['=', ':', '[']) || LEVELS.contains(&part);
+        let parsed = EnvFilter::builder().parse(&text).ok();
+        let known = parsed.filter(|_| text.split(',').all(|part| is_plain(part.trim())));
+        known.map(|_| Level(text.clone())).ok_or_else(|| {
             "not a log level; allowed: error, warn, info, debug, trace, or per module as in \
              `info,tailwater::sink=debug`"
                 .to_owned()
@@ -147,6 +154,18 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_none() {
+        for text in
+            ["info", "info,tailwater::sink=debug", "tailwater::sink", "off", "warn, a=trace"]
+        {
+            assert!(text.parse::<Level>().is_ok(), "{text}");
+        }
+        for text in ["inof", "WARNING", "info,deubg", ""] {
+            assert!(text.parse::<Level>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_repeated_failure_is_logged_once_and_counted() {
