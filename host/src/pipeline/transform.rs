@@ -123,8 +123,9 @@ impl Transform {
                 hop.dead_letters.extend(again);
             }
         } else {
+            let mut lost = Vec::new();
             for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
-                hop.dead_letters.extend(chain.transform(&mut hop.changes)?);
+                hop.dead_letters.extend(chain.transform_behind(&mut hop.changes, &mut lost)?);
                 hop.passed.extend(chain.take_passed());
             }
         }

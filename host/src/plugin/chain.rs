@@ -10,7 +10,9 @@ use crate::failpoint;
 use crate::plugin::engine::Runtime;
 use crate::plugin::error::Error;
 use crate::plugin::fates::Fates;
+use crate::plugin::instance::Role;
 use crate::plugin::loader::{self, Loaded, Loader};
+use crate::plugin::lost::Lost;
 use crate::plugin::member::Member;
 use crate::plugin::memory::{Delta, Scope};
 use crate::plugin::options::{Options, Stage};
@@ -127,14 +129,27 @@ impl Chain {
     /// A change failed and its plugin's `on_error` is `halt`. The batch is then half done: drop it,
     /// and show it again from its source.
     pub fn transform(&mut self, changes: &mut Changes) -> Result<Vec<DeadLetter>, Error> {
+        self.transform_behind(changes, &mut Vec::new())
+    }
+
+    /// As [`transform`](Self::transform), behind another chain: `lost` are the changes that were set
+    /// aside out of the batch before, and then those of this chain, too.
+    ///
+    /// # Errors
+    /// As those of `transform`.
+    pub fn transform_behind(
+        &mut self,
+        changes: &mut Changes,
+        lost: &mut Vec<Lost>,
+    ) -> Result<Vec<DeadLetter>, Error> {
         self.take_over(changes);
         let kept = self.members.iter().any(Member::on_probation).then(|| changes.clone());
-        let (mut done, mut fates) = self.run(changes);
+        let (mut done, mut fates) = self.run(changes, lost);
         if let Some(kept) = kept
             && self.members.iter().any(Member::is_suspect)
         {
             *changes = kept;
-            (done, fates) = self.look_again(changes);
+            (done, fates) = self.look_again(changes, lost);
         }
         let done = done.and_then(|()| self.members.iter_mut().try_for_each(Member::count_failures));
         if !fates.dead_letters.is_empty() {
@@ -144,6 +159,7 @@ impl Chain {
         self.conclude(&done);
         self.review();
         done?;
+        *lost = fates.lost;
         self.passed.extend(fates.noted.map(Noted::into_passed).unwrap_or_default());
         Ok(fates.dead_letters)
     }
@@ -193,8 +209,9 @@ impl Chain {
         self.members.iter().any(|member| member.version().id.name == plugin)
     }
 
-    fn run(&mut self, changes: &mut Changes) -> (Result<(), Error>, Fates) {
+    fn run(&mut self, changes: &mut Changes, lost: &[Lost]) -> (Result<(), Error>, Fates) {
         let mut fates = Fates::default();
+        fates.lost.extend_from_slice(lost);
         fates.noted = self.notes.then(Noted::default);
         let done = self.run_waves(changes, &mut fates);
         self.members.iter_mut().for_each(Member::end);
@@ -206,7 +223,10 @@ impl Chain {
         let mut rest = &mut self.members[..];
         while !rest.is_empty() {
             let wave = Wave::first(rest, changes)?;
-            let (members, behind) = rest.split_at_mut(wave.len());
+            let members = &mut rest[..wave.len()];
+            for member in members.iter_mut().filter(|member| member.role() == Role::Dedup) {
+                member.lost.clone_from(&fates.lost);
+            }
             match members {
                 [alone] => alone.run(changes, fates)?,
                 members => {
@@ -218,20 +238,23 @@ impl Chain {
                     done?;
                 }
             }
-            rest = behind;
+            for member in &rest[..wave.len()] {
+                member.widen(&mut fates.lost);
+            }
+            rest = &mut rest[wave.len()..];
         }
         Ok(())
     }
 
     /// Shows a batch that new versions failed on to the versions before; what these make of it
     /// counts, and the new ones are rolled back unless these fail on it just as much.
-    fn look_again(&mut self, changes: &mut Changes) -> (Result<(), Error>, Fates) {
+    fn look_again(&mut self, changes: &mut Changes, lost: &[Lost]) -> (Result<(), Error>, Fates) {
         let suspects: Vec<bool> = self.members.iter().map(Member::is_suspect).collect();
         self.members.iter_mut().for_each(Member::roll_back);
         for (member, _) in self.members.iter_mut().zip(&suspects).filter(|(_, suspect)| **suspect) {
             member.step_aside();
         }
-        let outcome = self.run(changes);
+        let outcome = self.run(changes, lost);
         let members = self.members.iter_mut().zip(&suspects).enumerate();
         for (index, (member, _)) in members.filter(|(_, (_, suspect))| **suspect) {
             if member.judge() {

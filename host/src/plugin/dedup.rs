@@ -10,15 +10,18 @@
 //! key cannot be told apart but by what the plugin says: there, any equal insert is a duplicate.
 //!
 //! What a batch adds is provisional until [`Window::commit`]: a batch that fails is seen again, and
-//! its rows must not count as duplicates of themselves. For the same reason [`Window::forget`]
-//! forgets those that were set aside and never reached the copy. A source that is read again from an
+//! its rows must not count as duplicates of themselves. For a like reason [`Window::forget`]
+//! forgets those that were set aside and never reached the copy, and [`Window::hide`] what was known
+//! before those that were set aside earlier on. A source that is read again from an
 //! earlier place finds the window as it was there, see [`memory`](super::memory).
 
 use std::collections::HashSet;
+use std::mem;
 
 use rustc_hash::FxHashMap;
 
 use crate::change::{Change, Changes, Op, Row};
+use crate::plugin::lost::{Lost, Reach};
 use crate::position::Position;
 use crate::table::Table;
 pub(crate) use known::Kept;
@@ -28,6 +31,9 @@ use mark::Marker;
 
 mod known;
 mod mark;
+
+/// Stands for all tables, as a mark of which nothing is the text.
+const EVERYTHING: Mark = Mark(0, 0);
 
 /// What a batch changed of a window.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,10 +56,12 @@ pub(crate) struct Window {
     /// Changed since the last commit, with what was known of each row before.
     provisional: Vec<(Number, Option<Kept>)>,
     /// Where tables were emptied, ascending: what was known of their rows before counts no more
-    /// after. The last of earlier batches, and all of this one.
+    /// after. The last of earlier batches, and all of this one, with its [hidden](Self::hide) rows.
     emptied: FxHashMap<Mark, Vec<Position>>,
-    /// The tables that the batch empties, once each time.
-    emptying: Vec<Mark>,
+    /// What the batch added to that.
+    emptying: Vec<(Mark, Position)>,
+    /// The rows of it that are hidden.
+    hidden: Vec<(Mark, Kept)>,
     /// The tables of the batch.
     tables: Vec<Mark>,
     newest: i64,
@@ -71,6 +79,7 @@ impl Window {
             provisional: Vec::new(),
             emptied: FxHashMap::default(),
             emptying: Vec::new(),
+            hidden: Vec::new(),
             tables: Vec::new(),
             newest: i64::MIN,
         }
@@ -85,9 +94,48 @@ impl Window {
         }
         self.emptying.clear();
         for change in changes.list.iter().filter(|change| change.op == Op::Truncate) {
-            let table = self.tables[change.table as usize];
-            self.emptied.entry(table).or_default().push(changes.position(change));
-            self.emptying.push(table);
+            self.empty(self.tables[change.table as usize], changes.position(change));
+        }
+    }
+
+    fn empty(&mut self, what: Mark, at: Position) {
+        let places = self.emptied.entry(what).or_default();
+        places.insert(places.partition_point(|place| *place <= at), at);
+        self.emptying.push((what, at));
+    }
+
+    /// What was known of a row before a change that was set aside counts no more after it, because that
+    /// change may come yet; after [`begin`](Self::begin).
+    pub(crate) fn hide(&mut self, changes: &Changes, lost: &Lost) {
+        let Lost { table, position, committed_at, reach, .. } = lost;
+        if *reach == Reach::Everything {
+            return self.empty(EVERYTHING, *position);
+        }
+        // A row without a key comes again as a row of its own.
+        if !table.has_key() {
+            return;
+        }
+        let mark = self.marker.of_table(table);
+        for row in lost.rows.into_iter().flatten() {
+            let row = self.marker.of_row(changes, table, mark, row);
+            let Some(row) = row.filter(|_| *reach == Reach::Row) else {
+                return self.empty(mark, *position);
+            };
+            let kept = Kept { position: *position, committed_at: *committed_at, key: None };
+            self.empty(row, *position);
+            self.hidden.push((row, kept));
+        }
+    }
+
+    /// The batch has no further rows to which it matters where in it others were hidden.
+    fn settle_hidden(&mut self) {
+        for (row, kept) in mem::take(&mut self.hidden) {
+            self.emptied.remove(&row);
+            let found = self.known.find(row);
+            // What was set aside at first may have been kept after all.
+            if found.is_some_and(|found| self.known.row(found).1.position < kept.position) {
+                self.note_found(row, found, kept);
+            }
         }
     }
 
@@ -118,7 +166,7 @@ impl Window {
             && key.is_some()
             && !late
             && !moved
-            && self.says_nothing_new(table.1, change.op, known, &kept)
+            && self.says_nothing_new((table.1, row), change.op, known, &kept)
         {
             return true;
         }
@@ -141,16 +189,25 @@ impl Window {
         key.filter(|_| inserted).map(|key| self.marker.of_content(mark, key))
     }
 
-    fn says_nothing_new(&self, table: Mark, op: Op, known: Number, now: &Kept) -> bool {
+    fn says_nothing_new(
+        &self,
+        (table, row): (Mark, Mark),
+        op: Op,
+        known: Number,
+        now: &Kept,
+    ) -> bool {
         let horizon = self.newest.saturating_sub(self.age_max);
         let (_, known) = self.known.row(known);
         if known.committed_at < horizon {
             return false;
         }
-        let between = |at: &Position| known.position < *at && *at <= now.position;
+        let between = |places: &Vec<Position>| {
+            let next = places.partition_point(|at| *at <= known.position);
+            places.get(next).is_some_and(|at| *at <= now.position)
+        };
         if !self.emptied.is_empty() {
-            let places = self.emptied.get(&table);
-            if places.is_some_and(|places| places.iter().any(between)) {
+            let marks = [row, table, EVERYTHING];
+            if marks.iter().filter_map(|mark| self.emptied.get(mark)).any(between) {
                 return false;
             }
         }
@@ -168,7 +225,7 @@ impl Window {
         };
         let known = self.known.kept_mut(number);
         if known.position <= kept.position {
-            self.provisional.push((number, Some(std::mem::replace(known, kept))));
+            self.provisional.push((number, Some(mem::replace(known, kept))));
         }
     }
 
@@ -194,6 +251,7 @@ impl Window {
 
     /// The batch is through: what it added stays, and what is too old or too much goes.
     pub(crate) fn commit(&mut self) {
+        self.settle_hidden();
         let horizon = self.newest.saturating_sub(self.age_max);
         while let Some((_, oldest)) = self.known.oldest() {
             let aged = oldest.committed_at < horizon;
@@ -208,6 +266,7 @@ impl Window {
 
     /// As [`commit`](Self::commit), and tells what changed.
     pub(crate) fn commit_with_delta(&mut self) -> WindowDelta {
+        self.settle_hidden();
         let touched: Vec<Number> = self.provisional.iter().map(|(number, _)| *number).collect();
         self.commit();
         let row = |number| Some((self.known.whole(number)?, *self.known.row(number)));
@@ -228,11 +287,14 @@ impl Window {
                 None => self.known.pop_newest(),
             }
         }
-        for table in self.emptying.drain(..) {
-            let Some(places) = self.emptied.get_mut(&table) else { continue };
-            places.pop();
+        self.hidden.clear();
+        for (what, at) in self.emptying.drain(..).rev() {
+            let Some(places) = self.emptied.get_mut(&what) else { continue };
+            if let Ok(index) = places.binary_search(&at) {
+                places.remove(index);
+            }
             if places.is_empty() {
-                self.emptied.remove(&table);
+                self.emptied.remove(&what);
             }
         }
     }

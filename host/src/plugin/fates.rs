@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::change::{Change, Changes, Old, Op};
 use crate::dead_letter::{DeadLetter, Noted, Passed};
+use crate::plugin::lost::Lost;
 use crate::position::Position;
 use crate::table::Table;
 
@@ -28,6 +29,8 @@ pub(crate) struct Fates {
     added: Vec<(u32, Change)>,
     new_tables: bool,
     pub(crate) dead_letters: Vec<DeadLetter>,
+    /// The changes that they are of, and those that the chain before set aside.
+    pub(crate) lost: Vec<Lost>,
     /// What passed the plugins, if that is noted.
     pub(crate) noted: Option<Noted>,
 }

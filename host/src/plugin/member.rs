@@ -22,6 +22,7 @@ use crate::plugin::fates::Fates;
 use crate::plugin::handover::Handover;
 use crate::plugin::instance::{Instance, Outcome, Role};
 use crate::plugin::loader::{Loaded, Loader, Version};
+use crate::plugin::lost::Lost;
 use crate::plugin::memory::{Memory, Scope};
 use crate::plugin::meters::{Meters, Usage};
 use crate::plugin::options::{OnError, Options};
@@ -68,6 +69,8 @@ pub(crate) struct Member {
     pub(super) redriving: bool,
     /// What it answered before its turn.
     pub(super) ahead: Ahead,
+    /// Changes of the batch that were set aside before it could see them.
+    pub(super) lost: Vec<Lost>,
     /// The batch was taken in already.
     has_begun: bool,
 }
@@ -112,6 +115,7 @@ impl Member {
             breaker: Breaker::default(),
             redriving: false,
             ahead: Ahead::default(),
+            lost: Vec::new(),
             has_begun: false,
         }
     }
@@ -165,12 +169,16 @@ impl Member {
         let has_begun = mem::replace(&mut self.has_begun, true);
         if self.version.role == Role::Dedup && !has_begun {
             self.memory.window.begin(changes);
+            for lost in mem::take(&mut self.lost) {
+                self.memory.window.hide(changes, &lost);
+            }
         }
     }
 
     /// Forgets a batch, and what was asked ahead of it but not taken.
     pub(super) fn end(&mut self) {
         self.has_begun = false;
+        self.lost.clear();
         self.ahead = Ahead::default();
         self.instance.look_away();
     }
@@ -387,6 +395,11 @@ impl Member {
             fates.drop_row(row);
             return Ok(());
         }
+        let lost = Lost::new(changes, change);
+        if self.role() == Role::Dedup {
+            self.memory.window.hide(changes, &lost);
+        }
+        fates.lost.push(lost);
         let plugin = Some(self.version.id.clone());
         let mut letter = DeadLetter::new(changes, change, Stage::Transform, plugin, reason);
         if let Some(replay) = letter.replay.as_mut().filter(|_| !self.scope.is_empty()) {

@@ -8,6 +8,7 @@ use crate::plugin::adopt::{self, Beside, Verdicts};
 use crate::plugin::convert::{Plan, Unreadable, number};
 use crate::plugin::error::Error;
 use crate::plugin::instance::{Outcome, Role};
+use crate::plugin::lost::Lost;
 use crate::plugin::member::{Member, Subscription};
 use crate::plugin::memory::Memory;
 use crate::plugin::rewrite;
@@ -94,6 +95,10 @@ impl Member {
             instance.with_state(state, |instance| instance.keys(batch))
         });
         let keys = answered(keys)?;
+        // They come later than the rows behind them, if at all.
+        for row in keys.faults.iter().filter_map(|fault| rows.get(fault.row as usize)) {
+            window.hide(changes, &Lost::new(changes, &changes.list[*row as usize]));
+        }
         let mut duplicates = Vec::new();
         adopt::each_key(rows.len(), &keys, |row, key| {
             let change = &changes.list[rows[row] as usize];

@@ -289,6 +289,102 @@ fn a_change_that_was_set_aside_hides_no_other() {
     assert!(!drops(&mut window, &update("1", 2, "a")));
 }
 
+/// A change that was set aside before the window could see it.
+fn hide(window: &mut Window, given: &Given, reach: Reach) {
+    let changes = given.changes();
+    let lost = Lost { reach, ..Lost::new(&changes, &changes.list[0]) };
+    window.hide(&changes, &lost);
+}
+
+/// What is dropped of a change back to what was, of an update of the row that changes nothing after
+/// that, and of another row's.
+fn dropped_after_hiding(given: &Given, reach: Reach) -> [bool; 3] {
+    let mut window = Window::new(10, 60, [7; 16]);
+    for given in [insert("1", 1, "a"), insert("2", 1, "x")] {
+        assert!(!drops(&mut window, &given));
+    }
+    window.commit();
+    window.begin(&given.changes());
+    hide(&mut window, given, reach);
+    window.commit();
+    [update("1", 3, "a"), update("1", 4, "a"), update("2", 5, "x")].map(|given| {
+        let dropped = drops(&mut window, &given);
+        window.commit();
+        dropped
+    })
+}
+
+#[test]
+fn a_change_back_over_one_that_was_set_aside_is_kept() {
+    let moved = || Given { old: Some("1"), ..update("3", 2, "b") };
+    for given in [update("1", 2, "b"), delete("1", 2), moved()] {
+        assert_eq!(dropped_after_hiding(&given, Reach::Row), [false, true, true]);
+    }
+    for reach in [Reach::Table, Reach::Everything] {
+        let dropped = dropped_after_hiding(&update("9", 2, "b"), reach);
+        assert_eq!(dropped, [false, true, false], "it may have been any row");
+    }
+    let keyless = Given { keyless: true, ..insert("1", 2, "b") };
+    assert_eq!(dropped_after_hiding(&keyless, Reach::Row), [true; 3], "it is another row");
+}
+
+#[test]
+fn what_was_set_aside_stands_between_what_is_before_and_behind_it_in_a_batch() {
+    for reach in [Reach::Row, Reach::Table, Reach::Everything] {
+        let mut window = Window::new(10, 60, [7; 16]);
+        let changes = [insert("1", 1, "a"), update("1", 3, "a"), update("1", 5, "a")];
+        window.begin(&together(&changes));
+        for second in [4, 2] {
+            hide(&mut window, &update("1", second, "b"), reach);
+        }
+        for given in &changes {
+            assert!(!drops_of_noted(&mut window, given), "{reach:?}");
+        }
+        window.commit();
+        assert!(drops(&mut window, &update("1", 6, "a")), "{reach:?}");
+        assert!(drops(&mut window, &update("1", 3, "a")), "{reach:?}: it comes again");
+    }
+}
+
+#[test]
+fn a_batch_that_failed_hides_nothing() {
+    for reach in [Reach::Row, Reach::Table, Reach::Everything] {
+        let mut window = Window::new(10, 60, [7; 16]);
+        drops(&mut window, &insert("1", 1, "a"));
+        window.commit();
+        window.begin(&Changes::default());
+        hide(&mut window, &update("1", 2, "b"), reach);
+        window.roll_back();
+        assert!(drops(&mut window, &update("1", 3, "a")), "{reach:?}");
+    }
+}
+
+#[test]
+fn what_was_set_aside_at_first_and_kept_after_all_is_known() {
+    let mut window = Window::new(10, 60, [7; 16]);
+    drops(&mut window, &insert("1", 1, "a"));
+    let late = update("1", 2, "b").changes();
+    window.begin(&late);
+    hide(&mut window, &update("1", 2, "b"), Reach::Row);
+    assert!(!window.is_duplicate(&late, &late.list[0], Some(b"b"), true));
+    window.commit();
+    assert!(drops(&mut window, &update("1", 3, "b")));
+}
+
+#[test]
+fn a_window_that_is_put_back_knows_what_was_hidden() {
+    for reach in [Reach::Row, Reach::Table, Reach::Everything] {
+        let mut window = Window::new(10, 60, [7; 16]);
+        let mut again = Window::new(10, 60, [7; 16]);
+        drops(&mut window, &insert("1", 1, "a"));
+        window.begin(&Changes::default());
+        hide(&mut window, &update("1", 2, "b"), reach);
+        again.restore(window.commit_with_delta());
+        assert!(!drops(&mut again, &update("1", 3, "a")), "{reach:?}");
+        assert!(drops(&mut again, &update("1", 4, "a")), "{reach:?}");
+    }
+}
+
 #[test]
 fn a_row_shown_late_is_kept_although_a_newer_one_was() {
     let mut window = Window::new(10, 60, [7; 16]);
