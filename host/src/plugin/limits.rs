@@ -10,6 +10,7 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::HasData;
 
 use crate::plugin::bindings::{clock, log, metrics, state, types};
+use crate::plugin::counters::{Counters, Refusal};
 use crate::plugin::lines::{Lines, one_line};
 use crate::plugin::options::Options;
 use crate::plugin::state::State;
@@ -19,10 +20,6 @@ use crate::telemetry::metrics::{Metrics, PluginCounterLabels, PluginLabels};
 
 /// Bytes of a line.
 const LINE_BYTES_MAX: usize = 2048;
-/// Counters of its own that a plugin may have.
-const COUNTERS_MAX: usize = 32;
-/// Characters of a counter's name.
-const COUNTER_NAME_MAX: usize = 64;
 /// Elements of a table; a component of a megabyte has a few thousand.
 const TABLE_ELEMENTS_MAX: usize = 1 << 20;
 
@@ -39,8 +36,9 @@ pub struct Guest {
     sight: Option<Sight>,
     call_seconds: Histogram,
     metrics: Arc<Metrics>,
-    counters: FxHashMap<String, u64>,
-    refused_counter: bool,
+    counters: Arc<Counters>,
+    /// What this instance counted since the last call, by the names that it was given.
+    counted: FxHashMap<String, u64>,
     /// Lent for as long as a batch is shown.
     state: Option<State>,
 }
@@ -67,6 +65,7 @@ impl Guest {
         options: &Options,
         digest: &str,
         lines: Arc<Lines>,
+        counters: Arc<Counters>,
         metrics: Arc<Metrics>,
     ) -> Guest {
         let bytes_max = usize::try_from(u64::from(options.memory_mb) << 20).unwrap_or(usize::MAX);
@@ -82,8 +81,8 @@ impl Guest {
             sight: None,
             call_seconds,
             metrics,
-            counters: FxHashMap::default(),
-            refused_counter: false,
+            counters,
+            counted: FxHashMap::default(),
             state: None,
         }
     }
@@ -138,20 +137,13 @@ impl Guest {
         if self.lines_untold {
             self.lines_untold = self.lines.settle(Instant::now());
         }
-        for (counter, delta) in &mut self.counters {
+        for (counter, delta) in &mut self.counted {
             if *delta > 0 {
                 let plugin = self.name.to_string();
                 let labels = PluginCounterLabels { plugin, counter: counter.clone() };
                 self.metrics.plugin_custom.get_or_create(&labels).inc_by(*delta);
                 *delta = 0;
             }
-        }
-    }
-
-    fn refuse_counter(&mut self, why: &'static str) {
-        if !self.refused_counter {
-            tracing::warn!(plugin = %self.name, why, "plugin counter is ignored");
-            self.refused_counter = true;
         }
     }
 }
@@ -265,17 +257,18 @@ impl log::Host for Guest {
 
 impl metrics::Host for Guest {
     fn add(&mut self, counter: String, delta: u64) {
-        if let Some(sum) = self.counters.get_mut(&counter) {
+        if let Some(sum) = self.counted.get_mut(&counter) {
             *sum = sum.saturating_add(delta);
             return;
         }
-        let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
-        if counter.is_empty() || counter.len() > COUNTER_NAME_MAX || !counter.bytes().all(plain) {
-            self.refuse_counter("its name is not 1 to 64 of a-z, 0-9 and _");
-        } else if self.counters.len() == COUNTERS_MAX {
-            self.refuse_counter("a plugin may have 32");
-        } else {
-            self.counters.insert(counter, delta);
+        match self.counters.admit(&counter) {
+            Ok(()) => {
+                self.counted.insert(counter, delta);
+            }
+            Err(Refusal { why, is_first: true }) => {
+                tracing::warn!(plugin = %self.name, why, "plugin counter is ignored");
+            }
+            Err(_) => {}
         }
     }
 }

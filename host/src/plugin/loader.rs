@@ -9,6 +9,7 @@ use std::thread;
 use wasmtime::component::InstancePre;
 
 use crate::dead_letter::PluginVersion;
+use crate::plugin::counters::Counters;
 use crate::plugin::engine::{Code, Runtime};
 use crate::plugin::error::Error;
 use crate::plugin::instance::{self, Allowance, Instance, Outcome, Role};
@@ -26,6 +27,7 @@ pub(crate) struct Loader {
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lines: Arc<Lines>,
+    counters: Arc<Counters>,
 }
 
 /// One version of a plugin's code.
@@ -135,7 +137,8 @@ fn check(path: &Path, code: &Code, grants: &[Grant]) -> Result<Role, Error> {
 impl Loader {
     pub(crate) fn new(runtime: Runtime, options: Options, metrics: Arc<Metrics>) -> Loader {
         let lines = Arc::new(Lines::new(&options.name, &metrics));
-        Loader { runtime, options: Arc::new(options), metrics, lines }
+        let counters = Arc::default();
+        Loader { runtime, options: Arc::new(options), metrics, lines, counters }
     }
 
     /// Reads, compiles, checks, instantiates and initialises.
@@ -168,7 +171,8 @@ impl Loader {
             output_mb: options.output_mb,
         };
         let (lines, metrics) = (Arc::clone(&self.lines), Arc::clone(&self.metrics));
-        let guest = Guest::new(options, &version.id.digest, lines, metrics);
+        let counters = Arc::clone(&self.counters);
+        let guest = Guest::new(options, &version.id.digest, lines, counters, metrics);
         let config = options.config_json();
         let started = Instance::start(&version.code, version.role, guest, allowance, &config);
         started.map_err(|outcome| match outcome {

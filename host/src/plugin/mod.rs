@@ -22,6 +22,7 @@ mod calls;
 mod chain;
 mod convert;
 mod cost;
+mod counters;
 mod dedup;
 mod dwarf;
 mod engine;

@@ -50,6 +50,12 @@ impl Loaded {
         self.metrics.plugin_faults.get_or_create(&labels).get()
     }
 
+    fn own_counters(&self) -> usize {
+        let exposed = self.metrics.expose();
+        let own = exposed.lines().filter(|line| line.starts_with("tailwater_plugin_custom_total{"));
+        own.count()
+    }
+
     fn calls(&self) -> u64 {
         let labels = PluginLabels { plugin: "hostile".to_owned() };
         self.metrics.plugin_calls.get_or_create(&labels).get()
@@ -335,9 +341,19 @@ fn a_flood_of_lines_without_end_is_cut_at_the_deadline() {
 fn what_it_counts_is_bounded() {
     let mut counters = hostile("bad-counters", "");
     assert_eq!(counters.run(&mut batch(3, None)), []);
-    let exposed = counters.metrics.expose();
-    let own = exposed.lines().filter(|line| line.starts_with("tailwater_plugin_custom_total{"));
-    assert_eq!(own.count(), 32);
+    assert_eq!(counters.own_counters(), 32);
+}
+
+#[test]
+fn what_it_counts_is_bounded_however_many_instances_count() {
+    let mut chain = hostile("count-rows-and-panic", "");
+    let ((), logged) = logged(Level::WARN, || {
+        assert_eq!(chain.run(&mut batch(100, None)).len(), 100);
+    });
+    assert!(chain.faults("trap") > 100, "each of them is another instance");
+    assert_eq!(chain.own_counters(), 32);
+    let told = logged.iter().filter(|line| line["message"] == "plugin counter is ignored");
+    assert_eq!(told.count(), 1);
 }
 
 #[test]

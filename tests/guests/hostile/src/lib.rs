@@ -56,6 +56,7 @@ enum Deed {
     FloodLogForever,
     LogAtEachLevel,
     BadCounters,
+    CountRowsAndPanic,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +107,9 @@ impl Guest for Hostile {
         let Values::Strings(names) = &batch.columns[1].values else { unreachable!() };
         let poisoned = names.iter().zip(0..).find(|(name, _)| name.as_deref() == Some("poison"));
         let poisoned = poisoned.map(|(_, row)| row);
+        if deed() == Deed::CountRowsAndPanic {
+            return count_rows(&batch.columns[0].values);
+        }
         match (deed(), poisoned) {
             (Deed::LoopOnPoison, Some(_)) => forever(),
             (Deed::PanicOnPoison, Some(_)) => explode(),
@@ -246,6 +250,13 @@ fn flood(lines: impl Iterator<Item = u64>) -> Patch {
         log::write(log::Level::Warn, &format!("line {line} {}", "x".repeat(10_000)));
     }
     discard(Vec::new())
+}
+
+/// A counter for each row that it ever sees.
+fn count_rows(ids: &Values) -> Result<Patch, String> {
+    let Values::Strings(ids) = ids else { unreachable!() };
+    ids.iter().flatten().for_each(|id| metrics::add(&format!("row_{id}"), 1));
+    explode()
 }
 
 fn count() -> Patch {
