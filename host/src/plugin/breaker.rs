@@ -1,25 +1,47 @@
 //! When a plugin fails on most of what it is shown, it is the plugin that is broken and not the rows:
 //! the chain stops before a whole table is set aside row by row.
+//!
+//! One that hangs is known by fewer rows, because each of them costs a deadline, for which all tables
+//! wait.
 
 use crate::plugin::error::Error;
 use crate::plugin::options::Options;
+
+/// Calls in a row that may end at their deadline: more than a machine that is busy for a moment has.
+const DEADLINES_MAX: u32 = 32;
 
 /// Counts rows and failures of the version that runs, older ones for less.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     rows: u64,
     failed: u64,
+    /// Calls that ended at their deadline since one was answered.
+    deadlines: u32,
 }
 
 impl Breaker {
+    /// A call was answered.
+    pub(super) fn answered(&mut self) {
+        self.deadlines = 0;
+    }
+
+    /// A call ended at its deadline.
+    pub(super) fn hung(&mut self) {
+        self.deadlines += 1;
+    }
+
     /// Takes in a batch.
     ///
     /// # Errors
-    /// [`Error::Broken`]; it begins anew then.
+    /// [`Error::Broken`], [`Error::Hanging`]; it begins anew then.
     pub(super) fn count(&mut self, options: &Options, rows: u64, failed: u64) -> Result<(), Error> {
         self.rows += rows;
         self.failed += failed;
         let percent = u64::from(options.breaker_percent);
+        if options.breaker_rows > 0 && self.deadlines >= DEADLINES_MAX {
+            let Breaker { deadlines: calls, .. } = std::mem::take(self);
+            return Err(Error::Hanging { plugin: options.name.clone(), calls });
+        }
         if options.breaker_rows == 0 || self.rows < options.breaker_rows {
             return Ok(());
         }
@@ -29,7 +51,7 @@ impl Breaker {
             self.failed /= 2;
             return Ok(());
         }
-        let Breaker { rows, failed } = std::mem::take(self);
+        let Breaker { rows, failed, .. } = std::mem::take(self);
         Err(Error::Broken { plugin: options.name.clone(), failed, rows })
     }
 }
@@ -60,7 +82,27 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_hang_in_a_row_open_it_however_few_rows_there_are() {
+        let mut breaker = Breaker::default();
+        for _ in 0..2 {
+            let mut hangs = || {
+                breaker.hung();
+                breaker.count(&options(1000, 50), 1, 1)
+            };
+            assert!((1..DEADLINES_MAX).all(|_| hangs().is_ok()));
+            assert!(matches!(hangs(), Err(Error::Hanging { calls: DEADLINES_MAX, .. })));
+        }
+        for _ in 0..DEADLINES_MAX {
+            breaker.hung();
+            breaker.answered();
+        }
+        assert!(breaker.count(&options(1000, 50), 1, 1).is_ok(), "not in a row");
+    }
+
+    #[test]
     fn without_a_window_it_stays_closed() {
-        assert!(Breaker::default().count(&options(0, 50), 1_000_000, 1_000_000).is_ok());
+        let mut breaker = Breaker::default();
+        (0..DEADLINES_MAX).for_each(|_| breaker.hung());
+        assert!(breaker.count(&options(0, 50), 1_000_000, 1_000_000).is_ok());
     }
 }

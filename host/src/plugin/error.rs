@@ -177,6 +177,17 @@ pub enum Error {
         /// Changes it was shown.
         rows: u64,
     },
+    /// It hangs on all that it is shown.
+    #[error(
+        "plugin {plugin} ran into its deadline {calls} times in a row and is taken for broken; give it a \
+         version that works, or raise `deadline_ms`; the changes are kept where they came from"
+    )]
+    Hanging {
+        /// Name in the configuration.
+        plugin: String,
+        /// Calls, without one between that was answered.
+        calls: u32,
+    },
 }
 
 impl Error {

@@ -183,10 +183,10 @@ impl Member {
         self.instance.look_away();
     }
 
-    /// Whether it failed on too many of the rows it was shown lately.
+    /// Whether it failed on too many of the rows it was shown lately, or hangs.
     ///
     /// # Errors
-    /// [`Error::Broken`].
+    /// [`Error::Broken`], [`Error::Hanging`].
     pub(crate) fn count_failures(&mut self) -> Result<(), Error> {
         self.breaker.count(&self.loader.options, self.usage.batch_rows, self.failed_rows)
     }
@@ -269,6 +269,7 @@ impl Member {
             match shown {
                 Shown::Ignored => {}
                 Shown::Answered(plan, verdicts) => {
+                    self.breaker.answered();
                     let failed = |row| verdicts.failed(row);
                     fates.pass(&self.name, table, changes, &task.rows, failed);
                     adopt::apply(&plan, changes, &task.rows, &verdicts);
@@ -301,6 +302,9 @@ impl Member {
 
     fn after_failure(&mut self, outcome: &Outcome) -> Result<(), Error> {
         self.count_fault(outcome.kind());
+        if matches!(outcome, Outcome::Deadline(_)) && !self.redriving {
+            self.breaker.hung();
+        }
         if self.instance.is_dead() { self.restart() } else { Ok(()) }
     }
 

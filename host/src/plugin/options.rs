@@ -51,7 +51,8 @@ pub struct Options {
     /// in each partition. Default 16.
     #[serde(default = "default_state_mb")]
     pub state_mb: u32,
-    /// Rows after which it is looked whether the plugin fails on most of them. 0: never. Default 1000.
+    /// Rows after which it is looked whether the plugin fails on most of them; 32 calls in a row that
+    /// end at their deadline count as much. 0: never. Default 1000.
     #[serde(default = "default_breaker_rows")]
     pub breaker_rows: u64,
     /// Percent of them that it may fail on; with more the pipeline stops, and loses nothing.

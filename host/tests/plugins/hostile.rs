@@ -173,6 +173,22 @@ fn a_plugin_that_fails_on_most_rows_stops_the_pipeline_instead_of_setting_all_as
 }
 
 #[test]
+fn a_plugin_that_hangs_stops_the_pipeline_after_some_calls_and_not_after_a_thousand_rows() {
+    let mut chain = hostile("loop-on-poison", "deadline_ms = 100");
+    for _ in 0..20 {
+        assert_eq!(chain.run(&mut batch(1, Some(1))).len(), 1);
+    }
+    assert_eq!(chain.run(&mut batch(1, None)), [], "it does not hang on this one");
+    let hangs = |chain: &mut Loaded| chain.chain.transform(&mut batch(1, Some(1)));
+    let error = (1..=32).find_map(|row| hangs(&mut chain).err().map(|error| (row, error)));
+    let (row, error) = error.expect("it stops");
+    assert_eq!(row, 32);
+    let said = "plugin hostile ran into its deadline 32 times in a row and is taken for broken";
+    assert!(error.to_string().starts_with(said), "{error}");
+    assert_eq!(error.disposition(), Disposition::Halt);
+}
+
+#[test]
 fn a_plugin_that_fails_on_few_rows_goes_on() {
     let mut chain = hostile("fault-on-poison", "breaker_rows = 10\nbreaker_percent = 40");
     for _ in 0..20 {
@@ -204,7 +220,7 @@ fn a_loop_in_every_batch_is_cut() {
 
 #[test]
 fn the_search_for_rows_that_hang_ends() {
-    let mut chain = hostile("loop-in-process", "deadline_ms = 100");
+    let mut chain = hostile("loop-in-process", "deadline_ms = 100\nbreaker_rows = 0");
     let mut changes = batch(500, None);
     let letters = chain.run(&mut changes);
     assert_eq!(letters.len(), 500);
