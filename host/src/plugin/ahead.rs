@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::change::Changes;
-use crate::plugin::error::Error;
 use crate::plugin::instance::Outcome;
 use crate::plugin::member::Member;
 use crate::plugin::task::{Rows, Shown, Task};
@@ -16,12 +15,12 @@ use crate::plugin::task::{Rows, Shown, Task};
 /// Answers with the rows they are about, in the order of the calls.
 #[derive(Default)]
 pub(super) struct Ahead {
-    answers: VecDeque<(Vec<u32>, Result<Shown, Error>)>,
+    answers: VecDeque<(Vec<u32>, Shown)>,
 }
 
 impl Ahead {
     /// The answer to a task, if it was asked for.
-    pub(super) fn take(&mut self, task: &Task) -> Option<Result<Shown, Error>> {
+    pub(super) fn take(&mut self, task: &Task) -> Option<Shown> {
         let (_, answer) = self.answers.pop_front_if(|(rows, _)| *rows == task.rows)?;
         Some(answer)
     }
@@ -44,9 +43,9 @@ impl Member {
                 let answer = self.ask(&changes.tables[table], changes, &task, room);
                 match &answer {
                     // It may be malformed because there is no room for it: it is asked for again.
-                    Ok(Shown::Failed(Outcome::Malformed(_))) => return,
-                    Ok(Shown::Failed(_)) => self.usage.searching += asked.elapsed(),
-                    Ok(Shown::Answered(_, verdicts)) => room -= verdicts.bytes,
+                    Shown::Failed(Outcome::Malformed(_)) => return,
+                    Shown::Failed(_) => self.usage.searching += asked.elapsed(),
+                    Shown::Answered(_, verdicts) => room -= verdicts.bytes,
                     _ => {}
                 }
                 let goes_on = goes_on(&answer);
@@ -60,10 +59,10 @@ impl Member {
 }
 
 /// Whether the rows behind are shown next, whatever becomes of these.
-fn goes_on(answer: &Result<Shown, Error>) -> bool {
+fn goes_on(answer: &Shown) -> bool {
     match answer {
-        Ok(Shown::Ignored | Shown::Refused(_)) => true,
-        Ok(Shown::Answered(_, verdicts)) => !verdicts.faults.iter().any(|fault| fault.retryable),
-        Ok(Shown::Unreadable(_) | Shown::Failed(_)) | Err(_) => false,
+        Shown::Ignored | Shown::Refused(_) => true,
+        Shown::Answered(_, verdicts) => !verdicts.faults.iter().any(|fault| fault.retryable),
+        Shown::Unreadable(_) | Shown::Failed(_) => false,
     }
 }

@@ -162,8 +162,17 @@ impl Loader {
         Ok(Loaded { version, instance })
     }
 
-    /// Another instance of a version.
+    /// The first instance of a version.
     pub(crate) fn start(&self, version: &Version) -> Result<Instance, Error> {
+        let options = &self.options;
+        self.instance(version).map_err(|outcome| match outcome {
+            Outcome::Shape(difference) => Error::World { path: options.path.clone(), difference },
+            other => Error::Init { plugin: options.name.clone(), reason: other.to_string() },
+        })
+    }
+
+    /// Another instance of a version.
+    pub(crate) fn instance(&self, version: &Version) -> Result<Instance, Outcome> {
         let options = &self.options;
         let allowance = Allowance {
             deadline: options.deadline(),
@@ -174,10 +183,6 @@ impl Loader {
         let counters = Arc::clone(&self.counters);
         let guest = Guest::new(options, &version.id.digest, lines, counters, metrics);
         let config = options.config_json();
-        let started = Instance::start(&version.code, version.role, guest, allowance, &config);
-        started.map_err(|outcome| match outcome {
-            Outcome::Shape(difference) => Error::World { path: options.path.clone(), difference },
-            other => Error::Init { plugin: options.name.clone(), reason: other.to_string() },
-        })
+        Instance::start(&version.code, version.role, guest, allowance, &config)
     }
 }

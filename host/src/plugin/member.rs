@@ -73,6 +73,8 @@ pub(crate) struct Member {
     pub(super) lost: Vec<Lost>,
     /// The batch was taken in already.
     has_begun: bool,
+    /// Why its instance was not replaced in this batch, though it is dead.
+    pub(super) down: Option<String>,
 }
 
 #[derive(Clone)]
@@ -117,6 +119,7 @@ impl Member {
             ahead: Ahead::default(),
             lost: Vec::new(),
             has_begun: false,
+            down: None,
         }
     }
 
@@ -178,6 +181,7 @@ impl Member {
     /// Forgets a batch, and what was asked ahead of it but not taken.
     pub(super) fn end(&mut self) {
         self.has_begun = false;
+        self.down = None;
         self.lost.clear();
         self.ahead = Ahead::default();
         self.instance.look_away();
@@ -206,7 +210,7 @@ impl Member {
     fn run_tables(&mut self, changes: &mut Changes, fates: &mut Fates) -> Result<(), Error> {
         for Rows { table, shown: rows, truncates } in self.runs(changes) {
             let table = Arc::clone(&changes.tables[table]);
-            match self.subscription(&table)? {
+            match self.subscription(&table) {
                 Subscription::Ignored => {
                     fates.pass(&self.name, &table, changes, &rows, |_| false);
                     continue;
@@ -263,8 +267,8 @@ impl Member {
         while let Some(task) = tasks.pop() {
             let started = Instant::now();
             let shown = match self.ahead.take(&task) {
-                Some(shown) => shown?,
-                None => self.ask(table, changes, &task, room(changes))?,
+                Some(shown) => shown,
+                None => self.ask(table, changes, &task, room(changes)),
             };
             match shown {
                 Shown::Ignored => {}
@@ -288,7 +292,7 @@ impl Member {
                 Shown::Failed(outcome) => {
                     // It may be what it kept of earlier batches that filled its memory.
                     let leaked = matches!(outcome, Outcome::Memory(_)) && !self.instance.is_fresh();
-                    self.after_failure(&outcome)?;
+                    self.after_failure(&outcome);
                     self.usage.searching += started.elapsed();
                     match leaked {
                         true => tasks.push(task),
@@ -298,14 +302,6 @@ impl Member {
             }
         }
         Ok(())
-    }
-
-    fn after_failure(&mut self, outcome: &Outcome) -> Result<(), Error> {
-        self.count_fault(outcome.kind());
-        if matches!(outcome, Outcome::Deadline(_)) && !self.redriving {
-            self.breaker.hung();
-        }
-        if self.instance.is_dead() { self.restart() } else { Ok(()) }
     }
 
     /// Sets rows of a failed call aside once they stand alone; else the parts to go on with.
@@ -414,9 +410,16 @@ impl Member {
     }
 
     /// What the instance said about a table version; asks it if it was not asked yet.
-    pub(super) fn subscription(&mut self, table: &Arc<Table>) -> Result<Subscription, Error> {
-        if let Some(known) = self.subscriptions.get(&table.fingerprint) {
-            return Ok(known.clone());
+    pub(super) fn subscription(&mut self, table: &Arc<Table>) -> Subscription {
+        let known = self.subscriptions.get(&table.fingerprint);
+        let stale = self.instance.is_dead();
+        if let Some(known) =
+            known.filter(|known| !stale || !matches!(known, Subscription::Wanted(_)))
+        {
+            return known.clone();
+        }
+        if let Some(why) = self.replace_dead() {
+            return Subscription::Refused(why);
         }
         let id = number(self.subscriptions.len());
         self.instance.look_at(table, None);
@@ -437,11 +440,9 @@ impl Member {
                 table.full_name()
             ))
         });
-        if self.instance.is_dead() {
-            self.restart()?;
-        }
+        self.replace_dead();
         self.subscriptions.insert(table.fingerprint, subscription.clone());
-        Ok(subscription)
+        subscription
     }
 
     fn plan(&mut self, id: u32, table: &Arc<Table>, interest: &Interest) -> Result<Plan, Outcome> {
@@ -453,14 +454,6 @@ impl Member {
         Ok(plan)
     }
 
-    /// Replaces a dead instance; the new one was told of no table yet. A version that wants nothing of a
-    /// table does not come to want it, so that those of a [wave](super::wave) stay apart.
-    fn restart(&mut self) -> Result<(), Error> {
-        self.instance = self.loader.start(&self.version)?;
-        self.subscriptions.retain(|_, known| !matches!(known, Subscription::Wanted(_)));
-        Ok(())
-    }
-
     pub(super) fn role(&self) -> Role {
         self.version.role
     }
@@ -469,7 +462,7 @@ impl Member {
         &self.loader.options
     }
 
-    fn count_fault(&self, kind: &'static str) {
+    pub(super) fn count_fault(&self, kind: &'static str) {
         let labels = PluginKindLabels { plugin: self.options().name.clone(), kind };
         self.loader.metrics.plugin_faults.get_or_create(&labels).inc();
     }

@@ -44,6 +44,7 @@ mod probation;
 mod reload;
 mod reloads;
 mod remember;
+mod revive;
 mod rewrite;
 mod roles;
 mod shadow;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::change::Changes;
 use crate::plugin::adopt::{self, Beside, Verdicts};
 use crate::plugin::convert::{Plan, Unreadable, number};
-use crate::plugin::error::Error;
 use crate::plugin::instance::{Outcome, Role};
 use crate::plugin::lost::Lost;
 use crate::plugin::member::{Member, Subscription};
@@ -18,22 +17,19 @@ use crate::table::Table;
 impl Member {
     /// One call, if the plugin wants the table. What it writes into its state, and keys that the window
     /// learns, count from now on. The answer may hold `room` bytes of text.
-    ///
-    /// # Errors
-    /// The instance does not start again.
     pub(super) fn ask(
         &mut self,
         table: &Arc<Table>,
         changes: &Changes,
         task: &Task,
         room: usize,
-    ) -> Result<Shown, Error> {
+    ) -> Shown {
         if task.rows.is_empty() {
-            return Ok(Shown::Ignored);
+            return Shown::Ignored;
         }
-        let plan = match self.subscription(table)? {
-            Subscription::Ignored => return Ok(Shown::Ignored),
-            Subscription::Refused(reason) => return Ok(Shown::Refused(reason)),
+        let plan = match self.subscription(table) {
+            Subscription::Ignored => return Shown::Ignored,
+            Subscription::Refused(reason) => return Shown::Refused(reason),
             Subscription::Wanted(plan) => plan,
         };
         self.usage.calls += 1;
@@ -49,11 +45,11 @@ impl Member {
         match answer.and_then(held) {
             Ok(verdicts) => {
                 self.memory.state.keep_call();
-                Ok(Shown::Answered(plan, Box::new(verdicts)))
+                Shown::Answered(plan, Box::new(verdicts))
             }
             Err(failed) => {
                 self.memory.state.undo_call();
-                Ok(failed)
+                failed
             }
         }
     }

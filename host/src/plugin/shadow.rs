@@ -202,7 +202,7 @@ impl Member {
 /// Runs a version over batches that the running one saw.
 ///
 /// # Errors
-/// It does not start, or not again.
+/// It does not start.
 pub(crate) fn run(loader: &Loader, version: &Version, seen: &[Arc<Seen>]) -> Result<Shadow, Error> {
     let on_error = match loader.options.on_error {
         OnError::Halt => OnError::DeadLetter,

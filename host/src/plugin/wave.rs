@@ -14,7 +14,6 @@ use prometheus_client::metrics::counter::Counter;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::change::{Changes, Op};
-use crate::plugin::error::Error;
 use crate::plugin::instance::Role;
 use crate::plugin::member::{Member, Subscription};
 use crate::telemetry::metrics::Metrics;
@@ -36,20 +35,17 @@ pub(super) struct Wave {
 
 impl Wave {
     /// The first wave of some members over a batch.
-    ///
-    /// # Errors
-    /// An instance does not start again.
-    pub(super) fn first(members: &mut [Member], changes: &Changes) -> Result<Wave, Error> {
+    pub(super) fn first(members: &mut [Member], changes: &Changes) -> Wave {
         let mut rows = Vec::new();
         if members.len() == 1 {
-            return Ok(Wave { rows: vec![0] });
+            return Wave { rows: vec![0] };
         }
         let mut tables = rows_of_tables(changes);
         for member in members {
             if !rows.is_empty() && member.compares() {
                 break;
             }
-            let wanted = member.wanted(changes, &tables)?;
+            let wanted = member.wanted(changes, &tables);
             if wanted.iter().any(|table| tables[*table].taken) {
                 break;
             }
@@ -61,7 +57,7 @@ impl Wave {
                 break;
             }
         }
-        Ok(Wave { rows })
+        Wave { rows }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -86,17 +82,17 @@ fn rows_of_tables(changes: &Changes) -> Vec<OfTable> {
 
 impl Member {
     /// The tables of a batch of which it wants rows, or refuses them.
-    fn wanted(&mut self, changes: &Changes, tables: &[OfTable]) -> Result<Vec<usize>, Error> {
+    fn wanted(&mut self, changes: &Changes, tables: &[OfTable]) -> Vec<usize> {
         let started = Instant::now();
         let mut wanted = Vec::new();
         for (index, table) in changes.tables.iter().enumerate() {
             let offered = tables[index].rows > 0 && self.covers(table);
-            if offered && !matches!(self.subscription(table)?, Subscription::Ignored) {
+            if offered && !matches!(self.subscription(table), Subscription::Ignored) {
                 wanted.push(index);
             }
         }
         self.usage.ahead += started.elapsed();
-        Ok(wanted)
+        wanted
     }
 }
 
