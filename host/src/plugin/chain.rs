@@ -143,7 +143,7 @@ impl Chain {
         lost: &mut Vec<Lost>,
     ) -> Result<Vec<DeadLetter>, Error> {
         self.take_over(changes);
-        let kept = self.members.iter().any(Member::on_probation).then(|| changes.clone());
+        let kept = self.may_look_again(changes).then(|| changes.clone());
         let (mut done, mut fates) = self.run(changes, lost);
         if let Some(kept) = kept
             && self.members.iter().any(Member::is_suspect)
@@ -244,6 +244,19 @@ impl Chain {
             rest = &mut rest[wave.len()..];
         }
         Ok(())
+    }
+
+    /// Whether a version on probation may be offered rows of a batch.
+    fn may_look_again(&self, changes: &Changes) -> bool {
+        let mut any_table = false;
+        !changes.is_empty()
+            && self.members.iter().any(|member| {
+                let mut tables = changes.tables.iter();
+                let offered = any_table || tables.any(|table| member.covers(table));
+                // Where it puts rows is not known before.
+                any_table |= offered && member.role() == Role::Reshape;
+                offered && member.on_probation()
+            })
     }
 
     /// Shows a batch that new versions failed on to the versions before; what these make of it

@@ -63,6 +63,10 @@ pub struct Options {
     /// back if it fails on more than the other. 0: no probation. Default 10000.
     #[serde(default = "default_probation_rows")]
     pub probation_rows: u64,
+    /// Seconds after which the version before is let go, however few rows the new one saw.
+    /// Default 86400.
+    #[serde(default = "default_probation_seconds")]
+    pub probation_seconds: u64,
     /// Percent of a batch's rows that a version on probation may fail on without a second look.
     /// Default 0.
     #[serde(default)]
@@ -189,6 +193,10 @@ fn default_breaker_percent() -> u32 {
 
 fn default_probation_rows() -> u64 {
     10_000
+}
+
+fn default_probation_seconds() -> u64 {
+    86_400
 }
 
 fn default_shadow_limit() -> u32 {

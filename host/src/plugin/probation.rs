@@ -6,7 +6,7 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
@@ -38,11 +38,13 @@ pub(super) struct Probation {
     pub(super) standby: Standby,
     /// Rows of the batch that the new version failed on.
     pub(super) failed_rows: u64,
+    /// When the new version took over.
+    pub(super) since: Instant,
 }
 
 impl Probation {
     pub(super) fn new(standby: Standby) -> Probation {
-        Probation { standby, failed_rows: 0 }
+        Probation { standby, failed_rows: 0, since: Instant::now() }
     }
 }
 
@@ -144,17 +146,18 @@ impl Member {
         blamed
     }
 
-    /// Ends the probation of a version that proved itself, or that is far too slow. True: rolled
-    /// back.
+    /// Ends the probation of a version that proved itself or had its time, or that is far too slow.
+    /// True: rolled back.
     pub(crate) fn review(&mut self) -> bool {
-        let rows_max = self.options().probation_rows;
         let Some(probation) = &self.probation else { return false };
         if self.pace.is_far_slower_than(&probation.standby.pace) {
             self.exchange();
             self.reject_new("it takes more than ten times as long per row as the version before");
             return true;
         }
-        if self.pace.rows >= rows_max {
+        let options = &self.loader.options;
+        let time_max = Duration::from_secs(options.probation_seconds);
+        if self.pace.rows >= options.probation_rows || probation.since.elapsed() >= time_max {
             self.probation = None;
         }
         false

@@ -149,3 +149,50 @@ fn a_new_version_that_does_not_start_again_is_rolled_back_and_costs_no_row() {
     assert_eq!(chain.generation(), 3);
     assert_eq!(chain.show(&["poison"]), (1, Vec::new()));
 }
+
+#[test]
+fn a_batch_is_kept_only_where_a_version_on_probation_may_be_offered_rows_of_it() {
+    let mut chain = chain(&deed("nothing"));
+    let batch = batch(&["ann"]);
+    assert!(!chain.may_look_again(&batch), "nothing is on probation");
+    chain.hand_over(&format!("tables = ['people']\n{}", deed("nothing")));
+    chain.show(&[]);
+    assert!(!chain.may_look_again(&batch));
+    chain.start_with(&format!("tables = ['people', 'members']\n{}", deed("nothing")));
+    assert!(chain.may_look_again(&batch));
+    assert!(!chain.may_look_again(&Changes::default()));
+}
+
+#[test]
+fn a_batch_is_kept_for_a_version_behind_one_that_may_route_rows_to_it() {
+    let route = guests::plugin("route-by-value").unwrap();
+    let config = "config = { column = 'name', schemas = { ann = 'europe' } }";
+    let route = format!("name = 'route'\npath = '{}'\n{config}", route.display());
+    let hostile =
+        |retries| format!("tables = ['europe.*']\nretries = {retries}\n{}", deed("nothing"));
+    let all = vec![options(&hostile(1)), toml::from_str(&route).unwrap()];
+    for (index, expected) in [(0, false), (1, true)] {
+        let mut all = all.clone();
+        all.rotate_left(index);
+        let mut chain = Chain::load(&RUNTIME, all, Stage::Capture, Arc::default()).unwrap();
+        chain.hand_over(&hostile(2));
+        chain.show(&[]);
+        assert_eq!(chain.may_look_again(&batch(&["ann"])), expected);
+    }
+}
+
+#[test]
+fn a_version_that_sees_few_rows_stands_on_its_own_after_a_time() {
+    let settings = format!("probation_seconds = 1\n{}", deed("fault-on-poison"));
+    for (age, letters, generation) in [(0, 0, 3), (1, 1, 2)] {
+        let mut chain = chain(&deed("nothing"));
+        chain.hand_over(&settings);
+        chain.show(&[]);
+        let age = std::time::Duration::from_secs(age);
+        let probation = chain.member().probation.as_mut().expect("it is on probation");
+        probation.since = probation.since.checked_sub(age).expect("the machine runs for longer");
+        chain.review();
+        assert_eq!(chain.show(&["poison"]).1.len(), letters);
+        assert_eq!(chain.generation(), generation);
+    }
+}
