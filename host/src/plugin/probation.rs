@@ -89,15 +89,13 @@ impl Member {
         self.probation = Some(Probation::new(standby));
         self.exchange();
         self.breaker = Breaker::default();
-        let options = Arc::clone(&self.loader.options);
-        self.limit_memory(&options);
         if self.options().probation_rows == 0 {
             self.probation = None;
         }
         true
     }
 
-    /// Swaps the version that runs and the one that stands by.
+    /// Swaps the version that runs and the one that stands by, with the limits of their settings.
     fn exchange(&mut self) {
         let Some(Probation { standby, .. }) = &mut self.probation else { return };
         mem::swap(&mut self.loader, &mut standby.loader);
@@ -106,6 +104,8 @@ impl Member {
         mem::swap(&mut self.subscriptions, &mut standby.subscriptions);
         mem::swap(&mut self.pace, &mut standby.pace);
         self.handover.forget_seen();
+        let options = Arc::clone(&self.loader.options);
+        self.limit_memory(&options);
     }
 
     pub(crate) fn on_probation(&self) -> bool {

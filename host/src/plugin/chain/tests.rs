@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use tailwater_test_support::guests;
 
 use super::*;
 use crate::change::{Change, Old, Op, Transaction};
+use crate::plugin::probation::Pace;
 use crate::position::Lsn;
 use crate::table::{Column, ColumnType, ReplicaIdentity, Table};
 use crate::telemetry::metrics::PluginKindLabels;
@@ -188,11 +190,36 @@ fn a_version_that_sees_few_rows_stands_on_its_own_after_a_time() {
         let mut chain = chain(&deed("nothing"));
         chain.hand_over(&settings);
         chain.show(&[]);
-        let age = std::time::Duration::from_secs(age);
+        let age = Duration::from_secs(age);
         let probation = chain.member().probation.as_mut().expect("it is on probation");
         probation.since = probation.since.checked_sub(age).expect("the machine runs for longer");
         chain.review();
         assert_eq!(chain.show(&["poison"]).1.len(), letters);
         assert_eq!(chain.generation(), generation);
     }
+}
+
+impl Chain {
+    /// The new version is far slower than the one before, as it turns out.
+    fn be_slow(&mut self) {
+        let pace = |seconds| Pace { rows: 1_000, time: Duration::from_secs(seconds) };
+        let member = self.member();
+        member.pace = pace(60);
+        member.probation.as_mut().expect("it is on probation").standby.pace = pace(1);
+    }
+}
+
+#[test]
+fn the_limits_of_a_version_that_is_rolled_back_go_with_it() {
+    let plugin = guests::plugin("drop-duplicates").unwrap();
+    let all = vec![section(&plugin, "window_keys = 100")];
+    let mut chain = Chain::load(&RUNTIME, all, Stage::Capture, Arc::default()).unwrap();
+    chain.hand_over("window_keys = 1");
+    chain.show(&["ann", "bob", "cid"]);
+    assert_eq!(chain.member().memory.window.len(), 1);
+    chain.be_slow();
+    chain.review();
+    assert_eq!(chain.generation(), 3);
+    chain.show(&["cid", "bob", "ann"]);
+    assert_eq!(chain.member().memory.window.len(), 3);
 }
