@@ -75,7 +75,7 @@ pub struct Options {
     /// what the running version made of them. 0: none. Default 0.
     #[serde(default)]
     pub shadow_batches: u32,
-    /// Percent of their rows that may differ; with more the new version is refused. Default 100.
+    /// Percent of their rows in `tables` that may differ; with more the new version is refused. Default 100.
     #[serde(default = "default_shadow_limit")]
     pub shadow_limit: u32,
     /// Lines it may log in a second; those beyond are counted. Default 20.

@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) after: Changes,
     /// Where the rows stand that it failed on.
     pub(crate) failed: Vec<Position>,
+    /// The settings it ran with.
+    pub(crate) options: Arc<Options>,
 }
 
 /// What came of a comparison. Holds no row value.
@@ -39,7 +41,7 @@ pub struct Shadow {
     pub digest: String,
     /// Batches that both versions saw.
     pub batches: usize,
-    /// Rows of them.
+    /// Rows of them that one of the versions at least was offered.
     pub rows: usize,
     /// Rows that are in one of the copies only, or deleted in one only.
     pub discarded: usize,
@@ -113,17 +115,24 @@ impl Shadow {
         }
     }
 
-    /// Compares what the two versions made of a batch.
-    fn compare(&mut self, seen: &Seen, changes: &Changes, failed: &[Position]) {
+    /// Compares what the two versions made of a batch; `covers` are the tables that the new one is offered.
+    fn compare(
+        &mut self,
+        seen: &Seen,
+        (changes, failed): (&Changes, &[Position]),
+        covers: impl Fn(&Table) -> bool,
+    ) {
+        let offered = |change: &&Change| {
+            let table = seen.before.table(change);
+            seen.options.covers(&table.schema, &table.name) || covers(table)
+        };
         let (before, after) = (by_position(&seen.after), by_position(changes));
         self.batches += 1;
-        let mut last = None;
-        for change in &seen.before.list {
+        // What a plugin before this one added to a row stands where the row does.
+        let together = |a: &Change, b: &Change| seen.before.position(a) == seen.before.position(b);
+        for row in seen.before.list.chunk_by(together) {
+            let Some(change) = row.iter().find(offered) else { continue };
             let position = seen.before.position(change);
-            // What a plugin before this one added to a row stands where the row does.
-            if last.replace(position) == Some(position) {
-                continue;
-            }
             self.rows += 1;
             let at = |list: &BTreeMap<Position, Vec<Change>>| -> Vec<Change> {
                 list.get(&position).cloned().unwrap_or_default()
@@ -194,7 +203,8 @@ impl Member {
         set_aside: &[DeadLetter],
     ) {
         let failed = set_aside.iter().map(|letter| letter.position).collect();
-        let seen = Seen { before, after: changes.clone(), failed };
+        let options = Arc::clone(&self.loader.options);
+        let seen = Seen { before, after: changes.clone(), failed, options };
         self.handover.see(seen, self.options().shadow_batches);
     }
 }
@@ -218,7 +228,7 @@ pub(crate) fn run(loader: &Loader, version: &Version, seen: &[Arc<Seen>]) -> Res
         let (mut changes, mut fates) = (seen.before.clone(), Fates::default());
         member.run(&mut changes, &mut fates)?;
         let failed: Vec<Position> = fates.failed().into_iter().collect();
-        shadow.compare(seen, &changes, &failed);
+        shadow.compare(seen, (&changes, &failed), |table| member.covers(table));
     }
     Ok(shadow)
 }

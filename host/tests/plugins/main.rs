@@ -19,3 +19,4 @@ mod places;
 mod reload;
 mod reshape;
 mod state;
+mod swaps;

@@ -16,7 +16,7 @@ use crate::chains::{Loaded, load, options, plugin_file, test_guest_file};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A chain of one plugin whose file is a copy of that one.
-fn watched(scratch: &Scratch, first: &Path, settings: &str) -> Loaded {
+pub fn watched(scratch: &Scratch, first: &Path, settings: &str) -> Loaded {
     let file = scratch.join("it.wasm");
     fs::copy(first, &file).expect("a copy");
     load(vec![options(&file, settings)]).expect("the plugin loads")
@@ -38,7 +38,7 @@ impl Loaded {
         self.metrics.plugin_reloads.get_or_create(&labels).get()
     }
 
-    fn status(&self) -> PluginStatus {
+    pub fn status(&self) -> PluginStatus {
         self.chain.versions().list().remove(0)
     }
 
@@ -200,20 +200,20 @@ fn swapping_all_the_time_loses_and_doubles_nothing() {
 }
 
 /// The hostile guest, which does nothing until it is told a deed.
-fn harmless(scratch: &Scratch, settings: &str) -> Loaded {
+pub fn harmless(scratch: &Scratch, settings: &str) -> Loaded {
     let settings = format!("deadline_ms = 200\n{settings}\nconfig = {{ deed = 'nothing' }}");
     watched(scratch, &test_guest_file("hostile"), &settings)
 }
 
 impl Loaded {
     /// Reloads with other settings, and waits for what comes of it.
-    fn reload(&self, scratch: &Scratch, settings: &str) -> Result<Reloaded, String> {
+    pub fn reload(&self, scratch: &Scratch, settings: &str) -> Result<Reloaded, String> {
         let options = options(&scratch.join("it.wasm"), settings);
         self.chain.versions().reload("it", Some(&options)).expect("there is one")
     }
 
     /// How many of three people go on, and how many are set aside.
-    fn people(&mut self, poison: &str) -> (usize, usize) {
+    pub fn people(&mut self, poison: &str) -> (usize, usize) {
         let users = users();
         let batch = Batch::at(9)
             .insert(&users, &["1", "ann", "a"])
@@ -225,7 +225,7 @@ impl Loaded {
     }
 }
 
-const PANICS: &str = "deadline_ms = 200\nconfig = { deed = 'panic-on-poison' }";
+pub const PANICS: &str = "deadline_ms = 200\nconfig = { deed = 'panic-on-poison' }";
 
 #[test]
 fn other_settings_take_over_as_another_file_does() {
@@ -312,7 +312,7 @@ fn a_pinned_digest_admits_no_other_file() {
 
 impl Loaded {
     /// What came of the last comparison.
-    fn shadow(&self) -> Shadow {
+    pub fn shadow(&self) -> Shadow {
         self.status().last_shadow.expect("a version was compared")
     }
 
