@@ -20,6 +20,7 @@ use crate::plugin::reload::{self, Asks, Watch};
 use crate::plugin::store::{self, Store};
 use crate::plugin::versions::{PluginStatus, Versions};
 use crate::plugin::wave::{Crew, Wave};
+use crate::position::Position;
 use crate::telemetry::metrics::Metrics;
 
 /// The plugins of one leg. One thread runs it, with the help of others where plugins have nothing to do
@@ -142,7 +143,10 @@ impl Chain {
         changes: &mut Changes,
         lost: &mut Vec<Lost>,
     ) -> Result<Vec<DeadLetter>, Error> {
-        self.take_over(changes);
+        self.change_versions();
+        if let Some(first) = changes.list.first() {
+            self.tell_swaps(changes.position(first));
+        }
         let kept = self.may_look_again(changes).then(|| changes.clone());
         let (mut done, mut fates) = self.run(changes, lost);
         if let Some(kept) = kept
@@ -157,7 +161,6 @@ impl Chain {
             self.members.iter_mut().for_each(|member| member.forget(&failed));
         }
         self.conclude(&done);
-        self.review();
         done?;
         *lost = fates.lost;
         self.passed.extend(fates.noted.map(Noted::into_passed).unwrap_or_default());
@@ -180,7 +183,7 @@ impl Chain {
         changes: &mut Changes,
         first: Option<&str>,
     ) -> Result<Vec<DeadLetter>, Error> {
-        self.take_over(changes);
+        self.change_versions();
         let is_first = |member: &Member| Some(member.version().id.name.as_str()) == first;
         let start = self.members.iter().position(is_first).unwrap_or_default();
         let mut fates = Fates::default();
@@ -263,26 +266,20 @@ impl Chain {
     /// counts, and the new ones are rolled back unless these fail on it just as much.
     fn look_again(&mut self, changes: &mut Changes, lost: &[Lost]) -> (Result<(), Error>, Fates) {
         let suspects: Vec<bool> = self.members.iter().map(Member::is_suspect).collect();
+        let news: Vec<String> = self.members.iter().map(Member::digest).collect();
         self.members.iter_mut().for_each(Member::roll_back);
         for (member, _) in self.members.iter_mut().zip(&suspects).filter(|(_, suspect)| **suspect) {
             member.step_aside();
         }
+        let first = changes.list.first().map(|change| changes.position(change));
         let outcome = self.run(changes, lost);
-        let members = self.members.iter_mut().zip(&suspects).enumerate();
-        for (index, (member, _)) in members.filter(|(_, (_, suspect))| **suspect) {
-            if member.judge() {
-                self.versions.replace(index, &member.version().id.digest);
+        for (index, (new, suspect)) in news.into_iter().zip(suspects).enumerate() {
+            if suspect && self.members[index].judge() {
+                self.note_swap(index, new);
             }
         }
+        first.into_iter().for_each(|first| self.tell_swaps(first));
         outcome
-    }
-
-    fn review(&mut self) {
-        for (index, member) in self.members.iter_mut().enumerate() {
-            if member.review() {
-                self.versions.replace(index, &member.version().id.digest);
-            }
-        }
     }
 
     /// The plugins for which something is remembered from batch to batch.
@@ -333,19 +330,38 @@ impl Chain {
         self.versions.clone()
     }
 
-    fn take_over(&mut self, changes: &Changes) {
-        for (index, member) in self.members.iter_mut().enumerate() {
-            let before = member.version().id.digest.clone();
-            if member.take_over() {
-                failpoint::pass("during_swap");
-                let id = &member.version().id;
-                let position = changes.list.first().map(|change| changes.position(change));
-                let position = position.unwrap_or_default();
-                tracing::info!(
-                    plugin = %id.name, digest = %id.digest, %before, %position, "plugin swapped"
-                );
-                self.versions.replace(index, &id.digest);
+    /// Rolls back what turned out to be slow, and lets what is ready take over. Not behind a batch but
+    /// before the next one: until then the versions that are told are those that made the last one. An
+    /// empty one will do, because a source at rest must not keep a version from taking over: letters may
+    /// wait for it.
+    fn change_versions(&mut self) {
+        for index in 0..self.members.len() {
+            let before = self.members[index].digest();
+            if self.members[index].review() {
+                self.note_swap(index, before);
             }
+            let before = self.members[index].digest();
+            if self.members[index].take_over() {
+                failpoint::pass("during_swap");
+                self.note_swap(index, before);
+            }
+        }
+    }
+
+    fn note_swap(&mut self, index: usize, before: String) {
+        let member = &mut self.members[index];
+        member.swapped_from.get_or_insert(before);
+        self.versions.replace(index, &member.version().id.digest);
+    }
+
+    /// Says at which change versions changed places: the first one that comes to the new ones.
+    fn tell_swaps(&mut self, position: Position) {
+        for member in &mut self.members {
+            let Some(before) = member.swapped_from.take() else { continue };
+            let id = &member.version().id;
+            tracing::info!(
+                plugin = %id.name, digest = %id.digest, %before, %position, "plugin swapped"
+            );
         }
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Member {
     pub(super) lost: Vec<Lost>,
     /// The batch was taken in already.
     has_begun: bool,
+    /// The digest of the version that ran before, if no change was shown to the one that runs.
+    pub(super) swapped_from: Option<String>,
     /// Why its instance was not replaced in this batch, though it is dead.
     pub(super) down: Option<String>,
 }
@@ -119,12 +121,18 @@ impl Member {
             ahead: Ahead::default(),
             lost: Vec::new(),
             has_begun: false,
+            swapped_from: None,
             down: None,
         }
     }
 
     pub(crate) fn version(&self) -> &Version {
         &self.version
+    }
+
+    /// SHA-256 of the version that runs, hex.
+    pub(crate) fn digest(&self) -> String {
+        self.version.id.digest.clone()
     }
 
     pub(crate) fn handover(&self) -> &Arc<Handover> {

@@ -193,7 +193,6 @@ fn a_version_that_sees_few_rows_stands_on_its_own_after_a_time() {
         let age = Duration::from_secs(age);
         let probation = chain.member().probation.as_mut().expect("it is on probation");
         probation.since = probation.since.checked_sub(age).expect("the machine runs for longer");
-        chain.review();
         assert_eq!(chain.show(&["poison"]).1.len(), letters);
         assert_eq!(chain.generation(), generation);
     }
@@ -218,8 +217,17 @@ fn the_limits_of_a_version_that_is_rolled_back_go_with_it() {
     chain.show(&["ann", "bob", "cid"]);
     assert_eq!(chain.member().memory.window.len(), 1);
     chain.be_slow();
-    chain.review();
-    assert_eq!(chain.generation(), 3);
     chain.show(&["cid", "bob", "ann"]);
-    assert_eq!(chain.member().memory.window.len(), 3);
+    assert_eq!((chain.generation(), chain.member().memory.window.len()), (3, 3));
+}
+
+#[test]
+fn a_version_that_is_too_slow_is_told_of_the_last_batch_that_it_made_and_makes_no_other() {
+    let mut chain = chain(&deed("nothing"));
+    chain.hand_over(&format!("probation_fault_percent = 100\n{}", deed("fault-on-poison")));
+    assert_eq!(chain.show(&["poison"]).1.len(), 1);
+    chain.be_slow();
+    assert_eq!(chain.generation(), 2);
+    assert_eq!(chain.show(&["poison"]), (1, Vec::new()));
+    assert_eq!(chain.generation(), 3);
 }
