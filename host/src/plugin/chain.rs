@@ -100,14 +100,13 @@ impl Chain {
     }
 
     fn push(&mut self, loader: Loader, loaded: Loaded, (watch, (asking, asked)): (Watch, Asks)) {
-        let running = loaded.version.identity(&loader.options);
         let member = Member::new(loader.clone(), loaded);
         let id = member.version().id.clone();
         let role = member.version().role;
         tracing::info!(plugin = %id.name, digest = %id.digest, role = role.world(), "plugin loaded");
         let handover = Arc::clone(member.handover());
         let info = loader.metrics.plugin_info.clone();
-        reload::follow(loader, role, Arc::clone(&handover), running, asked);
+        reload::follow(loader, role, Arc::clone(&handover), asked);
         self._watches.push(watch);
         let (name, digest) = (id.name, id.digest);
         let (last_reload_error, last_shadow) = (None, None);

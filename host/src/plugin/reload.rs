@@ -42,7 +42,8 @@ struct Reloader {
     role: Role,
     /// Whether the version that the process began with has a state.
     has_state: bool,
-    /// What was looked at last: the file's digest with its settings.
+    /// What was looked at last: the file's digest, its settings, and the digest of its golden events,
+    /// which may be mended while the file stays as it is. Empty: nothing yet.
     looked_at: String,
 }
 
@@ -94,17 +95,11 @@ pub(crate) fn watch(options: &Options) -> Result<(Watch, Asks), Error> {
     Ok((Watch { _watcher: watcher }, (asking, asked)))
 }
 
-/// Loads a new version whenever it is asked for; `running` is the identity of the one that runs.
-pub(crate) fn follow(
-    loader: Loader,
-    role: Role,
-    handover: Arc<Handover>,
-    running: String,
-    asked: Receiver<Ask>,
-) {
+/// Loads a new version whenever it is asked for.
+pub(crate) fn follow(loader: Loader, role: Role, handover: Arc<Handover>, asked: Receiver<Ask>) {
     let has_state = loader.options.has_state();
     let name = format!("reload-{}", loader.options.name);
-    let reloader = Reloader { loader, handover, role, has_state, looked_at: running };
+    let reloader = Reloader { loader, handover, role, has_state, looked_at: String::new() };
     let builder = thread::Builder::new().name(name);
     builder.spawn(move || reloader.follow(&asked)).expect("a service can start a thread");
 }
@@ -145,11 +140,11 @@ impl Reloader {
         }
     }
 
-    /// Looks at the file unless it did already.
+    /// Looks at the file and its golden events unless it did already.
     fn look(&mut self) {
         // The file is missing for a moment while it is replaced.
         let Ok(identity) = self.identity() else { return };
-        if identity != self.looked_at {
+        if self.with_golden(&identity) != self.looked_at {
             // What it came to is in the log and in the status.
             self.reload().ok();
         }
@@ -160,9 +155,15 @@ impl Reloader {
         Ok(identity(&digest, &self.loader.options))
     }
 
+    fn with_golden(&self, identity: &str) -> String {
+        let golden = digest_of(&golden::beside(&self.loader.options.path));
+        let digest = golden.map(|(digest, _)| digest).unwrap_or_default();
+        format!("{identity} {digest}")
+    }
+
     fn reload(&mut self) -> Result<Reloaded, String> {
         if let Ok(identity) = self.identity() {
-            self.looked_at.clone_from(&identity);
+            self.looked_at = self.with_golden(&identity);
             if self.handover.is_accepted(&identity) {
                 self.handover.settle();
                 return Ok(Reloaded::Unchanged);

@@ -1,12 +1,16 @@
 //! Golden events: of every plugin in `plugins/`, and what keeps a bad build out.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::json;
 use tailwater::plugin::{Golden, GoldenReport, Grant, Options, golden_beside};
-use tailwater_test_support::{Scratch, workspace_root};
+use tailwater::telemetry::metrics::PluginKindLabels;
+use tailwater_test_support::{Scratch, wait_until, workspace_root};
 
-use crate::chains::{RUNTIME, load, options, plugin_file, test_guest_file};
+use crate::chains::{Loaded, RUNTIME, load, options, plugin_file, test_guest_file};
+
+const DEADLINE: Duration = Duration::from_secs(60);
 
 const USERS: &str =
     r#"{"table": "public.users", "columns": [["id", "bigint"], ["email", "text"]], "key": ["id"]}"#;
@@ -96,4 +100,35 @@ fn a_version_whose_golden_events_do_not_come_out_does_not_take_over() {
     assert!(refused.contains("b***@x.org"), "it shows the difference: {refused}");
     fs::write(golden_beside(&file), format!("{USERS}\n{MASKED}")).expect("a file");
     versions.reload("it", Some(&mask())).expect("there is one").expect("it takes over");
+}
+
+/// A chain of `identity`, whose file then becomes `mask-email` with golden events that come out wrong.
+fn rejected_by_its_events(scratch: &Scratch) -> Loaded {
+    let file = scratch.join("it.wasm");
+    fs::copy(test_guest_file("identity"), &file).expect("a copy");
+    let loaded = load(vec![options(&file, "")]).expect("the plugin loads");
+    let wrong = format!("{USERS}\n{}", MASKED.replace("a***", "b***"));
+    fs::write(golden_beside(&file), wrong).expect("a file");
+    let fresh = scratch.join("fresh");
+    fs::copy(plugin_file("mask-email"), &fresh).expect("a copy");
+    fs::rename(&fresh, &file).expect("the same directory");
+    loaded
+}
+
+#[test]
+fn a_version_takes_over_once_its_golden_events_are_mended() {
+    let scratch = Scratch::new("golden").expect("a directory");
+    let loaded = rejected_by_its_events(&scratch);
+    let error = || loaded.chain.versions().list().remove(0).last_reload_error;
+    let rejected = || error().is_some_and(|why| why.contains("1 of 1 events became"));
+    wait_until(DEADLINE, "the rejection", rejected).expect("it is rejected");
+    let accepted = PluginKindLabels { plugin: "it".to_owned(), kind: "accepted" };
+    let accepted = || loaded.metrics.plugin_reloads.get_or_create(&accepted).get();
+    assert_eq!(accepted(), 0);
+    // As a build does it: the component is the same, so its file stays as it is.
+    let fresh = scratch.join("it.golden.jsonl.part");
+    fs::write(&fresh, format!("{USERS}\n{MASKED}")).expect("a file");
+    fs::rename(&fresh, golden_beside(&scratch.join("it.wasm"))).expect("the same directory");
+    wait_until(DEADLINE, "the new version", || accepted() == 1).expect("it takes over");
+    assert_eq!(error(), None);
 }
