@@ -26,11 +26,11 @@ pub struct Cost {
 }
 
 impl Golden {
-    /// What the events cost at several sizes of a batch. Nothing but `config` is changed in
-    /// `options`.
+    /// What the events cost at several sizes of a batch, those on which the plugin fails too. It is
+    /// configured as in [`run`](Self::run).
     ///
     /// # Errors
-    /// The plugin does not load, or fails on an event although `on_error` is `halt`.
+    /// The plugin does not load, or not again after a trap.
     pub fn costs(
         &self,
         cache: Option<&std::path::Path>,

@@ -17,6 +17,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use crate::encode::{Incoming, Reader};
 use crate::plugin::chain::Chain;
 use crate::plugin::engine::Runtime;
 use crate::plugin::error::Error;
-use crate::plugin::options::Options;
+use crate::plugin::options::{OnError, Options};
 use crate::plugin::type_name;
 use crate::position::Lsn;
 use crate::table::{Column, ReplicaIdentity, Table};
@@ -122,7 +123,8 @@ impl Golden {
         Ok(reading.golden)
     }
 
-    /// Runs a plugin over the events, configured as the file says; nothing else of `options` changes.
+    /// Runs a plugin over the events, configured as the file says. What a leg does about rows that
+    /// fail is not asked: they may be what is expected.
     ///
     /// # Errors
     /// The plugin does not load.
@@ -147,14 +149,22 @@ impl Golden {
         Ok(GoldenReport { events: self.expected.len(), differences: differences.collect() })
     }
 
-    /// A section of the configuration, with the `config` that the events are for.
+    /// A section of the configuration, with the `config` that the events are for. A failure is an
+    /// outcome like others, however many there are.
     pub(crate) fn configured(&self, options: &Options) -> Result<Options, Error> {
         let config = serde_json::from_value(self.config.clone());
         let config = config.map_err(|error| Error::Golden {
             path: options.path.clone(),
             why: format!("its config cannot be said in TOML: {error}"),
         })?;
-        Ok(Options { tables: Vec::new(), config, ..options.clone() })
+        Ok(Options {
+            tables: Vec::new(),
+            on_error: OnError::DeadLetter,
+            breaker_rows: 0,
+            shadow_batches: 0,
+            config,
+            ..options.clone()
+        })
     }
 
     /// There is no event in it.
@@ -332,8 +342,12 @@ fn outcome(changes: &Changes, change: &Change) -> Json {
 /// Tests a version on the golden events that lie beside its file, if there are any.
 pub(crate) fn self_test(runtime: &Runtime, options: &Options) -> Result<(), Error> {
     let path = beside(&options.path);
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
     let fail = |why| Error::Golden { path: path.clone(), why };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(fail(error.to_string())),
+    };
     let report = Golden::parse(&text).map_err(fail)?.run(runtime, options)?;
     match report.differences.first() {
         None => Ok(()),

@@ -132,3 +132,49 @@ fn a_version_takes_over_once_its_golden_events_are_mended() {
     wait_until(DEADLINE, "the new version", || accepted() == 1).expect("it takes over");
     assert_eq!(error(), None);
 }
+
+#[test]
+fn what_a_leg_does_about_faults_does_not_matter_to_golden_events() {
+    let scratch = Scratch::new("golden").expect("a directory");
+    let file = scratch.join("it.wasm");
+    let golden = fs::read_to_string(workspace_root().join("plugins/outbox-router/golden.jsonl"));
+    let golden = golden.expect("golden events");
+    assert!(golden.contains("\"fault\""), "one of them is a fault");
+    for on_error in ["halt", "skip"] {
+        fs::copy(plugin_file("outbox-router"), &file).expect("a copy");
+        let settings =
+            |more| options(&file, &format!("on_error = '{on_error}'\nbreaker_rows = 1\n{more}"));
+        let loaded = load(vec![settings("")]).expect("the plugin loads");
+        fs::write(golden_beside(&file), &golden).expect("a file");
+        let versions = loaded.chain.versions();
+        let reloaded = versions.reload("it", Some(&settings("retries = 1"))).expect("there is one");
+        assert!(reloaded.is_ok(), "{on_error}: {reloaded:?}");
+        fs::remove_file(golden_beside(&file)).expect("a file");
+    }
+}
+
+#[test]
+fn golden_events_that_cannot_be_read_keep_a_version_out() {
+    let scratch = Scratch::new("golden").expect("a directory");
+    let file = scratch.join("it.wasm");
+    fs::copy(plugin_file("mask-email"), &file).expect("a copy");
+    let loaded = load(vec![options(&file, "")]).expect("the plugin loads");
+    fs::write(golden_beside(&file), b"{\"config\": \xff}").expect("a file");
+    let other = options(&file, "retries = 1");
+    let versions = loaded.chain.versions();
+    let refused = versions.reload("it", Some(&other)).expect("there is one").expect_err("refused");
+    assert!(refused.contains("it.golden.jsonl: stream did not contain valid UTF-8"), "{refused}");
+}
+
+#[test]
+fn events_that_are_all_faults_are_compared_and_measured_all_the_same() {
+    let text = fs::read_to_string(workspace_root().join("plugins/outbox-router/golden.jsonl"));
+    let text = text.expect("golden events");
+    let lines = text.lines().filter(|line| !line.contains("expect") || line.contains("\"fault\""));
+    let golden = Golden::parse(&lines.collect::<Vec<_>>().join("\n")).expect("golden events");
+    let options = Options::of_component(&plugin_file("outbox-router"), Vec::new());
+    let report = golden.run(&RUNTIME, &options).expect("the plugin loads");
+    assert_eq!((report.events, &report.differences[..]), (1, &[][..]));
+    let costs = golden.costs(None, &options, &[256]).expect("a failure is an outcome");
+    assert!(costs.iter().all(|cost| cost.instructions > 0.0), "{costs:?}");
+}
