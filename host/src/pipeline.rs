@@ -25,7 +25,7 @@ mod send;
 mod source;
 mod transform;
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -113,6 +113,8 @@ pub struct Pipeline {
     report: Report,
     plugins: plugin::Runtime,
     remarks: capture::Remarks,
+    /// What is remarked of the plugins' `tables` is remarked at the first look at the source.
+    patterns: Once,
 }
 
 impl Pipeline {
@@ -124,7 +126,8 @@ impl Pipeline {
         let plugins = plugin::Runtime::new(plugin::compiled_code())?;
         let report = Report::new(&config, role);
         let remarks = capture::Remarks::default();
-        Ok(Pipeline { config: Arc::new(config), role, shutdown, report, plugins, remarks })
+        let (config, patterns) = (Arc::new(config), Once::new());
+        Ok(Pipeline { config, role, shutdown, report, plugins, remarks, patterns })
     }
 
     /// What the HTTP interface reads.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
     Database, Postgres, PostgresVersion, Tailwater, guests, http_request, wait_for,
@@ -118,6 +118,25 @@ fn a_plugins_settings_are_read_again_over_http_and_by_a_signal() -> Result<()> {
          {\"id\":3,\"name\":\"Hiro\"}\n{\"id\":4,\"name\":\"a***@x.org\"}\n\
          {\"id\":5,\"name\":\"b@x.org\"}\n",
     )?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+#[test]
+fn a_pattern_that_fits_no_table_is_warned_of_once() -> Result<()> {
+    let source = poisoned()?;
+    let tables = "tables = [\"public.people\", \"public.peopel\"]\n";
+    let tailwater = tailwater(&source, tables)?;
+    install(&guests::plugin("mask-email")?, &tailwater)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let log = tailwater.log();
+    let warnings: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("fits a pattern in the plugin's `tables`"))
+        .collect();
+    let [warning] = warnings[..] else { bail!("{log}") };
+    ensure!(warning.contains("WARN") && warning.contains("public.peopel"), "{warning}");
     ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
     Ok(())
 }

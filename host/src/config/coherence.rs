@@ -6,6 +6,8 @@ use url::Url;
 
 use super::{Config, ConfigError, Role};
 use crate::capture::SourceUrl;
+use crate::plugin::{self, Stage};
+use crate::table::TableName;
 
 impl Config {
     /// Whether the sections fit each other, whatever the role.
@@ -46,6 +48,26 @@ impl Config {
             ),
             (Role::All, _) | (_, Some(_)) => self.source_database().map(drop),
         }
+    }
+
+    /// Plugins, each with the patterns of its `tables` that fit none of the source's tables: most likely
+    /// typing errors, and such a plugin then does nothing, in silence. None of a plugin whose tables may
+    /// come from elsewhere than this source.
+    #[must_use]
+    pub fn idle_patterns<'a>(
+        &'a self,
+        role: Role,
+        tables: &[TableName],
+    ) -> Vec<(&'a str, Vec<&'a str>)> {
+        let all_topics = self.kafka.as_ref().is_none_or(|kafka| kafka.topics.is_none());
+        let is_shown_them = |plugin: &&plugin::Options| match plugin.stage {
+            Stage::Capture => role != Role::Sink,
+            Stage::Sink => role == Role::All && all_topics,
+        };
+        let idle =
+            |plugin: &'a plugin::Options| (plugin.name.as_str(), plugin.idle_patterns(tables));
+        let plugins = self.plugin.iter().filter(is_shown_them).map(idle);
+        plugins.filter(|(_, patterns)| !patterns.is_empty()).collect()
     }
 
     /// The source database's name, which topics and the ClickHouse database are named after. A sink

@@ -1,4 +1,5 @@
 use super::*;
+use crate::table::TableName;
 
 fn environment(name: &str) -> Option<String> {
     match name {
@@ -294,4 +295,26 @@ fn names_and_urls_of_another_form_are_shown_the_right_one() {
         let error = read(text).expect(text).validate().expect_err(text).to_string();
         assert!(error.contains(wanted), "{error}");
     }
+}
+
+#[test]
+fn patterns_are_held_against_tables_only_where_these_are_known() {
+    let plugin = |name: &str, stage: &str| {
+        format!(
+            "[[plugin]]\nname = \"{name}\"\npath = \"p.wasm\"\nstage = \"{stage}\"\n\
+             tables = [\"public.user\"]\n"
+        )
+    };
+    let plugins = plugin("a", "capture") + &plugin("b", "sink");
+    let idle = |more: &str, role| {
+        let config = read(&format!("{more}\n{plugins}")).unwrap();
+        let table = TableName { schema: "public".into(), name: "users".into() };
+        let found = config.idle_patterns(role, &[table]);
+        found.into_iter().map(|(plugin, _)| plugin.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(idle("", Role::All), ["a", "b"]);
+    assert_eq!(idle("[kafka]", Role::All), ["a", "b"]);
+    assert_eq!(idle("[kafka]\ntopics = \"^debezium\"", Role::All), ["a"]);
+    assert_eq!(idle("[kafka]", Role::Capture), ["a"]);
+    assert_eq!(idle("[kafka]", Role::Sink), [""; 0]);
 }

@@ -1,10 +1,17 @@
 //! The source as it is before the first byte: its database, and whether the slot is there.
 
+use tracing::warn;
+
 use super::patience::Patience;
 use super::{Error, Pipeline};
 use crate::capture::{self, SourceUrl};
 use crate::position::Lsn;
 use crate::shutdown::Phase;
+use crate::table::TableName;
+
+/// It may be none: a table may come later, and a plugin before this one may route rows to it.
+const IDLE_PATTERN: &str = "none of the source's tables fits a pattern in the plugin's `tables`; most \
+                            likely it is misspelt";
 
 /// A source that passed its preflight.
 #[derive(Debug)]
@@ -35,6 +42,9 @@ impl Pipeline {
             let found = match checked {
                 Ok(preflight) => {
                     patience.works();
+                    self.patterns.call_once(|| {
+                        self.remark_idle_patterns(preflight.tables.into_iter().map(|t| t.name));
+                    });
                     let database = url.database().to_owned();
                     let confirmed = preflight.slot.map(|slot| slot.confirmed);
                     let (slot_exists, system) = (confirmed.is_some(), preflight.system);
@@ -45,6 +55,16 @@ impl Pipeline {
             };
             if !patience.another(found, &leg, self.report.metrics()).await? {
                 return Ok(None);
+            }
+        }
+    }
+
+    /// A plugin that is offered no table does nothing, and a mask then hides nothing.
+    fn remark_idle_patterns(&self, tables: impl Iterator<Item = TableName>) {
+        let tables: Vec<TableName> = tables.collect();
+        for (plugin, patterns) in self.config.idle_patterns(self.role, &tables) {
+            for pattern in patterns {
+                warn!(plugin, pattern, "{IDLE_PATTERN}");
             }
         }
     }

@@ -261,8 +261,7 @@ impl Options {
         }
     }
 
-    /// Patterns of [`tables`](Self::tables) that fit none of these tables: most likely a typing
-    /// error.
+    /// Patterns of [`tables`](Self::tables) that fit none of these tables.
     #[must_use]
     pub fn idle_patterns(&self, tables: &[TableName]) -> Vec<&str> {
         let fits =
