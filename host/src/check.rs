@@ -1,4 +1,5 @@
-//! `tailwater check`: whether everything that a run needs is there. Looks, and changes nothing.
+//! `tailwater check`: whether everything that a run needs is there. Looks, and changes nothing but the
+//! cache of compiled plugins.
 
 use std::fmt;
 use std::future::Future;
@@ -9,6 +10,7 @@ use crate::config::{Config, Role, Secret};
 use crate::embedded;
 use crate::plugin;
 use crate::serve::{Endpoint, clickhouse_version};
+use crate::table::TableName;
 use crate::telemetry::logging::chain;
 use crate::transport;
 
@@ -24,6 +26,16 @@ pub struct Finding {
     pub result: Result<String, String>,
 }
 
+impl Finding {
+    /// Adds what is worth a look, and no reason not to run.
+    fn remark(&mut self, remark: &str) {
+        if let Ok(found) = &mut self.result {
+            found.push_str("; ");
+            found.push_str(remark);
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.result {
@@ -37,10 +49,20 @@ impl fmt::Display for Finding {
 /// passed [`Config::require`] for that role.
 pub async fn run(config: &Config, role: Role) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut tables = None;
     if role != Role::Sink {
-        findings.push(finding("source", PATIENCE, source(config)).await);
+        let looking = async {
+            let (text, found) = source(config).await?;
+            tables = Some(found);
+            Ok(text)
+        };
+        findings.push(finding("source", PATIENCE, looking).await);
     }
     findings.extend(plugins(config).await);
+    for (plugin, patterns) in tables.iter().flat_map(|tables| config.idle_patterns(role, tables)) {
+        let of_plugin = findings.iter_mut().find(|finding| finding.item == item(plugin));
+        of_plugin.expect("each plugin was looked at").remark(&idle(&patterns));
+    }
     if let Some(options) = &config.kafka {
         findings.push(finding("kafka", PATIENCE, kafka(options.clone())).await);
     }
@@ -64,12 +86,13 @@ async fn finding(
     Finding { item: item.to_owned(), result }
 }
 
-async fn source(config: &Config) -> Result<String, String> {
+/// Also the tables that a run would stream.
+async fn source(config: &Config) -> Result<(String, Vec<TableName>), String> {
     let options = &config.source;
     let url = SourceUrl::parse(options.url.expose()).map_err(|error| chain(&error))?;
     let found = capture::survey(&url, options).await.map_err(|error| chain(&error))?;
     let state = |exists: bool| if exists { "exists" } else { "is created by the first run" };
-    Ok(format!(
+    let text = format!(
         "{url} is PostgreSQL {}, tables: {}; publication {} {}, slot {} {}",
         found.server_version / 10_000,
         found.tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -77,35 +100,42 @@ async fn source(config: &Config) -> Result<String, String> {
         state(found.publication_exists),
         options.for_database(url.database()).slot,
         state(found.slot.is_some()),
-    ))
+    );
+    Ok((text, found.tables))
 }
 
 async fn plugins(config: &Config) -> Vec<Finding> {
     let plugins = config.plugin.clone();
     let looking = tokio::task::spawn_blocking(move || {
-        let runtime = plugin::Runtime::new(None);
+        let runtime = plugin::Runtime::new(plugin::compiled_code());
         let look = |options: &plugin::Options| {
             let runtime = runtime.as_ref().map_err(|error| chain(error))?;
-            let found = plugin::inspect(runtime, &options.path).map_err(|error| chain(&error))?;
-            let missing = found
-                .needed_grants()
-                .into_iter()
-                .find(|grant| !options.grants.iter().any(|given| given.name() == *grant));
-            if let Some(grant) = missing {
-                let path = options.path.clone();
-                return Err(chain(&plugin::Error::NotGranted { path, grant }));
-            }
-            let digest = found.digest.get(..12).unwrap_or(&found.digest).to_owned();
-            Ok(format!("{} plugin, sha256 {digest}…", role_name(found.role)))
+            let (role, digest) =
+                plugin::rehearse(runtime, options).map_err(|error| chain(&error))?;
+            let digest = digest.get(..12).unwrap_or(&digest);
+            Ok(format!("{} plugin, sha256 {digest}…", role_name(role)))
         };
-        let finding = |options| Finding { item: item(options), result: look(options) };
+        let finding = |options: &plugin::Options| Finding {
+            item: item(&options.name),
+            result: look(options),
+        };
         plugins.iter().map(finding).collect()
     });
     looking.await.expect("looking at a file does not panic")
 }
 
-fn item(options: &plugin::Options) -> String {
-    format!("plugin {}", options.name)
+fn item(plugin: &str) -> String {
+    format!("plugin {plugin}")
+}
+
+/// What is said of patterns in a plugin's `tables` that fit no table. One may come later, or be routed
+/// to by a plugin before this one, so the plugin is not refused.
+fn idle(patterns: &[&str]) -> String {
+    let patterns: Vec<String> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
+    format!(
+        "none of the source's tables fits {} in its `tables`, most likely a typing error",
+        patterns.join(" or ")
+    )
 }
 
 fn role_name(role: plugin::Role) -> &'static str {
@@ -159,7 +189,8 @@ mod tests {
         let port = hanging.local_addr().expect("an address").port();
         let mut config = Config::default();
         config.source.url = Secret::new(format!("postgres://u@127.0.0.1:{port}/d"));
-        let found = finding("source", Duration::from_secs(1), source(&config)).await;
+        let looking = async { source(&config).await.map(|(text, _)| text) };
+        let found = finding("source", Duration::from_secs(1), looking).await;
         let said = found.to_string();
         assert!(said.starts_with("FAIL  source: no answer within 1 s; it hangs, or"), "{said}");
     }

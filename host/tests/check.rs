@@ -2,12 +2,15 @@
 //! fix, and nothing is changed.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tailwater::check::{self, Finding};
 use tailwater::config::{Config, Role, parse};
+use tailwater::plugin::{Chain, Runtime, Stage, compiled_code};
+use tailwater::telemetry::logging::chain;
 use tailwater_test_support::{
     Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Proxy, SASL_USER, Scratch, binary,
-    free_port, unique_name,
+    free_port, guests, unique_name,
 };
 
 fn look(text: &str, role: Role) -> Vec<Finding> {
@@ -249,6 +252,51 @@ fn each_plugin_is_looked_at_by_its_own() {
         assert!(sentence.contains(wanted), "{name}: {sentence}");
         assert_eq!(sentence.lines().count(), 1, "{sentence}");
     }
+}
+
+#[test]
+fn what_a_run_would_refuse_of_a_plugin_is_refused_with_its_sentence() {
+    let mask = guests::plugin("mask-email").unwrap();
+    let join = guests::plugin("enrich-from-state").unwrap();
+    let cases = [
+        (&mask, "digest = \"00ff\"", "but its section pins 00ff"),
+        (&mask, "tables = [\"public.user*\"]", "`public.user*` in `tables` is no table"),
+        (&mask, "deadline_ms = 0", "`deadline_ms` must be at least 1"),
+        (&mask, "config = { column = \"email\" }", "does not start: "),
+        (&join, "", "imports `state`, which it is not granted"),
+    ];
+    for (path, setting, wanted) in cases {
+        let text = format!("[[plugin]]\nname = \"p\"\npath = \"{}\"\n{setting}\n", path.display());
+        let sentence = of(&look(&text, Role::Sink), "plugin p").expect_err(setting);
+        assert!(sentence.contains(wanted), "{setting}: {sentence}");
+        let config: Config = parse(&text, Path::new("test.toml"), &|_| None).unwrap();
+        let runtime = Runtime::new(compiled_code()).unwrap();
+        let refused = Chain::load(&runtime, config.plugin, Stage::Capture, Arc::default());
+        assert_eq!(chain(&refused.err().expect(setting)), sentence, "as the run says it");
+    }
+}
+
+#[test]
+fn a_pattern_that_fits_no_table_is_remarked() {
+    let database = shop();
+    let mask = guests::plugin("mask-email").unwrap();
+    let section = |name: &str, tables: &str| {
+        let path = mask.display();
+        format!("[[plugin]]\nname = \"{name}\"\npath = \"{path}\"\ntables = [{tables}]\n")
+    };
+    let plugins = [
+        section("misspelt", "\"public.users\", \"public.user\""),
+        section("right", "\"users\", \"public.*\""),
+    ];
+    let text = source_section(&database.url(), "") + &plugins.concat();
+    let findings = look(&text, Role::All);
+    let found = of(&findings, "plugin misspelt").unwrap();
+    assert!(found.ends_with(
+        "…; none of the source's tables fits `public.user` in its `tables`, most likely a typing \
+         error"
+    ));
+    let found = of(&findings, "plugin right").unwrap();
+    assert!(!found.contains("fits"), "{found}");
 }
 
 #[test]

@@ -80,6 +80,16 @@ pub fn inspect(runtime: &Runtime, path: &Path) -> Result<Inspection, Error> {
     Ok(Inspection { role, digest: code.digest, imports, bytes: code.bytes })
 }
 
+/// Loads a plugin as a run does, `init` included, and lets it go; its role, and its digest in hex.
+///
+/// # Errors
+/// What a run would end with.
+pub fn rehearse(runtime: &Runtime, options: &Options) -> Result<(Role, String), Error> {
+    options.check()?;
+    let loaded = Loader::new(runtime.clone(), options.clone(), Arc::default()).load()?;
+    Ok((loaded.version.role, loaded.version.id.digest))
+}
+
 impl Version {
     /// What makes it another version than others.
     pub(crate) fn identity(&self, options: &Options) -> String {

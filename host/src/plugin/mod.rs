@@ -63,7 +63,7 @@ pub use engine::{Runtime, compiled_code};
 pub use error::Error;
 pub use golden::{Difference, Golden, GoldenReport, beside as golden_beside};
 pub use instance::Role;
-pub use loader::{Inspection, inspect};
+pub use loader::{Inspection, inspect, rehearse};
 pub use lost::Lost;
 pub use memory::{Delta, Pending, Scope};
 pub use options::{Grant, OnError, Options, Stage, StateOptions};
