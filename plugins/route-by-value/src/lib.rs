@@ -20,8 +20,15 @@ pub struct Config {
 /// The plugin.
 pub struct RouteByValue {
     config: Config,
-    /// By id, for rows to be named after.
-    tables: BTreeMap<u32, (String, String)>,
+    tables: BTreeMap<u32, Known>,
+}
+
+/// A table that it was asked about.
+struct Known {
+    schema: String,
+    name: String,
+    /// The other schemas in which its rows may be, each once.
+    others: Vec<String>,
 }
 
 impl Reshape for RouteByValue {
@@ -35,16 +42,18 @@ impl Reshape for RouteByValue {
     }
 
     fn subscribe(&mut self, table: &Table) -> Result<Option<Interest>, String> {
-        self.tables.insert(table.id, (table.schema.clone(), table.name.clone()));
+        let mut others: Vec<String> = self.config.schemas.values().cloned().collect();
+        others.sort();
+        others.dedup();
+        others.retain(|schema| *schema != table.schema);
+        let (schema, name) = (table.schema.clone(), table.name.clone());
+        self.tables.insert(table.id, Known { schema, name, others });
         Ok(table.has(&self.config.column).then(|| Interest::of([&self.config.column]).ops()))
     }
 
     fn reshape(&mut self, table: &Table) -> Result<Shape, String> {
-        let shape = |shape: Shape, schema: &String| shape.home(schema, &table.name);
-        let mut schemas: Vec<&String> = self.config.schemas.values().collect();
-        schemas.sort();
-        schemas.dedup();
-        Ok(schemas.into_iter().fold(Shape::default(), shape))
+        let others = self.tables[&table.id].others.iter();
+        Ok(others.fold(Shape::default(), |shape, schema| shape.home(schema, &table.name)))
     }
 
     fn rewrite(&mut self, row: &mut Row<'_>, out: &mut Rewriter<'_>) -> Verdict {
@@ -52,13 +61,13 @@ impl Reshape for RouteByValue {
         if row.op() == Op::Delete {
             return Verdict::Keep;
         }
-        let (own, name) = &self.tables[&row.table()];
+        let Known { schema: own, name, others } = &self.tables[&row.table()];
         if row.is_unchanged(0) {
             return Verdict::Fault("the value that tells where it belongs was not sent".to_owned());
         }
         let home = row.text(0).and_then(|value| self.config.schemas.get(value)).unwrap_or(own);
         // The row may have been anywhere before: the old value is known under FULL only.
-        for schema in self.config.schemas.values().chain([own]) {
+        for schema in others.iter().chain([own]) {
             if schema != home {
                 out.not_in(schema, name);
             }
