@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tailwater::change::Changes;
-use tailwater::plugin::{Delta, MemoryError, Pending, Store, inspect};
+use tailwater::plugin::{Delta, MemoryError, Options, Pending, Store, inspect};
 use tailwater::table::{ColumnType, Table};
 use tailwater::telemetry::metrics::PluginLabels;
 use tailwater_test_support::Scratch;
@@ -203,6 +203,34 @@ fn a_reload_keeps_the_state_and_does_not_grant_it() {
     assert!(refused.contains("to grant `state` or to take it back, restart"), "{refused}");
     reload(&settings("fault-on-poison", "")).expect("it takes over");
     assert_eq!(names(&mut chain, updates(8, &[(1, "b")])).0, ["2"]);
+}
+
+/// `customers` and `orders`, joined with these columns.
+fn join(columns: &str) -> Options {
+    let settings = format!(
+        "grants = ['state']\nconfig = {{ from = 'public.customers', key = 'id', \
+         to = 'public.orders', by = 'customer', columns = {{ {columns} }} }}"
+    );
+    options(&plugin_file("enrich-from-state"), &settings)
+}
+
+#[test]
+fn what_was_remembered_of_columns_is_theirs_whatever_columns_are_asked_for_later() {
+    let text = ColumnType::Text;
+    let customers =
+        table("customers", &[("id", text.clone()), ("addr", text.clone()), ("name", text.clone())]);
+    let orders = table("orders", &[("id", text.clone()), ("customer", text)]);
+    let mut chain = load(vec![join("who = 'name'")]).expect("the plugin loads");
+    let order = |id: &str, batch: Batch| batch.insert(&orders, &[id, "7"]).done();
+    let first = Batch::at(7).insert(&customers, &["7", "Elm St", "Ann"]);
+    assert_eq!(chain.lines(order("1", first))[1], "c 7:2 orders -> (1,7,Ann)");
+    let versions = chain.chain.versions();
+    let with_address = join("who = 'name', street = 'addr'");
+    let reloaded = versions.reload("enrich-from-state", Some(&with_address));
+    reloaded.expect("there is one").expect("it takes over");
+    assert_eq!(chain.lines(order("2", Batch::at(8))), ["c 8:1 orders -> (2,7,-,Ann)"]);
+    let moved = Batch::at(9).update(&customers, &["7", "Oak St", "Ann"]);
+    assert_eq!(chain.lines(order("3", moved))[1], "c 9:2 orders -> (3,7,Oak St,Ann)");
 }
 
 /// The pipeline in small: batches run, what they changed is kept behind them, and a death forgets what is

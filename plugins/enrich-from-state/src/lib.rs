@@ -1,7 +1,7 @@
 //! A stream-table join: remembers columns of a small table by its key, and adds them to the rows of
 //! another that name the key. Each row gets what the small table said when the row was changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use tailwater_guest::types::{Form, Op};
@@ -28,6 +28,8 @@ pub struct Config {
 /// The plugin.
 pub struct EnrichFromState {
     config: Config,
+    /// The columns of the small table that are remembered, each once, as they are asked for.
+    sources: BTreeSet<String>,
     /// The id of the small table's versions.
     from: Vec<u32>,
 }
@@ -36,11 +38,12 @@ impl Reshape for EnrichFromState {
     type Config = Config;
 
     fn new(config: Config) -> Result<Self, String> {
-        Ok(EnrichFromState { config, from: Vec::new() })
+        let sources = config.columns.values().cloned().collect();
+        Ok(EnrichFromState { config, sources, from: Vec::new() })
     }
 
     fn subscribe(&mut self, table: &Table) -> Result<Option<Interest>, String> {
-        let Config { from, key, to, by, columns } = &self.config;
+        let Config { from, key, to, by, .. } = &self.config;
         let name = format!("{}.{}", table.schema, table.name);
         if name == *to {
             return Ok(Some(Interest::of([by])));
@@ -51,7 +54,7 @@ impl Reshape for EnrichFromState {
         self.from.push(table.id);
         let interest = Interest::of([key]).old(key).ops();
         let text = |all: Interest, column| all.want(column, false, Form::Packed);
-        Ok(Some(columns.values().fold(interest, text)))
+        Ok(Some(self.sources.iter().fold(interest, text)))
     }
 
     fn reshape(&mut self, table: &Table) -> Result<Shape, String> {
@@ -61,11 +64,12 @@ impl Reshape for EnrichFromState {
 
     fn rewrite(&mut self, row: &mut Row<'_>, out: &mut Rewriter<'_>) -> Verdict {
         if self.from.contains(&row.table()) {
-            return remember(row).map_or_else(Verdict::Fault, |()| Verdict::Keep);
+            return self.remember(row).map_or_else(Verdict::Fault, |()| Verdict::Keep);
         }
-        let known = row.text(0).and_then(state::get_one).map(|line| parse(&line));
-        for (column, value) in known.into_iter().flatten().enumerate() {
-            if let Some(value) = value {
+        let line = row.text(0).and_then(state::get_one);
+        let known = line.as_deref().map(parse).unwrap_or_default();
+        for (column, source) in self.config.columns.values().enumerate() {
+            if let Some(&value) = known.get(source.as_str()) {
                 out.derive(column, value);
             }
         }
@@ -73,37 +77,40 @@ impl Reshape for EnrichFromState {
     }
 }
 
-/// The row's columns are its key, the key before, and those to be remembered.
-fn remember(row: &Row<'_>) -> Result<(), String> {
-    let Some(key) = row.text(0) else { return Ok(()) };
-    if row.op() == Op::Delete {
-        return state::remove(key);
+impl EnrichFromState {
+    /// The row's columns are its key, the key before, and those to be remembered.
+    fn remember(&self, row: &Row<'_>) -> Result<(), String> {
+        let Some(key) = row.text(0) else { return Ok(()) };
+        if row.op() == Op::Delete {
+            return state::remove(key);
+        }
+        let before = row.text(1).unwrap_or(key);
+        // A large value that the update left alone is what it was.
+        let gaps = (2..row.columns()).any(|column| row.is_unchanged(column));
+        let line = if gaps { state::get_one(before) } else { None };
+        let known = line.as_deref().map(parse).unwrap_or_default();
+        let mut fresh = String::new();
+        for (column, source) in (2..).zip(&self.sources) {
+            let value = match row.is_unchanged(column) {
+                true => known.get(source.as_str()).copied(),
+                false => row.text(column),
+            };
+            if let Some(value) = value {
+                fresh.extend([source, "\0", value, "\0"]);
+            }
+        }
+        if before != key {
+            state::remove(before)?;
+        }
+        state::put(key, &fresh)
     }
-    let before = row.text(1).unwrap_or(key);
-    // A large value that the update left alone is what it was.
-    let gaps = (2..row.columns()).any(|column| row.is_unchanged(column));
-    let known = if gaps { state::get_one(before) } else { None };
-    let mut known = known.map(|line| parse(&line)).unwrap_or_default().into_iter();
-    let value = |column| match (known.next().flatten(), row.text(column)) {
-        (before, None) if row.is_unchanged(column) => before,
-        (_, now) => now.map(str::to_owned),
-    };
-    let values: Vec<Option<String>> = (2..row.columns()).map(value).collect();
-    if before != key {
-        state::remove(before)?;
-    }
-    state::put(key, &write(&values))
 }
 
-/// Each value with a sign before it, and after it the character that PostgreSQL's text never holds.
-fn write(values: &[Option<String>]) -> String {
-    let sign = |value: &Option<String>| value.as_ref().map_or("-\0".into(), |v| format!("+{v}\0"));
-    values.iter().map(sign).collect()
-}
-
-fn parse(line: &str) -> Vec<Option<String>> {
-    let values = line.split_terminator('\0');
-    values.map(|value| value.strip_prefix('+').map(str::to_owned)).collect()
+/// What is remembered of a row, by column: name and value in turn, each with the character behind it
+/// that PostgreSQL's text never holds. NULL is left out. The names make it readable with other `columns`.
+fn parse(line: &str) -> BTreeMap<&str, &str> {
+    let mut parts = line.split_terminator('\0');
+    std::iter::from_fn(|| parts.next().zip(parts.next())).collect()
 }
 
 export_reshape!(EnrichFromState);
