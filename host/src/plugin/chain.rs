@@ -106,7 +106,7 @@ impl Chain {
         tracing::info!(plugin = %id.name, digest = %id.digest, role = role.world(), "plugin loaded");
         let handover = Arc::clone(member.handover());
         let info = loader.metrics.plugin_info.clone();
-        reload::follow(loader, role, Arc::clone(&handover), asked);
+        reload::follow(loader, role, Arc::clone(&handover), &watch, asked);
         self._watches.push(watch);
         let (name, digest) = (id.name, id.digest);
         let (last_reload_error, last_shadow) = (None, None);

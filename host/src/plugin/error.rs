@@ -99,6 +99,20 @@ pub enum Error {
         /// Name in the configuration.
         plugin: String,
     },
+    /// A reload would move it to the other leg.
+    #[error("plugin {plugin}: to move it to the other `stage`, restart")]
+    StageChanged {
+        /// Name in the configuration.
+        plugin: String,
+    },
+    /// A reload of a plugin that is not configured any more.
+    #[error(
+        "plugin {plugin} has no section in the configuration any more; restart to run without it"
+    )]
+    SectionGone {
+        /// Its name.
+        plugin: String,
+    },
     /// `init` failed.
     #[error("plugin {plugin} does not start: {reason}; check its `config`")]
     Init {

@@ -5,9 +5,9 @@
 //! (reading, compiling, `init`, its golden events, a look at the last batches) happens on the watching thread while the running version goes on;
 //! the chain swaps at its next batch. A version that does not load changes nothing.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -29,9 +29,7 @@ use crate::telemetry::metrics::PluginKindLabels;
 const QUIET: Duration = Duration::from_millis(100);
 
 /// Watches until it is dropped.
-pub(crate) struct Watch {
-    _watcher: RecommendedWatcher,
-}
+pub(crate) struct Watch(Arc<Mutex<RecommendedWatcher>>);
 
 /// Both ends of how the thread that loads new versions is asked: before it listens, too.
 pub(crate) type Asks = (Sender<Ask>, Receiver<Ask>);
@@ -42,6 +40,10 @@ struct Reloader {
     role: Role,
     /// Whether the version that the process began with has a state.
     has_state: bool,
+    /// Gone when the chain is.
+    watcher: Weak<Mutex<RecommendedWatcher>>,
+    /// The directory that it watches.
+    watched: PathBuf,
     /// What was looked at last: the file's digest, its settings, and the digest of its golden events,
     /// which may be mended while the file stays as it is. Empty: nothing yet.
     looked_at: String,
@@ -77,10 +79,7 @@ pub enum Reloaded {
 
 /// Begins to watch a plugin's file, which may be replaced while it is loaded.
 pub(crate) fn watch(options: &Options) -> Result<(Watch, Asks), Error> {
-    let directory = match options.path.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => Path::new(".").to_owned(),
-    };
+    let directory = directory_of(&options.path);
     let fail = |source| Error::Watch { path: directory.clone(), source };
     let (asking, asked) = mpsc::channel();
     let looking = asking.clone();
@@ -92,14 +91,29 @@ pub(crate) fn watch(options: &Options) -> Result<(Watch, Asks), Error> {
     };
     let mut watcher = notify::recommended_watcher(forward).map_err(fail)?;
     watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(fail)?;
-    Ok((Watch { _watcher: watcher }, (asking, asked)))
+    Ok((Watch(Arc::new(Mutex::new(watcher))), (asking, asked)))
+}
+
+fn directory_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 /// Loads a new version whenever it is asked for.
-pub(crate) fn follow(loader: Loader, role: Role, handover: Arc<Handover>, asked: Receiver<Ask>) {
+pub(crate) fn follow(
+    loader: Loader,
+    role: Role,
+    handover: Arc<Handover>,
+    watch: &Watch,
+    asked: Receiver<Ask>,
+) {
     let has_state = loader.options.has_state();
     let name = format!("reload-{}", loader.options.name);
-    let reloader = Reloader { loader, handover, role, has_state, looked_at: String::new() };
+    let (watcher, watched) = (Arc::downgrade(&watch.0), directory_of(&loader.options.path));
+    let looked_at = String::new();
+    let reloader = Reloader { loader, handover, role, has_state, watcher, watched, looked_at };
     let builder = thread::Builder::new().name(name);
     builder.spawn(move || reloader.follow(&asked)).expect("a service can start a thread");
 }
@@ -118,11 +132,13 @@ impl Reloader {
         while let Some(ask) = next.take() {
             match ask {
                 Ask::Reload { options, answer } => {
-                    if let Some(options) = options {
-                        self.loader.options = Arc::from(options);
-                    }
+                    let adopted = options.map_or(Ok(()), |options| self.adopt(*options));
+                    let done = match adopted {
+                        Ok(()) => self.reload(),
+                        Err(error) => Err(self.reject(&chain(&error))),
+                    };
                     // Who asked may have gone.
-                    answer.send(self.reload()).ok();
+                    answer.send(done).ok();
                 }
                 Ask::Look => {
                     // Until it has been quiet for a moment, or somebody asks.
@@ -138,6 +154,31 @@ impl Reloader {
             }
             next = next.or_else(|| asked.recv().ok());
         }
+    }
+
+    /// Takes over other settings, and watches the file where it lies by them.
+    fn adopt(&mut self, options: Options) -> Result<(), Error> {
+        if options.stage != self.loader.options.stage {
+            return Err(Error::StageChanged { plugin: options.name });
+        }
+        // Before the file is read, so that no change of it is missed.
+        let watching = self.watch_at(directory_of(&options.path));
+        self.loader.options = Arc::new(options);
+        // That there is no such file is told when it is read.
+        if self.loader.options.path.exists() { watching } else { Ok(()) }
+    }
+
+    fn watch_at(&mut self, directory: PathBuf) -> Result<(), Error> {
+        let Some(watcher) = self.watcher.upgrade().filter(|_| directory != self.watched) else {
+            return Ok(());
+        };
+        let mut watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let watching = watcher.watch(&directory, RecursiveMode::NonRecursive);
+        watching.map_err(|source| Error::Watch { path: directory.clone(), source })?;
+        // It may be gone, and with it the watch.
+        watcher.unwatch(&self.watched).ok();
+        self.watched = directory;
+        Ok(())
     }
 
     /// Looks at the file and its golden events unless it did already.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::plugin::error::Error;
 use crate::plugin::options::Options;
 use crate::plugin::reload::Reloaded;
 use crate::plugin::versions::Versions;
@@ -51,13 +52,12 @@ impl Reloads {
             Ok(settings) => settings,
             Err(why) => return Some(Err(why)),
         };
-        let options = settings.iter().find(|options| options.name == name);
-        let chains = self.chains();
-        chains.iter().find_map(|chain| chain.reload(name, options))
+        let chain = self.chains().into_iter().find(|chain| runs(chain, name))?;
+        reload(&chain, name, settings.as_deref())
     }
 
-    /// Reads the settings again and reloads all plugins; what became of each. Plugins that were added
-    /// to the settings or removed from them need a restart.
+    /// Reads the settings again and reloads all plugins that run; what became of each. Plugins that were
+    /// added to the settings or removed from them need a restart.
     ///
     /// # Errors
     /// The settings are wrong; nothing was reloaded.
@@ -66,8 +66,7 @@ impl Reloads {
         let mut done = BTreeMap::new();
         for chain in self.chains() {
             for plugin in chain.list() {
-                let options = settings.iter().find(|options| options.name == plugin.name);
-                if let Some(result) = chain.reload(&plugin.name, options) {
+                if let Some(result) = reload(&chain, &plugin.name, settings.as_deref()) {
                     done.insert(plugin.name, result);
                 }
             }
@@ -75,11 +74,31 @@ impl Reloads {
         Ok(done)
     }
 
-    fn settings(&self) -> Result<Vec<Options>, String> {
-        self.0.reread.get().map_or(Ok(Vec::new()), |reread| reread())
+    /// None if there is no way to read them again.
+    fn settings(&self) -> Result<Option<Vec<Options>>, String> {
+        self.0.reread.get().map(|reread| reread()).transpose()
     }
 
     fn chains(&self) -> Vec<Versions> {
         self.0.chains.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+fn runs(chain: &Versions, plugin: &str) -> bool {
+    chain.list().iter().any(|running| running.name == plugin)
+}
+
+fn reload(
+    chain: &Versions,
+    plugin: &str,
+    settings: Option<&[Options]>,
+) -> Option<Result<Reloaded, String>> {
+    let Some(settings) = settings else { return chain.reload(plugin, None) };
+    let section = settings.iter().find(|options| options.name == plugin);
+    let Some(section) = section else {
+        let why = Error::SectionGone { plugin: plugin.to_owned() }.to_string();
+        tracing::error!(plugin, why, "plugin is not reloaded, it goes on as it is");
+        return Some(Err(why));
+    };
+    chain.reload(plugin, Some(section))
 }

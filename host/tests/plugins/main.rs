@@ -18,5 +18,6 @@ mod parallel;
 mod places;
 mod reload;
 mod reshape;
+mod settings;
 mod state;
 mod swaps;
