@@ -275,6 +275,33 @@ fn a_memory_that_the_source_has_left_behind_is_refused_until_it_is_removed() -> 
     ends_well(process)
 }
 
+/// As under `run --watch`, which grants everything.
+#[test]
+fn a_plugin_that_keeps_no_state_goes_on_after_a_run_without_it() -> Result<()> {
+    let source = members()?;
+    let with = config(&source, "")?;
+    let without = with.split_once("[[plugin]]").context("find the plugins")?.0.to_owned();
+    let plugin = guests::test_guest("identity")?;
+    let with = format!(
+        "{without}[[plugin]]\nname = \"plain\"\npath = \"{}\"\ngrants = [\"state\", \"clock\"]\n",
+        plugin.display()
+    );
+    let tailwater = Tailwater::with_config(&with)?;
+    for (id, settings) in [(1, &with), (2, &without), (3, &with)] {
+        tailwater.set_config(settings)?;
+        let mut process = tailwater.start()?;
+        process.wait_ready(DEADLINE)?;
+        source.execute(&format!("INSERT INTO members VALUES ({id}, 'row {id}')"))?;
+        wait_for(DEADLINE, "the row", || {
+            let answer = tailwater.get("/v0/pipes/members_snapshot.ndjson")?;
+            ensure!(answer.text().contains(&format!("row {id}")), "{}", answer.text());
+            Ok(())
+        })?;
+        ends_well(process)?;
+    }
+    Ok(())
+}
+
 /// Processes of a group of sinks come and go, each with a memory of its own, and the partitions between
 /// them.
 #[test]

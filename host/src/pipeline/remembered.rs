@@ -97,14 +97,15 @@ pub(super) fn resume_capture(
     let known = known.filter(|known| goes_on(known, source, sent));
     let checkpoint = match known {
         Some(known) if !has_gap(&known, source) => known,
-        Some(known) if transform.has_state() => {
+        Some(known) if transform.keeps_state() => {
             return Err(Error::Memory(MemoryError::Behind {
                 path: store.path().to_owned(),
                 known: known.confirm,
                 source_at: source.confirmed.unwrap_or_default(),
             }));
         }
-        // A window that lacks changes is worth nothing, and an empty one drops nothing wrongly.
+        // A window that lacks changes is worth nothing, and an empty one drops nothing wrongly. Of a
+        // state that nobody keeps nothing can be missing.
         _ => begin(store, resume, source)?,
     };
     resume.position = checkpoint.position;
@@ -125,7 +126,7 @@ pub(super) fn resume_sink(
     transform: &mut Transform,
 ) -> Result<Option<(Starts, Kept<SinkLedger>)>, Error> {
     let Some(store) = store else { return Ok(None) };
-    let starts = Starts::of(&store.progress()?, transform.has_state());
+    let starts = Starts::of(&store.progress()?, transform.keeps_state());
     store.forget_scopes_but(|scope| starts.knows(scope))?;
     transform.restore(store)?;
     Ok(Some((starts, Kept { store: Arc::clone(store), ledger: SinkLedger::default() })))

@@ -49,9 +49,9 @@ impl Transform {
         self.chains.iter().flat_map(Chain::remembering)
     }
 
-    /// Whether one of them has a state, of which nothing may be missing.
-    pub(super) fn has_state(&self) -> bool {
-        self.chains.iter().any(Chain::has_state)
+    /// Whether one of them keeps a state, of which nothing may be missing.
+    pub(super) fn keeps_state(&self) -> bool {
+        self.chains.iter().any(Chain::keeps_state)
     }
 
     /// Puts back what is remembered as it is on disk, and keeps it from now on.

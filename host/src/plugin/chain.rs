@@ -287,10 +287,11 @@ impl Chain {
         remembering.map(|member| member.version().id.name.as_str())
     }
 
-    /// Whether one of them has a state.
+    /// Whether one of them keeps a state, of which nothing may be missing. One that is granted a state
+    /// and does not import it has nothing to miss.
     #[must_use]
-    pub fn has_state(&self) -> bool {
-        self.members.iter().any(|member| member.options().has_state())
+    pub fn keeps_state(&self) -> bool {
+        self.members.iter().any(|member| member.version().imports_state)
     }
 
     /// Puts back what is remembered as it is on disk, and tells what changes from now on.

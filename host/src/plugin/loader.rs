@@ -35,6 +35,8 @@ pub(crate) struct Loader {
 pub(crate) struct Version {
     pub(crate) id: PluginVersion,
     pub(crate) role: Role,
+    /// Whether it imports `state`: it may be granted without being wanted.
+    pub(crate) imports_state: bool,
     /// Where its code comes from.
     pub(crate) places: Arc<Places>,
     code: InstancePre<Guest>,
@@ -167,7 +169,9 @@ impl Loader {
         })?;
         let id = PluginVersion { name: self.options.name.clone(), digest: code.digest };
         let places = Arc::new(Places::of(path.clone(), id.digest.clone()));
-        let version = Version { id, role, places, code: linked };
+        let imports = instance::foreign_imports(&code.component);
+        let imports_state = Grant::State.is_imported(&imports);
+        let version = Version { id, role, imports_state, places, code: linked };
         let instance = self.start(&version)?;
         Ok(Loaded { version, instance })
     }

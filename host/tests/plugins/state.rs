@@ -205,6 +205,13 @@ fn a_reload_keeps_the_state_and_does_not_grant_it() {
     assert_eq!(names(&mut chain, updates(8, &[(1, "b")])).0, ["2"]);
 }
 
+#[test]
+fn who_is_granted_a_state_and_imports_none_keeps_none() {
+    let masked = options(&plugin_file("mask-email"), "grants = ['clock', 'state']");
+    assert!(!load(vec![masked]).expect("the plugin loads").chain.keeps_state());
+    assert!(rememberer("count", "").chain.keeps_state());
+}
+
 /// `customers` and `orders`, joined with these columns.
 fn join(columns: &str) -> Options {
     let settings = format!(
