@@ -40,6 +40,11 @@ pub(super) fn build(source: &Source<'_>, toolchain: &dyn Toolchain) -> Result<Ve
     material::write(&helpers, material::C_SDK)?;
     let module = source.scratch.join("plugin.wasm");
     clang.args(FLAGS).arg("-I").arg(&bindings).arg("-I").arg(helpers);
+    // One source makes one component, wherever it is built.
+    clang.arg("-ffile-compilation-dir=.");
+    for directory in [source.directory, source.scratch] {
+        clang.arg(format!("-ffile-prefix-map={}=.", directory.display()));
+    }
     clang.arg(source.directory.join("plugin.c")).arg(bindings.join(format!("{NAME}.c")));
     // It carries the world into the module.
     clang.arg(bindings.join(format!("{NAME}_component_type.o")));

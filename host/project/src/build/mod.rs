@@ -23,6 +23,9 @@ use crate::toolchain::Toolchain;
 
 const DEFAULT_WORLD: &str = "transform";
 
+/// Of each project, for people.
+const README: &str = "README.md";
+
 /// Directories of a project that no source lies in.
 const NO_SOURCES: [&str; 4] = ["target", "node_modules", "__pycache__", ".git"];
 
@@ -160,11 +163,11 @@ fn hash_into(hasher: &mut Sha256, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is built lies among the sources.
+/// What is built lies among the sources, and what only people read.
 fn is_source(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let is_output = [".wasm", ".part", ".golden.jsonl"].iter().any(|end| name.ends_with(end));
-    !is_output && !NO_SOURCES.contains(&name.as_str())
+    !is_output && name != README && !NO_SOURCES.contains(&name.as_str())
 }
 
 fn language(project: &Path) -> Result<Language> {
@@ -175,4 +178,27 @@ fn language(project: &Path) -> Result<Language> {
             project.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_is_built_again_for_its_sources_and_nothing_else() {
+        let project = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(project.path().join(name), text).unwrap();
+        write("plugin.c", "");
+        write("golden.jsonl", "");
+        let before = digest(project.path()).unwrap();
+        for name in ["README.md", "shout.wasm", "shout.golden.jsonl", "shout.wasm.part"] {
+            write(name, "more");
+            assert_eq!(digest(project.path()).unwrap(), before, "{name}");
+        }
+        for name in ["plugin.c", "golden.jsonl", "columns.h"] {
+            let before = digest(project.path()).unwrap();
+            write(name, "more");
+            assert_ne!(digest(project.path()).unwrap(), before, "{name}");
+        }
+    }
 }
