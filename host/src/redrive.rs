@@ -52,6 +52,8 @@ pub struct Redriven {
     /// Letters that were left alone: what plugins remember of their partitions is with another process
     /// of the group.
     pub elsewhere: usize,
+    /// Letters that were left alone: the plugin that failed on them is not configured any more.
+    pub gone: usize,
 }
 
 /// Why nothing was done, or not all of it.
@@ -63,7 +65,7 @@ pub enum Refused {
     /// The process is about to end, or begins its leg anew.
     #[error("the leg is ending; what was not driven through is kept, so ask again after the start")]
     Ended,
-    /// The plugin that failed is gone.
+    /// The plugin that failed is gone, and its letters were asked for by its name or by theirs.
     #[error(
         "the plugin `{0}` is not configured any more; configure a fixed one under this name, or drop \
          its letters"
@@ -170,11 +172,12 @@ impl DeadLetters {
         for desk in desks {
             desk.redrive(chosen, &mut done).await?;
         }
-        let Redriven { redriven, failed, elsewhere } = done;
+        let Redriven { redriven, failed, elsewhere, gone } = done;
         tracing::info!(
             redriven,
             failed,
             elsewhere,
+            gone,
             ?chosen,
             "dead letters were driven through again"
         );

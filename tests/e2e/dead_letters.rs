@@ -49,7 +49,7 @@ fn reload(tailwater: &Tailwater) -> Result<()> {
     Ok(())
 }
 
-fn ask(tailwater: &Tailwater, method: &str, path: &str) -> Result<Json> {
+pub(crate) fn ask(tailwater: &Tailwater, method: &str, path: &str) -> Result<Json> {
     let url = format!("{}/v0/dlq{path}", tailwater.http_url());
     let answer = http_request(method, &url, &[], b"")?;
     ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
@@ -61,7 +61,7 @@ fn letters(tailwater: &Tailwater) -> Result<Vec<Json>> {
     Ok(answer.as_array().context("a list")?.clone())
 }
 
-fn wait_letters(tailwater: &Tailwater, count: usize) -> Result<()> {
+pub(crate) fn wait_letters(tailwater: &Tailwater, count: usize) -> Result<()> {
     wait_for(DEADLINE, "the dead letters", || {
         let found = letters(tailwater)?;
         ensure!(found.len() == count, "{found:?}");
@@ -69,7 +69,7 @@ fn wait_letters(tailwater: &Tailwater, count: usize) -> Result<()> {
     })
 }
 
-fn serves(tailwater: &Tailwater, expected: &[(u32, &str)]) -> Result<()> {
+pub(crate) fn serves(tailwater: &Tailwater, expected: &[(u32, &str)]) -> Result<()> {
     let line = |(id, name): &(u32, &str)| format!("{{\"id\":{id},\"name\":\"{name}\"}}\n");
     let expected: String = expected.iter().map(line).collect();
     wait_for(DEADLINE, "the rows in the snapshot pipe", || {
@@ -80,7 +80,7 @@ fn serves(tailwater: &Tailwater, expected: &[(u32, &str)]) -> Result<()> {
 }
 
 /// What `tailwater dlq` with these arguments prints about the running process.
-fn command(tailwater: &Tailwater, arguments: &[&str]) -> Result<String> {
+pub(crate) fn command(tailwater: &Tailwater, arguments: &[&str]) -> Result<String> {
     let url = tailwater.http_url();
     let command = Tailwater::with_arguments([&["dlq"], arguments, &["--url", &url]].concat())?;
     let status = command.run_to_end(DEADLINE)?;

@@ -19,6 +19,7 @@ mod legs;
 mod machine;
 mod names;
 mod one_change;
+mod orphans;
 mod other_cluster;
 mod outages;
 mod plugins;

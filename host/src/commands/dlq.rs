@@ -24,7 +24,8 @@ pub async fn dlq(config: &Config, command: &DlqCommand) -> Exit {
         Ok(answer) => {
             print(&text(&answer));
             // A letter that is still there is what the caller has to know.
-            let kept = ["failed", "elsewhere"].iter().any(|kept| answer[*kept].as_u64() > Some(0));
+            let kept = ["failed", "elsewhere", "gone"];
+            let kept = kept.iter().any(|kept| answer[*kept].as_u64() > Some(0));
             if kept { Exit::Failed } else { Exit::Done }
         }
         Err(error) => unanswered(&error),

@@ -140,7 +140,12 @@ impl Desk {
         while let Some(page) = pages.next().await? {
             let plugin = page.first().and_then(|(_, letter)| plugin_of(letter));
             if let Some(plugin) = plugin.filter(|plugin| !self.has(plugin)) {
-                return Err(Refused::NoPlugin(plugin.to_owned()));
+                if chosen.plugin.is_some() || chosen.id.is_some() {
+                    return Err(Refused::NoPlugin(plugin.to_owned()));
+                }
+                // Those of others are not kept waiting.
+                done.gone += page.len();
+                continue;
             }
             for page in by_scope(page) {
                 let count = page.len();
