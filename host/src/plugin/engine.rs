@@ -1,14 +1,14 @@
 //! The WebAssembly engine: one per process, with its clock and its cache of compiled code.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
@@ -29,6 +29,8 @@ const LAYOUT: u8 = 2;
 /// Bytes of the SHA-256 that a cache file ends with. The code before it is an ELF file, whose headers say
 /// where its parts lie, so what follows them disturbs nobody.
 const CHECKSUM_BYTES: usize = 32;
+/// Bytes of compiled code that are kept; what was used least lately goes first.
+const KEPT_BYTES: u64 = 2 << 30;
 /// Bytes that are read at once for a digest: they stay in the processor's cache.
 const READ_BYTES: usize = 64 << 10;
 
@@ -117,18 +119,59 @@ impl Runtime {
     /// The code compiled from a file of that digest, if it is at hand.
     fn cached(&self, digest: &str) -> Option<Component> {
         let file = self.cache_file(digest)?;
-        let metadata = fs::metadata(file.parent()?).ok()?;
-        if metadata.mode() & 0o022 != 0 {
-            let directory = file.parent().map(Path::display);
-            tracing::warn!(directory = %directory?, "others may write there: compiling again");
+        let directory = file.parent()?;
+        if !is_private(&fs::metadata(directory).ok()?) {
+            let directory = directory.display();
+            tracing::warn!(%directory, "others may write there: compiling again");
             return None;
         }
         if !is_whole(&file).ok()? {
             tracing::warn!(file = %file.display(), "compiled plugin is damaged, compiling again");
             return None;
         }
+        note_use(&file);
         deserialize(&self.engine, &file)
     }
+}
+
+/// Whether nobody but this user, and root, can write to a directory: its owner could at any time.
+fn is_private(directory: &Metadata) -> bool {
+    may_trust(directory.mode(), directory.uid(), rustix::process::geteuid().as_raw())
+}
+
+fn may_trust(mode: u32, owner: u32, user: u32) -> bool {
+    mode & 0o022 == 0 && owner == user
+}
+
+/// Best effort: code whose use is not noted is compiled again the sooner. The system itself notes it once
+/// a day, or never.
+fn note_use(file: &Path) {
+    let now = FileTimes::new().set_accessed(SystemTime::now());
+    File::open(file).and_then(|file| file.set_times(now)).ok();
+}
+
+/// Removes what was used least lately, so that no more than so many bytes of compiled code are left; the
+/// last used stays in any case. A process that has a file mapped keeps what it has.
+fn prune(directory: &Path, most: u64) -> io::Result<()> {
+    let code = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "cwasm" || extension == "part")
+    };
+    let entries = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let used = |path: PathBuf| {
+        // Another process may have removed it.
+        let metadata = fs::metadata(&path).ok()?;
+        Some((metadata.accessed().ok()?, metadata.len(), path))
+    };
+    let mut files: Vec<_> = entries.filter(code).filter_map(used).collect();
+    files.sort_by(|a, b| b.cmp(a));
+    let mut bytes = 0;
+    for (index, (_, size, path)) in files.iter().enumerate() {
+        bytes += size;
+        if bytes > most && index > 0 {
+            fs::remove_file(path).ok();
+        }
+    }
+    Ok(())
 }
 
 /// Whether a cache file ends with the checksum of what is before it.
@@ -219,10 +262,14 @@ fn keep(component: &Component, file: &Path) {
     let kept = component.serialize().map_err(io::Error::other).and_then(|code| {
         let directory = file.parent().expect("the file lies in the cache directory");
         create_private(directory)?;
+        if !is_private(&fs::metadata(directory)?) {
+            return Err(io::Error::other("others may write there"));
+        }
         let content = [&code[..], &Sha256::digest(&code)].concat();
         let unfinished = file.with_extension(format!("{}.part", std::process::id()));
         fs::write(&unfinished, content)?;
-        fs::rename(&unfinished, file)
+        fs::rename(&unfinished, file)?;
+        prune(directory, KEPT_BYTES)
     });
     if let Err(error) = kept {
         tracing::warn!(file = %file.display(), %error, "compiled plugin is not cached");
@@ -235,4 +282,38 @@ fn create_private(directory: &Path) -> io::Result<()> {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_another_user_is_not_trusted() {
+        assert!(may_trust(0o40_700, 7, 7) && may_trust(0o40_755, 7, 7));
+        assert!(!may_trust(0o40_700, 8, 7), "its owner may write at any time");
+        assert!(!may_trust(0o40_770, 7, 7) && !may_trust(0o40_707, 7, 7));
+    }
+
+    #[test]
+    fn what_was_used_least_lately_is_removed_first() {
+        let scratch = tempfile::tempdir().unwrap();
+        let begin = SystemTime::now() - Duration::from_secs(1000);
+        let file = |name: &str, used: u64| {
+            let path = scratch.path().join(name);
+            fs::write(&path, [0; 100]).unwrap();
+            let times = FileTimes::new().set_accessed(begin + Duration::from_secs(used));
+            File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
+            path
+        };
+        let files = [file("a.cwasm", 3), file("b.cwasm", 1), file("c.7.part", 2), file("d", 0)];
+        let left = || files.each_ref().map(|path| path.exists());
+        prune(scratch.path(), 300).unwrap();
+        assert_eq!(left(), [true; 4]);
+        note_use(&files[1]);
+        prune(scratch.path(), 200).unwrap();
+        assert_eq!(left(), [true, true, false, true], "nothing but compiled code is removed");
+        prune(scratch.path(), 10).unwrap();
+        assert_eq!(left(), [false, true, false, true], "the last used stays");
+    }
 }

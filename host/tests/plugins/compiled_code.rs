@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tailwater::plugin::{Runtime, inspect};
+use tailwater::plugin::{Role, Runtime, inspect};
 use tailwater_test_support::Scratch;
 
 use crate::chains::plugin_file;
@@ -59,7 +59,14 @@ fn damaged_code_is_compiled_again() {
 fn code_that_others_can_write_is_not_run() {
     let scratch = Scratch::new("code").expect("a directory");
     let cache = scratch.join("cache");
-    inspect(&runtime(&cache), &plugin_file("mask-email")).expect("a plugin");
+    let role = |plugin| inspect(&runtime(&cache), &plugin_file(plugin)).expect("a plugin").role;
+    assert_eq!(role("mask-email"), Role::Transform);
+    let code = files(&cache).pop().expect("its code");
+    assert_eq!(role("drop-duplicates"), Role::Dedup);
+    let other = files(&cache).into_iter().find(|file| *file != code).expect("its code");
+    fs::copy(other, &code).expect("a copy");
+    assert_eq!(role("mask-email"), Role::Dedup, "what lies there is run");
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).expect("it is ours");
-    assert!(!is_taken(&cache));
+    assert_eq!(role("mask-email"), Role::Transform);
+    assert_eq!(files(&cache).len(), 2, "and nothing is written there");
 }
