@@ -79,6 +79,10 @@ fn builds_and_passes_its_golden_events(language: &str, role: &str) -> Result<()>
     let component = project.join(&name).with_extension("wasm");
     let inspected = author.succeed(&["inspect", &component.to_string_lossy()])?;
     ensure!(inspected.contains(&format!("role     {role}\n")), "{inspected}");
+    ensure!(
+        inspected.contains("\ntable    public.") && inspected.contains("\n  wants    "),
+        "{inspected}"
+    );
     for tested in [&*name, &*component.to_string_lossy()] {
         let report = author.succeed(&["test", tested])?;
         ensure!(report.contains("events, 0 differ; "), "{report}");

@@ -8,7 +8,7 @@ use tailwater_project::{Installed, Language};
 
 use super::{complain, own_url, print, unanswered};
 use crate::config::{Config, Exit, PluginArgs, PluginCommand, Secret};
-use crate::plugin::{self, Cost, Error, Golden, Grant, Options, Runtime, Shadow};
+use crate::plugin::{self, Cost, Error, Golden, Grant, Options, Outline, Runtime, Shadow};
 use crate::serve::reload_plugin;
 use crate::telemetry::logging::chain;
 
@@ -26,19 +26,7 @@ pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
         PluginCommand::Build { directory } => {
             say(build(directory).map_err(|error| format!("{error:#}")))
         }
-        PluginCommand::Inspect { file } => {
-            let found = inspection(file).map_err(|error| chain(&error));
-            let difference = world_difference(file);
-            match found {
-                Ok(text) if difference.is_empty() => say(Ok(text)),
-                Ok(text) => {
-                    let file = file.display();
-                    let why = Err(format!("{file} fits no world of the contract{difference}"));
-                    say(why.map_err(|why| why + "\n" + &text))
-                }
-                Err(sentence) => say(Err(sentence + &difference)),
-            }
-        }
+        PluginCommand::Inspect(arguments) => say(inspect(arguments)),
         PluginCommand::Test(arguments) => match test(arguments) {
             Ok((text, exit)) => {
                 print(&text);
@@ -89,7 +77,30 @@ fn build(project: &Path) -> anyhow::Result<String> {
     Ok(format!("{} ({} KiB) in {seconds:.1} s", component.display(), bytes.div_ceil(1024)))
 }
 
-/// What `plugin inspect` prints.
+/// What `plugin inspect` prints. The error: what keeps the component from being a plugin, or its golden
+/// events from being read.
+fn inspect(arguments: &PluginArgs) -> Result<String, String> {
+    let (file, beside) = located(&arguments.path);
+    let difference = world_difference(&file);
+    let text = inspection(&file).map_err(|error| chain(&error) + &difference)?;
+    if !difference.is_empty() {
+        let file = file.display();
+        return Err(format!("{file} fits no world of the contract{difference}") + "\n" + &text);
+    }
+    // None are needed to look at a component.
+    if arguments.golden.is_none() && !beside.exists() {
+        return Ok(text);
+    }
+    let outlines = outlines(arguments).map_err(|error| format!("{}\n{text}", chain(&error)))?;
+    let outlines = outlines.iter().map(|outline| format!("\n{outline}"));
+    Ok(text + &outlines.collect::<String>())
+}
+
+fn outlines(arguments: &PluginArgs) -> Result<Vec<Outline>, Error> {
+    let (options, golden) = subject(arguments)?;
+    golden.outlines(&Runtime::new(plugin::compiled_code())?, &options)
+}
+
 fn inspection(file: &Path) -> Result<String, Error> {
     let runtime = Runtime::new(plugin::compiled_code())?;
     let found = plugin::inspect(&runtime, file)?;

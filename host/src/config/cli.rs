@@ -129,11 +129,9 @@ pub enum PluginCommand {
         #[arg(default_value = ".", value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Print a component's role, imports, digest and size
-    Inspect {
-        /// The component
-        file: PathBuf,
-    },
+    /// Print a component's role, imports, digest and size, and what it says of the tables of its golden
+    /// events, if there are any: what it is shown of each, and what becomes of it
+    Inspect(PluginArgs),
     /// Run a component over its golden events, offline, and show what differs and what it costs
     Test(PluginArgs),
     /// Measure time and instructions per event of golden events, for batches of several sizes
@@ -151,7 +149,7 @@ pub enum PluginCommand {
     },
 }
 
-/// `plugin test`, `plugin bench`
+/// `plugin inspect`, `plugin test`, `plugin bench`
 #[derive(Debug, Clone, Args)]
 pub struct PluginArgs {
     /// The component, or the directory of its project

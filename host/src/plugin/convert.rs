@@ -98,6 +98,12 @@ impl Plan {
 }
 
 impl Plan {
+    /// What comes beside the columns, as the contract calls it.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &'static str> {
+        let all = [(self.ops, "ops"), (self.positions, "positions"), (self.times, "times")];
+        all.into_iter().filter_map(|(wanted, name)| wanted.then_some(name))
+    }
+
     /// What becomes of the table.
     pub(crate) fn shape(&self) -> &Shape {
         self.shape.as_ref().expect("the plugin was asked for it")
@@ -105,6 +111,15 @@ impl Plan {
 }
 
 impl Want {
+    /// The form of its values, as the contract calls it.
+    pub(crate) fn form(&self) -> &'static str {
+        match (self.native, self.packed) {
+            (true, _) => "native",
+            (false, true) => "packed",
+            (false, false) => "strings",
+        }
+    }
+
     fn new(table: &Table, want: &types::Want) -> Result<Want, String> {
         let name = table.full_name();
         let column = table

@@ -41,6 +41,8 @@ const COMMITTED_AT: i64 = 1_767_225_600_000_000;
 #[derive(Debug)]
 pub struct Golden {
     config: Json,
+    /// Every version of a table that it describes, in its order.
+    tables: Vec<Arc<Table>>,
     changes: Changes,
     /// What is expected of each change; none: whatever comes.
     expected: Vec<Option<Json>>,
@@ -113,14 +115,22 @@ impl Golden {
             committed_at: COMMITTED_AT,
             xid: 1,
         });
-        let golden = Golden { config: json!({}), changes, expected: Vec::new() };
+        let (tables, expected) = (Vec::new(), Vec::new());
+        let golden = Golden { config: json!({}), tables, changes, expected };
         let mut reading = Reading { golden, tables: HashMap::new(), reader: Reader::default() };
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let parsed = serde_json::from_str(line).map_err(|error| error.to_string());
             let taken = parsed.and_then(|line| reading.take(line));
             taken.map_err(|why| format!("line {}: {why}", number + 1))?;
         }
-        Ok(reading.golden)
+        let mut golden = reading.golden;
+        // Those of envelopes are described by the envelopes.
+        for table in &golden.changes.tables {
+            if golden.tables.iter().all(|known| known.fingerprint != table.fingerprint) {
+                golden.tables.push(Arc::clone(table));
+            }
+        }
+        Ok(golden)
     }
 
     /// Runs a plugin over the events, configured as the file says. What a leg does about rows that
@@ -167,6 +177,11 @@ impl Golden {
         })
     }
 
+    /// The tables.
+    pub(crate) fn tables(&self) -> &[Arc<Table>] {
+        &self.tables
+    }
+
     /// There is no event in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -206,6 +221,7 @@ impl Reading {
         }
         if let (Some(name), Some(columns)) = (&line.table, &line.columns) {
             let table = table(name, columns, line.key.as_ref())?;
+            self.golden.tables.push(Arc::clone(&table));
             self.tables.insert(name.clone(), table);
             return Ok(());
         }

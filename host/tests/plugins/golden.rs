@@ -14,6 +14,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 const USERS: &str =
     r#"{"table": "public.users", "columns": [["id", "bigint"], ["email", "text"]], "key": ["id"]}"#;
+const WHERE_TOTAL: &str =
+    r#"{"config": {"where": [{"column": "total", "op": "ge", "value": 10}]}}"#;
 const MASKED: &str = r#"{"table": "public.users", "op": "c", "after": {"id": "1", "email": "ann@x.org"}, "expect": [{"table": "public.users", "op": "c", "after": {"id": "1", "email": "a***@x.org"}}]}"#;
 
 fn report(plugin: &str, golden: &str) -> GoldenReport {
@@ -177,4 +179,41 @@ fn events_that_are_all_faults_are_compared_and_measured_all_the_same() {
     assert_eq!((report.events, &report.differences[..]), (1, &[][..]));
     let costs = golden.costs(None, &options, &[256]).expect("a failure is an outcome");
     assert!(costs.iter().all(|cost| cost.instructions > 0.0), "{costs:?}");
+}
+
+#[test]
+fn what_a_plugin_says_of_each_table_is_told_in_words() {
+    let outlines = |plugin: &str, golden: &str| -> Vec<String> {
+        let golden = Golden::parse(golden).expect("golden events");
+        let options = Options::of_component(&plugin_file(plugin), Grant::ALL.to_vec());
+        let outlines = golden.outlines(&RUNTIME, &options).expect("the plugin loads");
+        outlines.iter().map(ToString::to_string).collect()
+    };
+    let of_repository = |plugin: &str| {
+        let file = workspace_root().join("plugins").join(plugin).join("golden.jsonl");
+        outlines(plugin, &fs::read_to_string(file).expect("golden events"))
+    };
+    let other = r#"{"table": "public.log", "columns": [["id", "bigint"]], "key": ["id"]}"#;
+    let config = r#"{"config": {"columns": ["email"]}}"#;
+    assert_eq!(
+        outlines("mask-email", &format!("{config}\n{USERS}\n{other}\n{MASKED}")),
+        [
+            "table    public.users\n  wants    email (packed), old email (packed)",
+            "table    public.log\n  is never shown to it",
+        ]
+    );
+    assert_eq!(
+        of_repository("outbox-router"),
+        [
+            "table    public.outbox\n  wants    aggregatetype (packed)\n  beside   ops\n  keyed by aggregateid\n  itself   goes no further"
+        ]
+    );
+    assert_eq!(
+        of_repository("route-by-value"),
+        [
+            "table    public.users\n  wants    region (packed)\n  beside   ops\n  homes    america.users, europe.users"
+        ]
+    );
+    let refused = &outlines("filter-rows", &format!("{WHERE_TOTAL}\n{USERS}"))[0];
+    assert!(refused.contains("\n  refused  it does not take table public.users: "), "{refused}");
 }
