@@ -99,7 +99,7 @@ const C: Template = Template {
     files: &[],
     helpers: material::C_SDK,
     needs: "Building needs clang with lld, wasi-libc and compiler-rt for WebAssembly (Debian: \
-            `clang lld wasi-libc\nlibclang-rt-14-dev-wasm32`). `columns.h` has helpers for packed \
+            `clang lld wasi-libc\nlibclang-rt-dev-wasm32`). `columns.h` has helpers for packed \
             columns, `json.h` for the configuration.\n",
     settings: "",
 };

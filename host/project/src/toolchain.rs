@@ -99,7 +99,7 @@ impl Toolchain for Installed {
 
     fn clang(&self) -> Result<Command> {
         let advice = "clang and lld are not installed; on Debian run `apt-get install clang lld \
-                      wasi-libc libclang-rt-14-dev-wasm32`";
+                      wasi-libc libclang-rt-dev-wasm32`";
         found("wasm-ld", "--version", advice)?;
         found("clang", "--version", advice)
     }
