@@ -38,20 +38,20 @@ impl Golden {
     /// What a plugin, configured as the file says, answers about each of the file's tables.
     ///
     /// # Errors
-    /// The plugin does not load, or not again after a trap.
+    /// The plugin does not load.
     pub fn outlines(&self, runtime: &Runtime, options: &Options) -> Result<Vec<Outline>, Error> {
         let loader = Loader::new(runtime.clone(), self.configured(options)?, Arc::default());
         let loaded = loader.load()?;
         let mut member = Member::new(loader, loaded);
         let outline = |table: &Arc<Table>| {
-            let answer = match member.subscription(table)? {
+            let answer = match member.subscription(table) {
                 Subscription::Ignored => Vec::new(),
                 Subscription::Wanted(plan) => wanted(table, &plan),
                 Subscription::Refused(why) => vec![("refused", why)],
             };
-            Ok(Outline { table: table.full_name().to_string(), answer })
+            Outline { table: table.full_name().to_string(), answer }
         };
-        self.tables().iter().map(outline).collect()
+        Ok(self.tables().iter().map(outline).collect())
     }
 }
 

@@ -157,8 +157,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_level_is_none() {
-        for text in
-            ["info", "info,tailwater::sink=debug", "tailwater::sink", "off", "warn,a=trace"]
+        for text in ["info", "info,tailwater::sink=debug", "tailwater::sink", "off", "warn,a=trace"]
         {
             assert!(text.parse::<Level>().is_ok(), "{text}");
         }
