@@ -11,4 +11,6 @@ pub use audit::{Audit, History};
 pub use copy::{Difference, Emails, differences, wait_equal};
 pub use faults::{Death, FAILPOINTS, Plan, Route, survive};
 pub use once::{each_change_once, wait_sent};
-pub use topic::{Raw, Record, committed_offsets, end_offset, produce, read_committed};
+pub use topic::{
+    Raw, Record, committed_offsets, end_offset, end_offset_of, produce, read_committed,
+};

@@ -133,11 +133,16 @@ pub fn produce(bootstrap: &str, records: &[Raw]) -> Result<()> {
 
 /// The end of a topic's first partition: behind its records, committed or not, and marks of transactions.
 pub fn end_offset(bootstrap: &str, topic: &str) -> Result<i64> {
+    end_offset_of(bootstrap, topic, 0)
+}
+
+/// The end of any partition, likewise.
+pub fn end_offset_of(bootstrap: &str, topic: &str, partition: i32) -> Result<i64> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("isolation.level", "read_uncommitted")
         .create()?;
-    Ok(consumer.fetch_watermarks(topic, 0, TIMEOUT)?.1)
+    Ok(consumer.fetch_watermarks(topic, partition, TIMEOUT)?.1)
 }
 
 /// Where a group goes on in each partition of a topic that it committed.

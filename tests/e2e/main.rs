@@ -26,6 +26,7 @@ mod plugins;
 mod projects;
 mod recopy;
 mod reshape;
+mod retention;
 mod secrets;
 mod service;
 mod state;

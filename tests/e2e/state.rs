@@ -358,14 +358,7 @@ fn a_memory_that_nobody_has_any_more_is_said_instead_of_begun_anew() -> Result<(
     let first = link.sink_into(clickhouse)?;
     begin(&source, &first)?;
     let topic = link.topic("members");
-    let all = format!(
-        "{{\"partitions\":[{{\"topic\":\"{topic}\",\"partition\":0,\"offset\":-1}}],\"version\":1}}"
-    );
-    let (bootstrap, file) = (kafka.bootstrap(), first.directory().join("all.json"));
-    std::fs::write(&file, all)?;
-    let file = file.to_str().context("a plain path")?;
-    let arguments = ["--bootstrap-server", &bootstrap, "--offset-json-file", file];
-    kafka.tool("org.apache.kafka.tools.DeleteRecordsCommand", arguments)?;
+    kafka.delete_records(&topic)?;
     let second = link.sink_into(clickhouse)?;
     let said =
         format!("what the plugins remember of partition 0 of {topic} is not on this machine");

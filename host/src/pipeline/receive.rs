@@ -92,7 +92,7 @@ impl Receiver {
             match acknowledged.recv_timeout(LOOK) {
                 Ok(stored) => commit(&mut consumer, stored)?,
                 Err(RecvTimeoutError::Timeout) => consumer.idle()?,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return consumer.settle(),
             }
         }
     }

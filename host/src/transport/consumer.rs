@@ -21,6 +21,7 @@ use super::offsets::Next;
 use super::reach::reach;
 use super::starts::{self, Starts};
 use super::topics::Names;
+use super::underway::Underway;
 use super::{Error, Offsets, Options, compacted};
 use crate::ack::Durable;
 use crate::change::Changes;
@@ -41,6 +42,8 @@ const SCHEMA_PAUSE: Duration = Duration::from_millis(250);
 /// Without a poll for this long the group has to be told that the member still lives; its limit is
 /// `max.poll.interval.ms`, five minutes.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How often it is looked whether partitions were read beyond what is committed.
+const SETTLE: Duration = Duration::from_secs(5);
 /// Records that are taken before the clock is looked at again.
 const BURST: usize = 64;
 
@@ -54,6 +57,8 @@ pub struct Consumer {
     stored: Offsets,
     /// Whether a rebalance overtook the last commit.
     outrun: bool,
+    underway: Underway,
+    settled: Instant,
     options: Options,
     metrics: Arc<Metrics>,
     polled: Instant,
@@ -89,7 +94,8 @@ impl Consumer {
         let literal = escaped(prefix);
         let own = Names::below(prefix).all().map(|name| format!("^{}$", escaped(name))).join(",");
         let config = options.consumer(&options.group(database), &[("topic.blacklist", &own)]);
-        let member = Member::new(starts);
+        let group = config.get("group.id").unwrap_or_default().to_owned();
+        let member = Member::new(group, options.start, starts);
         let kafka: BaseConsumer<Member> =
             config.create_with_context(member).map_err(Error::Settings)?;
         let sorted = |error| kafka.context().events.error("reach kafka", error);
@@ -107,6 +113,8 @@ impl Consumer {
             pending: Pending::default(),
             stored: Offsets::default(),
             outrun: false,
+            underway: Underway::default(),
+            settled: Instant::now(),
             options: options.clone(),
             metrics,
             polled: Instant::now(),
@@ -122,6 +130,9 @@ impl Consumer {
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Hop<Offsets>>, Error> {
         if self.outrun {
             self.commit_stored()?;
+        }
+        if self.settled.elapsed() >= SETTLE {
+            self.settle()?;
         }
         let give_up = Instant::now() + timeout;
         let interval = Duration::from_millis(self.options.batch_interval_ms);
@@ -182,18 +193,39 @@ impl Consumer {
     fn commit_stored(&mut self) -> Result<(), Error> {
         let list = self.assigned_of(&self.stored)?;
         self.outrun = false;
-        if list.count() == 0 {
-            return Ok(());
+        if list.count() > 0 {
+            match self.commit_list(&list)? {
+                true => self.stored = Offsets::default(),
+                false => self.outrun = true,
+            }
         }
-        match self.kafka.commit(&list, CommitMode::Sync) {
+        Ok(())
+    }
+
+    /// Commits what was read beyond the records, once all of those are stored: Kafka's own marks.
+    ///
+    /// # Errors
+    /// What librdkafka does not mend by itself.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        self.settled = Instant::now();
+        let member = self.kafka.context();
+        let sorted = |error| member.events.error("commit offsets", error);
+        let positions = self.kafka.position().map_err(sorted)?;
+        let passed = self.underway.passed(&positions, &self.pending.offsets, member);
+        if passed.count() > 0 {
+            self.commit_list(&passed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it was in time, before a rebalance.
+    fn commit_list(&mut self, list: &TopicPartitionList) -> Result<bool, Error> {
+        match self.kafka.commit(list, CommitMode::Sync) {
             Ok(()) => {
-                self.stored = Offsets::default();
-                Ok(())
+                self.underway.commit(list);
+                Ok(true)
             }
-            Err(error) if is_outrun(&error) => {
-                self.outrun = true;
-                Ok(())
-            }
+            Err(error) if is_outrun(&error) => Ok(false),
             Err(error) => Err(self.kafka.context().events.error("commit offsets", error)),
         }
     }
@@ -235,12 +267,13 @@ impl Consumer {
                 let since = member.since(topic, partition, message.offset());
                 if since.is_some() && self.pending.is_of_another(topic, partition) {
                     let pending = std::mem::take(&mut self.pending);
-                    self.ready = hand_on(pending, member, &self.metrics);
+                    self.ready = hand_on(pending, member, &mut self.underway, &self.metrics);
                 }
                 let next = Next { offset: message.offset() + 1, assignment, since };
                 let Consumer { reader, schemas, pending, .. } = self;
                 take_in(&message, next, reader, schemas, pending).map(|()| true)
             }
+            Some(Err(error)) if is_out_of_range(&error) => Err(self.out_of_range(error)),
             Some(Err(error)) => {
                 let error = self.kafka.context().events.error("receive from kafka", error);
                 match error.disposition() {
@@ -252,9 +285,19 @@ impl Consumer {
         }
     }
 
+    /// An offset is not there: its record was deleted, or the topic is another one, as the next consumer
+    /// will find out. This one would not go on with the partition.
+    fn out_of_range(&self, error: KafkaError) -> Error {
+        let member = self.kafka.context();
+        match member.find_deleted(&self.kafka) {
+            Ok(Some(error)) | Err(error) => error,
+            Ok(None) => member.events.error("read on where it was", error),
+        }
+    }
+
     fn take(&mut self) -> Option<Hop<Offsets>> {
         let pending = std::mem::take(&mut self.pending);
-        hand_on(pending, self.kafka.context(), &self.metrics)
+        hand_on(pending, self.kafka.context(), &mut self.underway, &self.metrics)
     }
 }
 
@@ -271,12 +314,18 @@ impl Pending {
 }
 
 /// Makes a batch of what is pending, if there is anything and its partition is still the member's.
-fn hand_on(pending: Pending, member: &Member, metrics: &Metrics) -> Option<Hop<Offsets>> {
+fn hand_on(
+    pending: Pending,
+    member: &Member,
+    underway: &mut Underway,
+    metrics: &Metrics,
+) -> Option<Hop<Offsets>> {
     pending.since?;
     let Pending { changes, dead_letters, offsets, .. } = pending;
     if !member.note_handed_on(&offsets) {
         return None;
     }
+    underway.hand_on(&offsets);
     metrics.count_changes("consumed", &changes);
     metrics.count_dead_letters("consumed", dead_letters.len());
     Some(Hop { dead_letters, ..Hop::new(changes, offsets) })
@@ -379,6 +428,10 @@ impl Schemas {
             }
         })
     }
+}
+
+fn is_out_of_range(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }
 
 /// Whether a commit came too late, after a rebalance: the next owner reads the records again.

@@ -95,6 +95,24 @@ pub enum Error {
         /// The partition.
         partition: i32,
     },
+    /// Records that were to be read are gone.
+    #[error(
+        "kafka has deleted records {first} to {last} of partition {partition} of {topic}, which \
+         group {group} had not read, so rows are missing; set the group's offsets to the earliest, \
+         start again and have the table copied again (see Retention in OPERATING.md)"
+    )]
+    Deleted {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The first record's offset.
+        first: i64,
+        /// The last one's.
+        last: i64,
+        /// The consumer group.
+        group: String,
+    },
     /// The checkpoint in Kafka cannot be read.
     #[error("the checkpoint of pipeline {pipeline} in {topic} is not one of this version")]
     Checkpoint {
@@ -123,6 +141,7 @@ impl Error {
             | Error::Topic { .. }
             | Error::OwnTopic { .. }
             | Error::MemoryLost { .. }
+            | Error::Deleted { .. }
             | Error::Checkpoint { .. } => Disposition::Halt,
         }
     }

@@ -9,11 +9,13 @@ use rdkafka::consumer::{
     BaseConsumer, Consumer as _, ConsumerContext, Rebalance, RebalanceProtocol,
 };
 use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset};
 use rustc_hash::FxHashMap;
 
 use super::client::Events;
+use super::extent::{self, Extents, Lost};
 use super::offsets::Next;
 use super::starts::{self, Choice, Start, Starts};
 use super::{Error, Offsets};
@@ -28,6 +30,10 @@ pub(super) struct Member {
     assigned: Mutex<Assigned>,
     /// Where partitions are read from, if plugins remember.
     starts: Option<Starts>,
+    /// The group's name.
+    group: String,
+    /// Where the group starts if it is new.
+    start: super::Start,
     /// Why it could not be found out where to read from.
     trouble: Mutex<Option<Error>>,
 }
@@ -36,10 +42,20 @@ pub(super) type Assigned = FxHashMap<String, FxHashMap<i32, u64>>;
 
 impl Member {
     /// A member that has nothing yet.
-    pub(super) fn new(starts: Option<Starts>) -> Member {
+    pub(super) fn new(group: String, start: super::Start, starts: Option<Starts>) -> Member {
         let (events, assigned) = (Events::default(), Mutex::default());
         starts.iter().for_each(Starts::let_go);
-        Member { events, assigned, starts, trouble: Mutex::default() }
+        Member { events, assigned, starts, group, start, trouble: Mutex::default() }
+    }
+
+    /// Whether plugins remember.
+    pub(super) fn remembers(&self) -> bool {
+        self.starts.is_some()
+    }
+
+    /// With which offset the memory of a partition begins, if there is one.
+    pub(super) fn known_since(&self, topic: &str, partition: i32) -> Option<i64> {
+        Some(self.starts.as_ref()?.get(topic, partition)?.since)
     }
 
     pub(super) fn assigned(&self) -> MutexGuard<'_, Assigned> {
@@ -84,34 +100,83 @@ impl Member {
     }
 
     /// Writes into an assignment where its partitions are read from.
-    fn begin_with_memory(
+    fn begin(
         &self,
         consumer: &BaseConsumer<Self>,
-        starts: &Starts,
         assigned: &mut TopicPartitionList,
     ) -> Result<(), Error> {
         let failed = |error| self.events.error("find out where partitions go on", error);
+        if assigned.count() == 0 {
+            return Ok(());
+        }
         let committed = consumer.committed_offsets(assigned.clone(), PATIENCE).map_err(failed)?;
+        let extents = Extents::of(consumer, assigned).map_err(failed)?;
         for element in committed.elements() {
+            element.error().map_err(failed)?;
             let (topic, partition) = (element.topic(), element.partition());
-            let (here, told) = (starts.get(topic, partition), starts::told(element.metadata()));
-            if here.is_none() && told.is_none() {
-                continue;
-            }
-            let held = consumer.fetch_watermarks(topic, partition, PATIENCE).map_err(failed)?;
-            match starts::choose(here, told, held, starts.whole) {
-                Choice::From(start) => {
-                    let offset = Offset::Offset(start.next);
-                    assigned.set_partition_offset(topic, partition, offset).map_err(failed)?;
-                    starts.set(topic, partition, start);
+            let Some(held) = extents.get(topic, partition) else { continue };
+            let offset = match self.begin_with_memory(&element, held)? {
+                Some(next) => Offset::Offset(next),
+                None => {
+                    let next = match element.offset() {
+                        Offset::Offset(next) => Some(next),
+                        _ => None,
+                    };
+                    let begun = extent::begin(next, held, self.start);
+                    begun.map_err(|lost| self.deleted(topic, partition, lost))?
                 }
-                Choice::Afresh => starts.forget(topic, partition),
-                Choice::Lost => {
-                    return Err(Error::MemoryLost { topic: topic.to_owned(), partition });
-                }
-            }
+            };
+            assigned.set_partition_offset(topic, partition, offset).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Where the plugins' memory of a partition ends, if it is to be read from there.
+    fn begin_with_memory(
+        &self,
+        committed: &TopicPartitionListElem<'_>,
+        held: (i64, i64),
+    ) -> Result<Option<i64>, Error> {
+        let Some(starts) = &self.starts else { return Ok(None) };
+        let (topic, partition) = (committed.topic(), committed.partition());
+        let (here, told) = (starts.get(topic, partition), starts::told(committed.metadata()));
+        if here.is_none() && told.is_none() {
+            return Ok(None);
+        }
+        match starts::choose(here, told, held, starts.whole) {
+            Choice::From(start) => {
+                starts.set(topic, partition, start);
+                Ok(Some(start.next))
+            }
+            Choice::Afresh => {
+                starts.forget(topic, partition);
+                Ok(None)
+            }
+            Choice::Lost => Err(Error::MemoryLost { topic: topic.to_owned(), partition }),
+        }
+    }
+
+    /// Why an offset that was to be read next is not there, if the records were deleted.
+    pub(super) fn find_deleted(
+        &self,
+        consumer: &BaseConsumer<Self>,
+    ) -> Result<Option<Error>, Error> {
+        let failed = |error| self.events.error("find out where partitions go on", error);
+        let positions = consumer.position().map_err(failed)?;
+        let extents = Extents::of(consumer, &positions).map_err(failed)?;
+        let deleted = positions.elements().into_iter().find_map(|element| {
+            let (topic, partition) = (element.topic(), element.partition());
+            let (first, _) = extents.get(topic, partition)?;
+            let Offset::Offset(next) = element.offset() else { return None };
+            let lost = Lost { first: next, last: first - 1 };
+            (next < first).then(|| self.deleted(topic, partition, lost))
+        });
+        Ok(deleted)
+    }
+
+    fn deleted(&self, topic: &str, partition: i32, Lost { first, last }: Lost) -> Error {
+        let (topic, group) = (topic.to_owned(), self.group.clone());
+        Error::Deleted { topic, partition, first, last, group }
     }
 }
 
@@ -133,9 +198,7 @@ impl ConsumerContext for Member {
         list: &mut TopicPartitionList,
     ) {
         let given = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if let (true, Some(starts)) = (given, &self.starts)
-            && let Err(error) = self.begin_with_memory(consumer, starts, list)
-        {
+        if given && let Err(error) = self.begin(consumer, list) {
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         }
         let rebalance = match code {

@@ -9,6 +9,7 @@ mod client;
 mod compacted;
 mod consumer;
 mod error;
+mod extent;
 mod letters;
 mod member;
 mod offsets;
@@ -19,6 +20,7 @@ mod reach;
 mod redriven;
 mod starts;
 mod topics;
+mod underway;
 
 pub use checkpoint::Checkpoint;
 pub use consumer::Consumer;

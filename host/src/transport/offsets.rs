@@ -40,6 +40,11 @@ impl Offsets {
         })
     }
 
+    /// Where a partition goes on, if it is one of these.
+    pub(super) fn get(&self, topic: &str, partition: i32) -> Option<Next> {
+        self.nexts.get(topic)?.get(&partition).copied()
+    }
+
     /// What the memories of the partitions are called, if plugins remember, and the next offset of
     /// each.
     pub fn scopes(&self) -> impl Iterator<Item = (String, i64)> {

@@ -107,6 +107,9 @@ pub struct Options {
     /// The largest record: `max.message.bytes` of a topic that is created. What is larger becomes
     /// a dead letter. Default: 8 MiB, which hosted Kafkas take.
     pub max_message_bytes: u32,
+    /// Settings of a table's topic that is created, by their names (`"retention.ms" = "-1"`). Default:
+    /// none, which leaves them to the broker.
+    pub topic_settings: BTreeMap<String, Setting>,
     /// Consumer group. Default: `tailwater-<prefix>`.
     pub group: Option<String>,
     /// Where a new group starts: `earliest` (default) or `latest`.
@@ -141,6 +144,7 @@ impl Default for Options {
             transaction_bytes: 64 << 20,
             queue_kbytes: 32_768,
             max_message_bytes: 8 << 20,
+            topic_settings: BTreeMap::new(),
             group: None,
             start: Start::default(),
             topics: None,
@@ -212,14 +216,11 @@ impl Options {
     pub(super) fn consumer(&self, group: &str, ours: &[(&str, &str)]) -> ClientConfig {
         let fetch = self.fetch_bytes.to_string();
         let refresh = METADATA_REFRESH.as_millis().to_string();
-        let start = match self.start {
-            Start::Earliest => "earliest",
-            Start::Latest => "latest",
-        };
         let mut all = vec![
             ("group.id", group),
             ("isolation.level", "read_committed"),
-            ("auto.offset.reset", start),
+            // Where to begin is said with each assignment; what is gone later must not be passed over.
+            ("auto.offset.reset", "error"),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             // With the default of a second, every time the local queue fills costs a second.

@@ -63,6 +63,8 @@ pub(super) struct Topics {
     partitions: i32,
     replication: i32,
     message_bytes: u32,
+    /// Further settings of tables' topics.
+    settings: Vec<(String, String)>,
     known: FxHashMap<String, Topic>,
 }
 
@@ -76,6 +78,11 @@ impl Topics {
             partitions: options.partitions,
             replication: options.replication,
             message_bytes: options.max_message_bytes,
+            settings: options
+                .topic_settings
+                .iter()
+                .map(|(name, value)| (name.clone(), value.to_string()))
+                .collect(),
             known: FxHashMap::default(),
         })
     }
@@ -87,7 +94,10 @@ impl Topics {
 
     /// The topics of tables, in their order. Those that are not there are created with one request.
     pub(super) fn of_tables(&mut self, topics: &[&str]) -> Result<Vec<Topic>, Error> {
-        self.ensure(topics, self.partitions, &[])
+        let settings = self.settings.clone();
+        let settings: Vec<_> =
+            settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.ensure(topics, self.partitions, &settings)
     }
 
     /// Makes sure of a topic with one partition that keeps the last value of every key. Every start reads
@@ -192,8 +202,11 @@ impl Topics {
         for topic in topics {
             let replication = TopicReplication::Fixed(self.replication);
             let asked = NewTopic::new(topic, partitions, replication);
-            let asked = asked.set(MAX_MESSAGE_BYTES, &message_bytes);
-            new.push(settings.iter().fold(asked, |asked, (name, value)| asked.set(name, value)));
+            let largest = (MAX_MESSAGE_BYTES, message_bytes.as_str());
+            // The broker takes none that is named twice.
+            let largest = Some(largest).filter(|(name, _)| settings.iter().all(|(n, _)| n != name));
+            let all = largest.iter().chain(settings);
+            new.push(all.fold(asked, |asked, (name, value)| asked.set(name, value)));
         }
         let options = AdminOptions::new().request_timeout(Some(PATIENCE));
         let answers = self.runtime.block_on(self.admin.create_topics(&new, &options));

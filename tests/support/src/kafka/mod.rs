@@ -152,6 +152,18 @@ impl Kafka {
         self.topics(&["--delete", "--topic", name])
     }
 
+    /// Deletes all records of a topic's first partition, as the retention does.
+    pub fn delete_records(&self, topic: &str) -> Result<()> {
+        let all = format!(
+            "{{\"partitions\":[{{\"topic\":\"{topic}\",\"partition\":0,\"offset\":-1}}],\"version\":1}}"
+        );
+        let file = self.scratch.join(&format!("{topic}.json"));
+        fs::write(&file, all)?;
+        let (bootstrap, file) = (self.bootstrap(), file.display().to_string());
+        let arguments = ["--bootstrap-server", &bootstrap, "--offset-json-file", &file];
+        self.tool("org.apache.kafka.tools.DeleteRecordsCommand", arguments).map(drop)
+    }
+
     fn topics(&self, arguments: &[&str]) -> Result<()> {
         let bootstrap = self.bootstrap();
         let arguments =
