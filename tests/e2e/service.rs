@@ -1,5 +1,6 @@
 //! As a service: it says which leg stands still, stops when told, and is soon back.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -145,12 +146,28 @@ fn a_restart_goes_on_where_it_was() -> Result<()> {
 fn a_repeated_failure_is_logged_once_and_says_when_it_is_over() -> Result<()> {
     let source = Postgres::shared(PostgresVersion::V15).create_database()?;
     notes(&source)?;
+    let others = ["a", "b", "c", "d"];
+    for table in others {
+        source.execute(&format!("CREATE TABLE {table} (id int PRIMARY KEY)"))?;
+        source.execute(&format!("INSERT INTO {table} VALUES (0)"))?;
+    }
     let clickhouse = ClickHouse::start()?;
     let tailwater = with_server(&source, &clickhouse)?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the tables to be known", || {
+        let log = tailwater.log();
+        ensure!(log.matches("copied the table").count() == 5, "{log}");
+        Ok(())
+    })?;
     clickhouse.crash()?;
-    source.execute("INSERT INTO notes VALUES (1)")?;
+    // All of one batch, so that they are written at the same time.
+    let insert = |table: &str| format!("INSERT INTO {table} VALUES (1); ");
+    source.execute(&format!(
+        "BEGIN; {} {} COMMIT",
+        insert("notes"),
+        others.map(insert).concat()
+    ))?;
     tells(&tailwater, "sink")?;
     // The pauses between attempts begin at 50 ms: by then there were many.
     let reconnects = || -> Result<f64> {
@@ -167,10 +184,48 @@ fn a_repeated_failure_is_logged_once_and_says_when_it_is_over() -> Result<()> {
     clickhouse.restart()?;
     serves(&tailwater, DEADLINE, 1)?;
     let log = tailwater.log();
-    let count = |text: &str| log.matches(text).count();
-    ensure!(count("ClickHouse has trouble; trying until it works") == 1, "{log}");
-    ensure!(count("ClickHouse works again") == 1, "{log}");
+    let failed = "failed, trying again what=\"store in ClickHouse\" error=";
+    let errors: Vec<_> =
+        log.split(failed).skip(1).map(|rest| rest.split("attempts=").next()).collect();
+    let different: BTreeSet<_> = errors.iter().collect();
+    // Open connections end, and then nobody listens.
+    ensure!((1..=3).contains(&errors.len()) && errors.len() == different.len(), "{log}");
+    ensure!(log.matches("works again what=\"store in ClickHouse\"").count() == 1, "{log}");
     ensure!(process.is_running()?, "it ended");
+    Ok(())
+}
+
+/// Every attempt has clients of its own, and each of these fails to connect.
+#[test]
+fn a_broker_that_is_away_is_told_of_once_and_not_by_every_client() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    notes(&source)?;
+    let kafka = Kafka::start()?;
+    let link = Link::plain(&kafka, "");
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    let mut capturing = capture.start()?;
+    capturing.wait_ready(DEADLINE)?;
+    kafka.stop()?;
+    source.execute("INSERT INTO notes VALUES (1)")?;
+    let _sinking = sink.start()?;
+    tells(&capture, "send")?;
+    wait_for(DEADLINE, "several attempts", || {
+        let metrics = sink.get("/metrics")?.text();
+        let line =
+            metrics.lines().find(|line| line.contains("reconnects_total{step=\"consumed\"}"));
+        let attempts = line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
+        ensure!(attempts.is_some_and(|attempts| attempts >= 3), "{attempts:?} attempts");
+        Ok(())
+    })?;
+    for (half, most) in [(&sink, 1), (&capture, 4)] {
+        let log = half.log();
+        let loud = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+        ensure!((1..=most).contains(&loud.count()), "{log}");
+    }
+    kafka.restart()?;
+    serves(&sink, DEADLINE, 1)?;
+    let log = sink.log();
+    ensure!(log.matches("works again what=\"receive from kafka\"").count() == 1, "{log}");
     Ok(())
 }
 

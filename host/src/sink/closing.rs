@@ -24,19 +24,18 @@ impl Writer {
         let positions = || rows.clone().map(|(position, _)| position);
         let Some((first, last)) = positions().min().zip(positions().max()) else { return Ok(()) };
         let (letters, doubts) = (self.letters(), self.open.doubts());
-        let newest = until_done!(self, "look for dead letters", letters.newest())?;
+        let newest = until_done!(self, letters.newest())?;
         // Rows behind all letters have none, nor have those that follow them.
         let behind = newest < first.version();
         self.open.found(commit_of(newest), behind.then_some(doubts));
         if behind {
             return Ok(());
         }
-        let found = until_done!(self, "look for dead letters", letters.between(*first, *last))?;
+        let found = until_done!(self, letters.between(*first, *last))?;
         for ((plugin, table), rows) in closed(found, passed) {
             failpoint::pass("before_closing");
-            let task = "remove dead letters of rows that came through";
             for rows in rows.chunks(PAGE) {
-                until_done!(self, task, letters.close(&plugin, &table, rows))?;
+                until_done!(self, letters.close(&plugin, &table, rows))?;
             }
             let count = rows.len();
             tracing::info!(count, %plugin, %table, "closed dead letters whose rows came through");

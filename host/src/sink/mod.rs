@@ -26,6 +26,7 @@ use crate::dead_letter::OpenLetters;
 use crate::hop::{Hop, Point, SnapshotDone};
 use crate::serve::{Leg, Mirrored};
 use crate::table::{Table, TableName};
+use crate::telemetry::logging::Repeated;
 use crate::telemetry::metrics::Metrics;
 
 mod array;
@@ -118,6 +119,7 @@ impl Sink {
             client,
             metrics,
             leg,
+            failures: Repeated::new("store in ClickHouse"),
             pipeline: origin.pipeline,
             run: rand::random(),
             concurrent_inserts: options.concurrent_inserts,
@@ -310,7 +312,7 @@ impl Sink {
         let place = self.place(&table.full_name());
         self.names.claim(&place.plan.view, &table.full_name())?;
         let ensure = || shape::ensure(&self.writer.client, &place, table);
-        let columns = until_done!(self.writer, "prepare a table", ensure())?;
+        let columns = until_done!(self.writer, ensure())?;
         tracing::info!(table = %table.full_name(), view = place.plan.view, "prepared a table");
         let encoder = Arc::new(Encoder::new(Arc::clone(table), place, columns));
         self.encoders.retain(|_, known| !known.is_outdated_by(&encoder));
@@ -342,13 +344,13 @@ impl Sink {
 
     async fn show(&self, encoder: &Encoder, version: u128) -> Result<(), Error> {
         let show = || self.views.show(&self.writer.client, encoder, version);
-        until_done!(self.writer, "show a table", show())
+        until_done!(self.writer, show())
     }
 
     /// Tells what can be queried now.
     async fn publish(&mut self) -> Result<(), Error> {
         let client = &self.writer.client;
-        until_done!(self.writer, "look up views", self.views.refresh(client))?;
+        until_done!(self.writer, self.views.refresh(client))?;
         self.writer.leg.moving();
         Ok(())
     }

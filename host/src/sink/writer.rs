@@ -31,6 +31,7 @@ use crate::disposition::Disposition;
 use crate::failpoint;
 use crate::hop::SnapshotDone;
 use crate::serve::Leg;
+use crate::telemetry::logging::Repeated;
 use crate::telemetry::metrics::{ChangeLabels, Metrics, StepLabels};
 
 const STORED: StepLabels = StepLabels { step: "stored" };
@@ -39,9 +40,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Attempts something until it works, or fails in a way that another attempt will not change.
 macro_rules! until_done {
-    ($writer:expr, $task:expr, $attempt:expr) => {{
-        let mut patience =
-            crate::sink::writer::Patience::new($task, &$writer.metrics, &$writer.leg);
+    ($writer:expr, $attempt:expr) => {{
+        let mut patience = crate::sink::writer::Patience::new(&$writer);
         loop {
             match patience.after($attempt.await).await {
                 Ok(None) => (),
@@ -53,37 +53,35 @@ macro_rules! until_done {
 }
 pub(super) use until_done;
 
-/// The pauses between attempts; tells the log when trouble begins and when it ends.
+/// The pauses between attempts. The log is told by what all of them share, so that a server that is away
+/// is one trouble, however many statements wait for it.
 pub(super) struct Patience<'a> {
-    task: &'a str,
-    metrics: &'a Metrics,
-    leg: &'a Leg,
+    writer: &'a Writer,
     pause: Duration,
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn new(task: &'a str, metrics: &'a Metrics, leg: &'a Leg) -> Patience<'a> {
-        Patience { task, metrics, leg, pause: FIRST_PAUSE }
+    pub(super) fn new(writer: &'a Writer) -> Patience<'a> {
+        Patience { writer, pause: FIRST_PAUSE }
     }
 
     /// Gives a result on, or waits before the next attempt.
     pub(super) async fn after<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
-        let (first, task) = (self.pause == FIRST_PAUSE, self.task);
         let error = match result {
-            Ok(done) if first => return Ok(Some(done)),
             Ok(done) => {
-                tracing::info!(task, "ClickHouse works again");
+                if self.pause > FIRST_PAUSE {
+                    self.writer.failures.succeeded();
+                }
                 return Ok(Some(done));
             }
             Err(error) if error.disposition() == Disposition::Retry => error,
             Err(error) => return Err(error),
         };
-        if first {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(task, cause, "ClickHouse has trouble; trying until it works");
-        }
-        self.leg.stalled(error.sentence());
-        self.metrics.reconnects.get_or_create(&STORED).inc();
+        // Without the task, of which there are as many as tables.
+        let cause = std::error::Error::source(&error).unwrap_or(&error);
+        self.writer.failures.failed(cause);
+        self.writer.leg.stalled(error.sentence());
+        self.writer.metrics.reconnects.get_or_create(&STORED).inc();
         sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(None)
@@ -95,6 +93,7 @@ pub(super) struct Writer {
     pub(super) client: Client,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leg: Leg,
+    pub(super) failures: Repeated,
     pub(super) pipeline: String,
     /// Tells this run's insert tokens from every other's.
     pub(super) run: u64,
@@ -156,7 +155,7 @@ impl Writer {
         let encoder = Arc::clone(&block.encoder);
         let mut dead_letters = Vec::new();
         let mut filler = Filler::new(&self.client, block);
-        while let Some(mut filled) = until_done!(self, "look up older rows", filler.fill_next())? {
+        while let Some(mut filled) = until_done!(self, filler.fill_next())? {
             dead_letters.append(&mut filled.dead_letters);
             self.insert_rows(&encoder, &mut filled.rows).await?;
         }
@@ -178,12 +177,12 @@ impl Writer {
         failpoint::pass("before_store");
         let insert =
             || self.client.insert(&task, &encoder.insert, Some(&token), &encoder.header, &body);
-        let mut done = until_done!(self, &task, insert());
+        let mut done = until_done!(self, insert());
         if done.as_ref().is_err_and(Error::doubts_shape) {
             if !self.still_fits(encoder).await? {
                 return Err(Error::Altered { name: encoder.place.versions_name() });
             }
-            done = until_done!(self, &task, insert());
+            done = until_done!(self, insert());
         }
         done?;
         failpoint::pass("after_store");
@@ -196,7 +195,7 @@ impl Writer {
     /// Whether the table, brought into shape again, has the columns the rows were written for.
     async fn still_fits(&self, encoder: &Encoder) -> Result<bool, Error> {
         let ensure = || shape::ensure(&self.client, &encoder.place, &encoder.table);
-        let columns = until_done!(self, "look up the table's shape", ensure())?;
+        let columns = until_done!(self, ensure())?;
         let types = columns.iter().zip(&encoder.stored);
         Ok(columns.len() == encoder.stored.len() && types.into_iter().all(|(a, b)| a.ty == b.ty))
     }
@@ -219,7 +218,7 @@ impl Writer {
                     format!("DELETE WHERE _version < toUInt128('{}')", truncate.version);
                 let sql = place.alter_versions(&[condition]);
                 let task = "clean up after a truncate";
-                until_done!(self, task, self.client.execute(task, &sql))?;
+                until_done!(self, self.client.execute(task, &sql))?;
             }
         }
         Ok(())
@@ -273,8 +272,7 @@ impl Writer {
         for redrive in batch.redrives.drain(..) {
             failpoint::pass("before_redriven");
             let outcome = redrive.outcome(failed);
-            let task = "remove dead letters that came through";
-            until_done!(self, task, letters.remove(&outcome.closed))?;
+            until_done!(self, letters.remove(&outcome.closed))?;
             // Who asked may have gone.
             redrive.done.send(outcome).ok();
         }
@@ -302,7 +300,7 @@ impl Writer {
         let name = format!("{OWN_PREFIX}{name}");
         let sql = format!("INSERT INTO {} ({columns}) FORMAT RowBinary", self.client.table(&name));
         let task = format!("insert into `{name}`");
-        until_done!(self, &task, self.client.insert(&task, &sql, None, &Bytes::new(), &rows))
+        until_done!(self, self.client.insert(&task, &sql, None, &Bytes::new(), &rows))
     }
 
     /// Reads the last truncates at start.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io::IsTerminal as _;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -91,12 +92,64 @@ pub fn start(options: &Options) {
     }
 }
 
+/// Failures this close behind a success belong to those before it.
+const QUIET: Duration = Duration::from_secs(30);
+/// The most texts of one trouble that are told apart.
+const MOST_TEXTS: usize = 16;
+
 /// A failure that repeats, such as a broker that stays down: logged when it begins, when its text
-/// changes, and when it ends with the number of attempts; counted in between.
+/// is a new one, and when it ends with the number of attempts; counted in between. One that comes and goes
+/// is logged as one, unless it stays for long. Shared by all who try the same.
 #[derive(Debug)]
 pub struct Repeated {
     what: &'static str,
-    state: Mutex<Option<(String, u64)>>,
+    trouble: Mutex<Trouble>,
+}
+
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Failures since the last success.
+    failures: u64,
+    /// When the first of them was.
+    since: Option<Instant>,
+    /// Whether one of them was logged.
+    logged: bool,
+    /// What was logged already.
+    said: Vec<String>,
+    /// When the last success ended some.
+    ended: Option<Instant>,
+}
+
+impl Trouble {
+    /// Whether a failure is to be logged.
+    fn failed(&mut self, text: &str, now: Instant) -> bool {
+        if self.failures == 0 {
+            self.since = Some(now);
+            self.logged = false;
+            if self.ended.is_none_or(|ended| now.duration_since(ended) >= QUIET) {
+                self.said.clear();
+            }
+        }
+        self.failures += 1;
+        let known = self.said.iter().any(|said| said == text);
+        let stays = self.since.is_some_and(|since| now.duration_since(since) >= QUIET);
+        let full = self.said.len() >= MOST_TEXTS;
+        let logs = if known || full { !self.logged && stays } else { true };
+        self.logged |= logs;
+        if logs && !known && !full {
+            self.said.push(text.to_owned());
+        }
+        logs
+    }
+
+    /// The failures that a success ended, and whether that is to be logged.
+    fn succeeded(&mut self, now: Instant) -> (u64, bool) {
+        let failures = std::mem::take(&mut self.failures);
+        if failures > 0 {
+            self.ended = Some(now);
+        }
+        (failures, failures > 0 && self.logged)
+    }
 }
 
 /// What [`Repeated::failed`] made of a failure.
@@ -112,31 +165,32 @@ impl Repeated {
     /// `what` was being tried, as in `connect to kafka`.
     #[must_use]
     pub fn new(what: &'static str) -> Repeated {
-        Repeated { what, state: Mutex::new(None) }
+        Repeated { what, trouble: Mutex::default() }
     }
 
     /// Notes a failure.
     pub fn failed(&self, error: &dyn std::error::Error) -> Noted {
         let text = chain(error);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((last, count)) = &mut *state {
-            *count += 1;
-            if *last == text {
-                return Noted::Counted(*count);
-            }
+        let mut trouble = self.trouble();
+        if !trouble.failed(&text, Instant::now()) {
+            return Noted::Counted(trouble.failures);
         }
-        let count = state.as_ref().map_or(1, |(_, count)| *count);
-        tracing::warn!(what = self.what, error = %text, attempts = count, "failed, trying again");
-        *state = Some((text, count));
+        let attempts = trouble.failures;
+        tracing::warn!(what = self.what, error = %text, attempts, "failed, trying again");
         Noted::Logged
     }
 
     /// Notes a success; the number of failures it ended.
     pub fn succeeded(&self) -> u64 {
-        let ended = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((_, failures)) = ended else { return 0 };
-        tracing::info!(what = self.what, failures, "works again");
+        let (failures, logs) = self.trouble().succeeded(Instant::now());
+        if logs {
+            tracing::info!(what = self.what, failures, "works again");
+        }
         failures
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,10 +227,33 @@ mod tests {
         assert_eq!(repeated.failed(&refused), Noted::Logged);
         assert_eq!(repeated.failed(&refused), Noted::Counted(2));
         assert_eq!(repeated.failed(&std::io::Error::other("reset")), Noted::Logged);
-        assert_eq!(repeated.failed(&refused), Noted::Logged);
+        assert_eq!(repeated.failed(&refused), Noted::Counted(4));
         assert_eq!(repeated.succeeded(), 4);
         assert_eq!(repeated.succeeded(), 0);
-        assert_eq!(repeated.failed(&refused), Noted::Logged);
+    }
+
+    #[test]
+    fn failures_that_come_and_go_are_one_trouble() {
+        let (mut trouble, begun) = (Trouble::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        assert!(trouble.failed("refused", at(0)));
+        assert_eq!(trouble.succeeded(at(1)), (1, true));
+        for second in 2..20 {
+            assert!(!trouble.failed("refused", at(second)));
+            assert_eq!(trouble.succeeded(at(second)), (1, false));
+        }
+        assert!(!trouble.failed("refused", at(20)));
+        assert!(!trouble.failed("refused", at(49)));
+        assert!(trouble.failed("refused", at(50)), "it stays this time");
+        assert_eq!(trouble.succeeded(at(60)), (3, true));
+        assert!(trouble.failed("refused", at(90)), "another trouble");
+    }
+
+    #[test]
+    fn a_text_that_never_repeats_is_logged_only_so_often() {
+        let (mut trouble, now) = (Trouble::default(), Instant::now());
+        let logged = (0..100).filter(|n| trouble.failed(&n.to_string(), now)).count();
+        assert_eq!(logged, MOST_TEXTS);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
@@ -43,6 +44,9 @@ impl Events {
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
+            // Of a connection: every client of every attempt says so, and again and again. It comes as
+            // an error of what was tried, too, and that is logged once.
+            _ if facility == "FAIL" => tracing::debug!(facility, "kafka client: {message}"),
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
@@ -69,6 +73,8 @@ impl ClientContext for Events {
         }
     }
 }
+
+impl ConsumerContext for Events {}
 
 impl ProducerContext for Events {
     type DeliveryOpaque = ();

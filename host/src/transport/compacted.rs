@@ -14,20 +14,6 @@ use super::{Error, Options};
 /// How long the topic's end may take to come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Quiet(Events);
-
-impl rdkafka::ClientContext for Quiet {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        rdkafka::ClientContext::error(&self.0, error, reason);
-    }
-}
-
-impl rdkafka::consumer::ConsumerContext for Quiet {}
-
 /// Hands every committed record of the topic's one partition to `each`, oldest first, and returns
 /// at the end of it. A topic that does not exist is empty.
 pub(super) fn read(
@@ -59,9 +45,9 @@ pub(super) fn read_from(
             ("allow.auto.create.topics", "false"),
         ],
     );
-    let consumer: BaseConsumer<Quiet> =
-        config.create_with_context(Quiet(Events::default())).map_err(Error::Settings)?;
-    let sorted = |error| consumer.context().0.error(ACTION, error);
+    let consumer: BaseConsumer<Events> =
+        config.create_with_context(Events::default()).map_err(Error::Settings)?;
+    let sorted = |error| consumer.context().error(ACTION, error);
     let mut start = TopicPartitionList::new();
     start.add_partition_offset(topic, 0, from).map_err(sorted)?;
     consumer.assign(&start).map_err(sorted)?;

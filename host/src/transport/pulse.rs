@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
+use super::client::Events;
 use super::topics::Names;
 use super::{Error, Options};
 use crate::serve::Leg;
@@ -28,7 +29,9 @@ impl Pulse {
     /// [`Error::Settings`].
     pub fn start(options: &Options, database: &str, leg: Leg) -> Result<Pulse, Error> {
         // A consumer, because its questions do not create what they ask for.
-        let client: BaseConsumer = options.client(&[]).create().map_err(Error::Settings)?;
+        let config = options.client(&[]);
+        let client: BaseConsumer<Events> =
+            config.create_with_context(Events::default()).map_err(Error::Settings)?;
         let topic = Names::below(options.prefix(database)).checkpoints;
         let (dropped, ended) = mpsc::channel();
         thread::spawn(move || beat(&client, &topic, &leg, &ended));
@@ -36,7 +39,7 @@ impl Pulse {
     }
 }
 
-fn beat(client: &BaseConsumer, topic: &str, leg: &Leg, ended: &Receiver<()>) {
+fn beat(client: &BaseConsumer<Events>, topic: &str, leg: &Leg, ended: &Receiver<()>) {
     let mut silent = false;
     while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
         match client.client().fetch_metadata(Some(topic), PATIENCE) {

@@ -6,10 +6,10 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
     TopicReplication,
 };
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rustc_hash::FxHashMap;
 
+use super::client::Events;
 use super::{Error, Options};
 
 /// How long a topic may take to appear.
@@ -58,7 +58,7 @@ pub(super) struct Topic {
 
 /// Topics that are known to exist.
 pub(super) struct Topics {
-    admin: AdminClient<DefaultClientContext>,
+    admin: AdminClient<Events>,
     runtime: tokio::runtime::Runtime,
     partitions: i32,
     replication: i32,
@@ -70,7 +70,8 @@ pub(super) struct Topics {
 
 impl Topics {
     pub(super) fn new(options: &Options) -> Result<Topics, Error> {
-        let admin = options.client(&[]).create().map_err(Error::Settings)?;
+        let config = options.client(&[]);
+        let admin = config.create_with_context(Events::default()).map_err(Error::Settings)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Topics {
             admin,
