@@ -74,7 +74,8 @@ impl Pipeline {
         let mut give = self.timed("stored", give);
         let stored = destination.sink.run(to_store, move |stored| give(stored.into())).await;
         let kept = keeping.finish().await;
-        end.advance(Phase::Draining);
+        // Whatever ended the store ends the stages before it.
+        end.advance(Phase::Drained);
         let (transform, transformed) = transforming.await.expect("the transform does not panic");
         *plugins = Some(transform);
         let received = receiving.await.expect("the receiver does not panic");
