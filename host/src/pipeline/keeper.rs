@@ -2,23 +2,62 @@
 //! the source is told so.
 //!
 //! No batch waits for the disk. What is durable one hop on is handed to a thread, which writes what
-//! came within a moment as one transaction and acknowledges it then.
+//! came within a moment as one transaction and acknowledges it then. When a disk stands still, batches go
+//! on until what waits for it has filled the [`Backlog`]; from then on the plugins are shown no more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::ack::Durable;
 use crate::failpoint;
 use crate::hop::Point;
-use crate::plugin::{MemoryError, Pending, Store};
+use crate::plugin::{Delta, MemoryError, Pending, Store};
 use crate::shutdown::{Phase, Shutdown};
 
 /// How long what is durable waits for company.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// How much memory may be taken by what plugins changed and the thread has not taken yet, in bytes.
+pub(super) const MOST_WAITING: usize = 64 << 20;
+
+/// What plugins changed of their memory and the thread has not taken yet. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Backlog(Arc<watch::Sender<usize>>);
+
+impl Default for Backlog {
+    fn default() -> Backlog {
+        Backlog(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Backlog {
+    /// Takes in what a batch changed.
+    pub(super) fn add(&self, deltas: &[Delta]) {
+        let more: usize = deltas.iter().map(Delta::bytes).sum();
+        self.0.send_if_modified(|bytes| {
+            *bytes += more;
+            false
+        });
+    }
+
+    /// The thread has them.
+    pub(super) fn take(&self, deltas: &[Delta]) {
+        let less: usize = deltas.iter().map(Delta::bytes).sum();
+        self.0.send_modify(|bytes| *bytes -= less);
+    }
+
+    /// Waits until another batch may be shown to the plugins.
+    pub(super) async fn room(&self) {
+        let mut watch = self.0.subscribe();
+        // The sender lives in `self`, so the wait cannot fail.
+        let _room = watch.wait_for(|bytes| *bytes < MOST_WAITING).await;
+    }
+}
 
 /// How far a leg's source has come, as it is kept beside the memory.
 pub(super) trait Ledger: Send + 'static {
@@ -36,6 +75,7 @@ pub(super) trait Ledger: Send + 'static {
 pub(super) struct Kept<L> {
     pub(super) store: Arc<Store>,
     pub(super) ledger: L,
+    pub(super) backlog: Backlog,
 }
 
 /// The thread, if there is something to keep.
@@ -51,13 +91,13 @@ pub(super) fn keep<L: Ledger>(
     end: &Shutdown,
     mut acknowledge: impl FnMut(Durable<L::Point>) + Send + 'static,
 ) -> (Give<L::Point>, Keeping) {
-    let Some(Kept { store, mut ledger }) = kept else {
+    let Some(Kept { store, mut ledger, backlog }) = kept else {
         return (Box::new(acknowledge), Keeping(None));
     };
     let (give, given) = mpsc::channel();
     let end = end.clone();
     let thread = spawn_blocking(move || {
-        let ended = run(&store, &mut ledger, &given, &mut acknowledge);
+        let ended = run(&store, &mut ledger, &backlog, &given, &mut acknowledge);
         if ended.is_err() {
             end.advance(Phase::Draining);
         }
@@ -80,6 +120,7 @@ impl Keeping {
 fn run<L: Ledger>(
     store: &Store,
     ledger: &mut L,
+    backlog: &Backlog,
     given: &Receiver<Durable<L::Point>>,
     acknowledge: &mut impl FnMut(Durable<L::Point>),
 ) -> Result<(), MemoryError> {
@@ -91,7 +132,9 @@ fn run<L: Ledger>(
         let mut next = Some(first);
         while let Some(mut durable) = next.take() {
             ledger.advance(durable.point());
-            durable.take_remembered().into_iter().for_each(|delta| pending.add(delta));
+            let deltas = durable.take_remembered();
+            backlog.take(&deltas);
+            deltas.into_iter().for_each(|delta| pending.add(delta));
             held.push(durable);
             match given.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(durable) => next = Some(durable),
@@ -108,4 +151,24 @@ fn run<L: Ledger>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn there_is_room_again_once_the_thread_has_taken_what_waited() {
+        let backlog = Backlog::default();
+        let half = || vec![Delta::writing("key", "v".repeat(MOST_WAITING / 2))];
+        backlog.add(&half());
+        assert!(backlog.room().now_or_never().is_some());
+        backlog.add(&half());
+        let mut room = std::pin::pin!(backlog.room());
+        assert!(room.as_mut().now_or_never().is_none());
+        backlog.take(&half());
+        assert!(room.now_or_never().is_some());
+    }
 }

@@ -117,7 +117,8 @@ pub(super) fn resume_capture(
     resume.remembers = true;
     transform.restore(store)?;
     info!(position = %resume.position, "the plugins remember everything up to here");
-    Ok(Some(Kept { store: Arc::clone(store), ledger: CaptureLedger { checkpoint, copying: true } }))
+    let (store, backlog) = (Arc::clone(store), transform.backlog());
+    Ok(Some(Kept { store, ledger: CaptureLedger { checkpoint, copying: true }, backlog }))
 }
 
 /// Puts the plugins' memory of all partitions back, and says where each of them ends.
@@ -129,7 +130,8 @@ pub(super) fn resume_sink(
     let starts = Starts::of(&store.progress()?, transform.keeps_state());
     store.forget_scopes_but(|scope| starts.knows(scope))?;
     transform.restore(store)?;
-    Ok(Some((starts, Kept { store: Arc::clone(store), ledger: SinkLedger::default() })))
+    let (store, backlog) = (Arc::clone(store), transform.backlog());
+    Ok(Some((starts, Kept { store, ledger: SinkLedger::default(), backlog })))
 }
 
 fn known_checkpoint(store: &Store) -> Result<Option<Checkpoint>, Error> {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::keeper::Backlog;
 use crate::change::Changes;
 use crate::dead_letter::{DeadLetter, OpenLetters};
 use crate::hop::{Hop, Point, Redrive};
@@ -19,6 +21,8 @@ pub(super) struct Transform {
     /// Where what comes through is durable.
     last: &'static str,
     metrics: Arc<Metrics>,
+    /// What is remembered and not on its way to the disk yet.
+    backlog: Backlog,
 }
 
 impl Transform {
@@ -36,7 +40,8 @@ impl Transform {
             |stage: &Stage| Chain::load(runtime, options.to_vec(), *stage, Arc::clone(metrics));
         let chains = stages.iter().map(load).collect::<Result<_, _>>()?;
         let last = if stages.contains(&Stage::Sink) { "stored" } else { "sent" };
-        Ok(Transform { chains, last, metrics: Arc::clone(metrics) })
+        let (metrics, backlog) = (Arc::clone(metrics), Backlog::default());
+        Ok(Transform { chains, last, metrics, backlog })
     }
 
     /// Which versions run, chain by chain.
@@ -56,7 +61,14 @@ impl Transform {
 
     /// Puts back what is remembered as it is on disk, and keeps it from now on.
     pub(super) fn restore(&mut self, store: &Store) -> Result<(), MemoryError> {
+        // What was underway in the life before will never be taken.
+        self.backlog = Backlog::default();
         self.chains.iter_mut().try_for_each(|chain| chain.restore(store))
+    }
+
+    /// What is remembered of the batches that come from now on, until it is taken.
+    pub(super) fn backlog(&self) -> Backlog {
+        self.backlog.clone()
     }
 
     /// Runs on a thread of its own until the input ends, the next stage is gone, or a plugin halts
@@ -84,7 +96,9 @@ impl Transform {
         self.metrics.awaits_nothing(self.last);
         let mut stamp = Stamp::default();
         let mut assignment = 0;
-        while let Some(mut hop) = input.blocking_recv() {
+        while self.has_room(output)
+            && let Some(mut hop) = input.blocking_recv()
+        {
             // What was set aside before says nothing of how late the rest is.
             if hop.redrive.is_none() {
                 let newest = hop.changes.newest_commit();
@@ -110,6 +124,17 @@ impl Transform {
 }
 
 impl Transform {
+    /// Waits while too much is on its way to the disk; false if the next stage is gone meanwhile.
+    fn has_room<P: Point>(&self, output: &Sender<Hop<P>>) -> bool {
+        Handle::current().block_on(async {
+            tokio::select! {
+                biased;
+                () = self.backlog.room() => true,
+                () = output.closed() => false,
+            }
+        })
+    }
+
     fn transform<P: Point>(&mut self, hop: &mut Hop<P>) -> Result<(), Error> {
         let redrive = hop.redrive.as_ref();
         let scope = redrive.map_or_else(|| hop.point.scope(), |redrive| redrive.scope.clone());
@@ -130,7 +155,9 @@ impl Transform {
             }
         }
         for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
-            hop.point.remember(chain.take_deltas());
+            let deltas = chain.take_deltas();
+            self.backlog.add(&deltas);
+            hop.point.remember(deltas);
         }
         Ok(())
     }
@@ -175,5 +202,48 @@ impl Stamp {
             self.generations = generations;
         }
         Arc::clone(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::hop::LogPoint;
+    use crate::pipeline::keeper::MOST_WAITING;
+    use crate::plugin::Delta;
+
+    fn no_plugins() -> Transform {
+        let (metrics, backlog) = (Arc::default(), Backlog::default());
+        Transform { chains: Vec::new(), last: "sent", metrics, backlog }
+    }
+
+    #[test]
+    fn a_stage_that_waits_for_the_disk_ends_with_the_next_one() {
+        let transform = no_plugins();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let (output, gone) = mpsc::channel::<Hop<LogPoint>>(1);
+        drop(gone);
+        assert!(transform.has_room(&output));
+        transform.backlog().add(&[Delta::writing("k", "v".repeat(MOST_WAITING))]);
+        assert!(!transform.has_room(&output));
+    }
+
+    #[tokio::test]
+    async fn batches_go_on_once_the_disk_does() {
+        let transform = no_plugins();
+        let (backlog, full) =
+            (transform.backlog(), [Delta::writing("k", "v".repeat(MOST_WAITING))]);
+        backlog.add(&full);
+        let (give, input) = mpsc::channel(1);
+        let (output, mut transformed) = mpsc::channel(1);
+        let transforming = transform.spawn(input, output, None);
+        give.send(Hop::new(Changes::default(), LogPoint::default())).await.unwrap();
+        backlog.take(&full);
+        assert!(transformed.recv().await.is_some());
+        drop(give);
+        transforming.await.unwrap().1.unwrap();
     }
 }

@@ -56,6 +56,29 @@ pub struct Delta {
     pub(crate) window: WindowDelta,
 }
 
+/// What an entry takes beside its text.
+const ENTRY_BYTES: usize = 64;
+
+#[cfg(test)]
+impl Delta {
+    /// One that writes a value.
+    pub(crate) fn writing(key: &str, value: String) -> Delta {
+        let state = vec![(key.into(), Some(value.into()))];
+        Delta { plugin: "p".into(), scope: "".into(), state, window: WindowDelta::default() }
+    }
+}
+
+impl Delta {
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let value = |value: &Option<Box<str>>| value.as_ref().map_or(0, |value| value.len());
+        let entry = |(key, new): &Write| key.len() + value(new) + ENTRY_BYTES;
+        let state: usize = self.state.iter().map(entry).sum();
+        let WindowDelta { rows, emptied, .. } = &self.window;
+        state + size_of_val(rows.as_slice()) + size_of_val(emptied.as_slice())
+    }
+}
+
 /// What is to be written to disk: the changes of many batches, each thing once.
 #[derive(Debug, Default)]
 pub struct Pending(pub(crate) FxHashMap<(Arc<str>, Scope), Changed>);
