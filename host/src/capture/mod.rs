@@ -22,6 +22,7 @@ mod connection;
 mod copy;
 mod error;
 mod frames;
+mod moved;
 mod newcomers;
 mod options;
 mod partitions;
@@ -250,6 +251,7 @@ impl Capture {
             metrics: &self.metrics,
             linger: Duration::from_millis(self.options.linger_ms),
             silence: Duration::from_secs(self.options.silence_timeout_s.max(1)),
+            whole_moves: self.options.over_kafka,
             decoder: self.decoder(reached),
             copied: &reached.snapshots,
             delivered: &mut reached.position,

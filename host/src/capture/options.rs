@@ -28,6 +28,9 @@ pub struct Options {
     pub linger_ms: u64,
     /// Without a byte from the server for this long the connection is taken for dead, in seconds.
     pub silence_timeout_s: u64,
+    /// Whether there is a section `[kafka]`: changes go into topics, each record for itself.
+    #[serde(skip)]
+    pub over_kafka: bool,
 }
 
 /// The `snapshot` setting.
@@ -52,6 +55,7 @@ impl Default for Options {
             snapshot_workers: 2,
             linger_ms: 5,
             silence_timeout_s: 60,
+            over_kafka: false,
         }
     }
 }

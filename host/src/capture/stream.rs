@@ -14,6 +14,7 @@ use super::catalog;
 use super::connection::Connection;
 use super::error::Error;
 use super::frames::{Frame, Frames};
+use super::moved;
 use crate::ack::SlotAck;
 use crate::change::Changes;
 use crate::decode::message::{POSTGRES_EPOCH_MICROS, Relation};
@@ -68,6 +69,8 @@ pub struct Stream<'a> {
     pub linger: Duration,
     /// When silence means death.
     pub silence: Duration,
+    /// Whether updates that move a row to another key are to tell all of it.
+    pub whole_moves: bool,
     /// The decoder, resumed where the last delivery ended.
     pub decoder: Decoder,
     /// What is known of the tables since they were copied.
@@ -80,6 +83,8 @@ pub struct Stream<'a> {
 struct State {
     frames: Frames,
     batch: Changes,
+    /// Updates of the batch that are to be completed.
+    moved: usize,
     /// When the first thing worth sending came.
     pending_since: Option<Instant>,
     /// What may be confirmed once the batch and all before it are durable.
@@ -101,6 +106,7 @@ impl State {
         State {
             frames: Frames::default(),
             batch: Changes::default(),
+            moved: 0,
             pending_since: None,
             confirm: confirmed,
             server_end: confirmed,
@@ -133,6 +139,10 @@ impl Stream<'_> {
             self.status(&mut state)?;
             self.read(&mut state)?;
             self.decode(&mut state)?;
+            while state.moved >= moved::MOST {
+                self.send(&mut state)?;
+                self.decode(&mut state)?;
+            }
             if self.is_due(&state) {
                 self.send(&mut state)?;
             }
@@ -189,7 +199,7 @@ impl Stream<'_> {
                     state.server_end = state.server_end.max(server_end);
                     let message = state.frames.slice(start, end);
                     match self.decoder.push(message, start, lsn, &mut state.batch)? {
-                        Step::Continue => {}
+                        Step::Continue => self.note_moved(state),
                         Step::Committed(end) => state.confirm_up_to(end),
                         Step::Define(relation) => match self.look_up(state, &relation)? {
                             Some(table) => self.decoder.define(relation, table),
@@ -198,6 +208,9 @@ impl Stream<'_> {
                     }
                     if !state.batch.is_empty() {
                         state.pending_since.get_or_insert_with(Instant::now);
+                    }
+                    if state.moved >= moved::MOST {
+                        return Ok(());
                     }
                 }
                 Frame::Keepalive { server_end, reply } => {
@@ -225,12 +238,46 @@ impl Stream<'_> {
         state: &mut State,
         relation: &Relation,
     ) -> Result<Option<Arc<Table>>, Error> {
-        let (client, runtime, begun) = (self.client, self.runtime, Instant::now());
+        let client = self.client;
         let known = self.decoder.known(relation);
         // By its object id, since it may have got another name.
         let copied = self.copied.values().find(|copied| copied.oid == relation.oid);
         let key = copied.map_or(&[][..], |copied| &copied.key);
-        let mut lookup = pin!(catalog::define(client, relation, known, key));
+        let asked = format!("what the columns of {}.{} are", relation.schema, relation.name);
+        let lookup = catalog::define(client, relation, known, key);
+        self.answer(state, &asked, lookup)
+    }
+
+    /// Completes updates that moved a row to another key. A stop does not wait for long: what is given up
+    /// comes again.
+    fn complete(&mut self, state: &mut State, changes: &mut Changes) -> Result<(), Error> {
+        let asked = "what the rows that got another key hold";
+        let client = self.client;
+        let completed = moved::complete(client, changes);
+        match self.answer(state, asked, completed)? {
+            Some(()) => Ok(()),
+            None => Err(Error::Abandoned),
+        }
+    }
+
+    fn note_moved(&self, state: &mut State) {
+        if self.whole_moves
+            && let Some(change) = state.batch.list.last()
+            && moved::may_have_gaps(&state.batch, change)
+        {
+            state.moved += 1;
+        }
+    }
+
+    /// Waits for an answer of the catalog or the tables; nothing if the process drains first.
+    fn answer<T>(
+        &mut self,
+        state: &mut State,
+        asked: &str,
+        lookup: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Option<T>, Error> {
+        let (runtime, begun) = (self.runtime, Instant::now());
+        let mut lookup = pin!(lookup);
         loop {
             let slice = async { tokio::time::timeout(STATUS_MIN_INTERVAL, lookup.as_mut()).await };
             if let Ok(found) = runtime.block_on(slice) {
@@ -247,9 +294,7 @@ impl Stream<'_> {
             if begun.elapsed() >= NOTICE && !state.silent {
                 state.silent = true;
                 self.leg.stalled(format!(
-                    "the source does not answer what the columns of {}.{} are; look for a lock on \
-                     its catalog, and at the network",
-                    relation.schema, relation.name
+                    "the source does not answer {asked}; look for a lock on it, and at the network"
                 ));
             }
             self.status(state)?;
@@ -270,6 +315,9 @@ impl Stream<'_> {
         let mut changes = std::mem::take(&mut state.batch);
         if !changes.is_empty() {
             changes.adopt(state.frames.take(Vec::new()));
+        }
+        if std::mem::take(&mut state.moved) > 0 {
+            self.complete(state, &mut changes)?;
         }
         self.decoder.batch_taken();
         let position = changes.list.last().map_or(*self.delivered, |last| changes.position(last));

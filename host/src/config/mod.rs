@@ -115,6 +115,7 @@ impl Config {
             None => Config::default(),
         };
         cli.apply(&mut config);
+        config.source.over_kafka = config.kafka.is_some();
         config.validate()?;
         Ok(config)
     }

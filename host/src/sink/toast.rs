@@ -102,6 +102,8 @@ impl<'a> Filler<'a> {
             let base = bases.into_iter().flatten().max_by_key(|row| row.version);
             match base.filter(|base| !base.deleted) {
                 Some(base) => self.fill_one(aside, &base, &mut filled),
+                // What comes behind it in the block says all of the row, or that it is gone.
+                None if is_below_one(&self.own, &aside.key, version) => {}
                 None => lost.push(aside),
             }
         }
@@ -271,6 +273,10 @@ fn rows_of_interest(block: &Block, aside: &[Aside]) -> Pending {
         }
     }
     pending
+}
+
+fn is_below_one(pending: &Pending, key: &[u8], version: u128) -> bool {
+    pending.get(key).is_some_and(|rows| rows.iter().any(|row| row.version > version))
 }
 
 fn newest_below(pending: &Pending, key: &[u8], version: u128) -> Option<StoredRow> {
