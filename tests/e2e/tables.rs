@@ -440,3 +440,24 @@ fn tables_that_may_not_be_captured_are_said_once_and_do_not_disturb_the_stream()
     }
     Ok(())
 }
+
+/// Their rows would mix in one topic, where a key says nothing of the table.
+#[test]
+fn tables_whose_topics_are_one_are_refused_and_one_that_comes_is_left_out() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE \"Weird Name\" (id int PRIMARY KEY)")?;
+    source.execute("CREATE TABLE \"Weird_Name\" (id int PRIMARY KEY)")?;
+    let link = Link::plain(Kafka::shared(), "partitions = 1");
+    let said = "tables public.Weird Name and public.Weird_Name would have topics that Kafka cannot";
+    ends_with(&link.capture(&source, "")?, FAILED, &[said])?;
+    let (capture, sink) =
+        (link.capture(&source, "exclude = [\"public.Weird Name\"]")?, link.sink()?);
+    let (mut capturing, _sinking) = (capture.start()?, sink.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    source.execute("CREATE TABLE \"Weird.Name\" (id int PRIMARY KEY)")?;
+    source.execute("CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO plain VALUES (1)")?;
+    says(&capture, "not captured: Kafka cannot tell its topic from that of a table which is")?;
+    serves(&sink, "plain", "{\"id\":1}\n")?;
+    ensure!(capturing.is_running()?, "it ended:\n{}", capture.log_tail());
+    Ok(())
+}

@@ -13,6 +13,7 @@ use super::error::Error;
 use super::options::{Options, SnapshotMode};
 use super::preflight::{quote, quote_ident, unmet};
 use super::remarks::Remarks;
+use crate::encode;
 use crate::position::Lsn;
 use crate::table::{ReplicaIdentity, TableName};
 
@@ -86,6 +87,7 @@ pub async fn ensure(
     }
     let wanted = wanted_tables(client, options, remarks).await?;
     something_is_wanted(&wanted)?;
+    topics_differ(wanted.iter().map(|table| &table.name), options)?;
     // Children of plain inheritance are named themselves, if they are wanted at all.
     let tables = wanted.iter().map(|table| format!("ONLY {}", quote(&table.name)));
     let tables = tables.collect::<Vec<_>>().join(", ");
@@ -121,18 +123,28 @@ pub async fn complete(
     let Some((mut since, owned)) = ours else { return Ok(Since::default()) };
     // Of tables that are gone nothing needs to be known.
     since.added.retain(|oid, _| wanted.iter().any(|table| table.oid == *oid));
-    let listed: Vec<TableName> =
+    let mut listed: Vec<TableName> =
         client.query(LISTED, &[publication]).await?.iter().map(table_name).collect();
-    for table in wanted.iter().filter(|table| !listed.contains(&table.name)) {
+    for table in &wanted {
+        if listed.contains(&table.name) {
+            continue;
+        }
+        let collides = |other: &TableName| encode::topics_collide(other, &table.name);
         // What the settings name is worth the server's refusal.
         if options.tables.is_empty() && !(owned && table.usable) {
             remarks.once(
                 &table.name,
                 "not captured: the user may not read all of it, or does not own it and the publication",
             );
+        } else if options.over_kafka && listed.iter().any(collides) {
+            remarks.once(
+                &table.name,
+                "not captured: Kafka cannot tell its topic from that of a table which is; rename it",
+            );
         } else if let Some(completed) = add(client, publication, &since, table).await? {
             info!(publication, table = %table.name, "added a table to the publication");
             since = completed;
+            listed.push(table.name.clone());
         }
     }
     Ok(since)
@@ -190,6 +202,28 @@ pub fn something_is_wanted(tables: &[Wanted]) -> Result<(), Error> {
         ),
         false => Ok(()),
     }
+}
+
+/// Refuses tables whose changes would go into one topic: compaction and readers would take rows of the
+/// one for those of the other.
+///
+/// # Errors
+/// [`Error::Precondition`].
+pub fn topics_differ<'a>(
+    tables: impl Iterator<Item = &'a TableName> + Clone,
+    options: &Options,
+) -> Result<(), Error> {
+    let mut rest = tables.filter(|_| options.over_kafka);
+    while let Some(table) = rest.next() {
+        if let Some(other) = rest.clone().find(|other| encode::topics_collide(table, other)) {
+            return unmet(format!(
+                "tables {table} and {other} would have topics that Kafka cannot tell apart, so \
+                 their rows would mix; rename one of them, or leave it out by [source] exclude, or \
+                 out of the publication"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A table that a publication of ours should hold.
@@ -330,7 +364,7 @@ pub fn tables_are_usable(
         }
         remarks.once(&table.name, "has no primary key: mirrored as append-only, inserts only");
     }
-    Ok(())
+    topics_differ(tables.iter().map(|table| &table.name), options)
 }
 
 #[cfg(test)]

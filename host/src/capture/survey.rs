@@ -51,6 +51,7 @@ pub async fn survey(url: &SourceUrl, options: &Options) -> Result<Survey, Error>
         }
         false => {
             publication::something_is_wanted(&wanted)?;
+            publication::topics_differ(wanted.iter().map(|table| &table.name), options)?;
             let wanted: Vec<TableName> = wanted.into_iter().map(|table| table.name).collect();
             may_publish(&client, &wanted).await?;
             wanted
