@@ -79,6 +79,7 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     }
     let shutdown = Shutdown::default();
     let http = config.http.clone();
+    let known: Vec<String> = config.plugin.iter().map(|plugin| plugin.name.clone()).collect();
     let pipeline = match Pipeline::new(config, arguments.role, shutdown.clone()) {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(Exit::Failed, &error.into()),
@@ -86,7 +87,7 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     let Context { plugins, metrics, .. } = pipeline.context();
     end_on_signals(shutdown.clone(), metrics);
     let again = Arc::clone(cli);
-    plugins.read_settings_by(move || read_again(&again).map(|config| config.plugin));
+    plugins.read_settings_by(known, move || read_again(&again).map(|config| config.plugin));
     let server = match Server::bind(http, pipeline.context()).await {
         Ok(server) => server,
         Err(error) => return fail(Exit::Usage, &error.into()),

@@ -113,6 +113,12 @@ pub enum Error {
         /// Its name.
         plugin: String,
     },
+    /// A section that came since the start.
+    #[error("plugin {plugin} came into the configuration since the start; restart to run it")]
+    SectionNew {
+        /// Its name.
+        plugin: String,
+    },
     /// `init` failed.
     #[error("plugin {plugin} does not start: {reason}; check its `config`")]
     Init {

@@ -1,6 +1,6 @@
 //! Reloading on request: over HTTP, by a signal, from the command line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -18,7 +18,7 @@ pub struct Reloads(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     chains: Mutex<Vec<Versions>>,
-    reread: OnceLock<Reread>,
+    reread: OnceLock<(HashSet<String>, Reread)>,
 }
 
 impl fmt::Debug for Reloads {
@@ -33,12 +33,14 @@ impl Reloads {
         self.0.chains.lock().unwrap_or_else(PoisonError::into_inner).extend(chains);
     }
 
-    /// Says how to read the plugins' settings again. The first one counts.
+    /// Says which plugins the settings had at the start, in whatever stage, and how to read them again. The
+    /// first one counts.
     pub fn read_settings_by(
         &self,
+        known: impl IntoIterator<Item = String>,
         reread: impl Fn() -> Result<Vec<Options>, String> + Send + Sync + 'static,
     ) {
-        self.0.reread.get_or_init(|| Box::new(reread));
+        self.0.reread.get_or_init(|| (known.into_iter().collect(), Box::new(reread)));
     }
 
     /// Reads the settings again and reloads one plugin. Blocks while it compiles; none if there is no
@@ -71,12 +73,20 @@ impl Reloads {
                 }
             }
         }
+        let known = self.0.reread.get().map(|(known, _)| known);
+        for plugin in settings.into_iter().flatten().map(|options| options.name) {
+            if known.is_some_and(|known| !known.contains(&plugin)) {
+                let why = Error::SectionNew { plugin: plugin.clone() }.to_string();
+                tracing::error!(plugin, why, "plugin is not loaded");
+                done.insert(plugin, Err(why));
+            }
+        }
         Ok(done)
     }
 
     /// None if there is no way to read them again.
     fn settings(&self) -> Result<Option<Vec<Options>>, String> {
-        self.0.reread.get().map(|reread| reread()).transpose()
+        self.0.reread.get().map(|(_, reread)| reread()).transpose()
     }
 
     fn chains(&self) -> Vec<Versions> {

@@ -48,12 +48,16 @@ fn another_stage_and_a_section_that_is_gone_need_a_restart() {
     reloads.watch([loaded.chain.versions()]);
     let settings: Arc<Mutex<Vec<Options>>> = Arc::default();
     let read = Arc::clone(&settings);
-    reloads
-        .read_settings_by(move || Ok(read.lock().unwrap_or_else(PoisonError::into_inner).clone()));
+    let reread = move || Ok(read.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    reloads.read_settings_by(["it".to_owned()], reread);
     let gone = "plugin it has no section in the configuration any more; restart to run without it";
     assert_eq!(reloads.one("it"), Some(Err(gone.to_owned())));
     assert_eq!(reloads.all().expect("settings").remove("it"), Some(Err(gone.to_owned())));
     assert_eq!(reloads.one("another"), None);
+    let other = Options { name: "late".to_owned(), ..options(&file, "") };
+    *settings.lock().expect("no panic") = vec![other];
+    let late = "plugin late came into the configuration since the start; restart to run it";
+    assert_eq!(reloads.all().expect("settings").remove("late"), Some(Err(late.to_owned())));
     let section = |more| *settings.lock().expect("no panic") = vec![options(&file, more)];
     section("stage = 'sink'\nretries = 7");
     let moved = "plugin it: to move it to the other `stage`, restart";
