@@ -25,12 +25,19 @@ const STEPS: [(&str, &[&str]); 5] = [
     ("tests with real services", &["--workspace", "--no-fail-fast", "--test", "*"]),
 ];
 
+/// How many tests of one program run at the same time.
+const THREADS: &str = "RUST_TEST_THREADS";
+
 /// Sets up, builds the binary and the plugins, and runs the tests.
 pub(crate) fn run(options: &Options) -> Result<()> {
     steps::setup()?;
     let binary = steps::binary(Profile::Dev)?;
     steps::guests()?;
-    let environment = steps::test_environment(binary)?;
+    let mut environment = steps::test_environment(binary)?;
+    // They mostly wait for servers, each other's and their own, so there is room for more than one a core.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = std::env::var_os(THREADS).unwrap_or_else(|| (2 * cores).to_string().into());
+    environment.push((THREADS, threads));
     let test = |title: &str, arguments: &[OsString]| {
         let mut cargo = steps::cargo();
         cargo
