@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::Client;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::catalog::Published;
 use super::connection::Connection;
@@ -20,6 +20,7 @@ use super::{Capture, Reached, snapshot};
 use crate::hop::{Hop, LogPoint};
 use crate::shutdown::Phase;
 use crate::table::TableName;
+use crate::telemetry::logging::chain;
 
 /// How long a stream stands still for a snapshot that is newer than a prepared one. The open
 /// transactions that the prepared one waited for have ended; new ones may be as long.
@@ -87,8 +88,12 @@ impl Copy<'_> {
         let (export, _kept) = match (fresh, prepared) {
             (Some(export), _) => (export, None),
             (None, Some(prepared)) => {
-                let Prepared { export, connection, .. } =
-                    self.snapshot_of_now(&prepared.tables)?.unwrap_or(prepared);
+                // There may be no slot to spare for another one.
+                let now = self.snapshot_of_now(&prepared.tables).unwrap_or_else(|error| {
+                    debug!(error = %chain(&error), "the copy is of the snapshot that was prepared");
+                    None
+                });
+                let Prepared { export, connection, .. } = now.unwrap_or(prepared);
                 (export, Some(connection))
             }
             (None, None) => {
