@@ -2,7 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tailwater_test_support::{Database, Kafka, Postgres, PostgresVersion, Tailwater, wait_for};
+use tailwater_test_support::{
+    Database, Kafka, Postgres, PostgresVersion, Tailwater, TailwaterProcess, wait_for,
+};
 use tailwater_tests::{committed_offsets, end_offset, wait_sent};
 
 use crate::bad_input::{FAILED, ends_with};
@@ -32,6 +34,18 @@ fn read_to_the_end(link: &Link) -> Result<()> {
         ensure!(committed.get(&0) == Some(&end), "{committed:?}, the end is {end}");
         Ok(())
     })
+}
+
+/// Both legs, once the first rows are copied.
+fn copied<'a>(
+    capture: &'a Tailwater,
+    sink: &'a Tailwater,
+) -> Result<(TailwaterProcess<'a>, TailwaterProcess<'a>)> {
+    let mut capturing = capture.start()?;
+    capturing.wait_ready(DEADLINE)?;
+    let sinking = sink.start()?;
+    serves(sink, "notes", COPIED)?;
+    Ok((capturing, sinking))
 }
 
 #[test]
@@ -71,10 +85,7 @@ fn records_deleted_under_a_sink_that_stands_still_are_said() -> Result<()> {
     let (source, kafka) = (notes()?, Kafka::shared());
     let link = Link::plain(kafka, "partitions = 1");
     let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
-    let mut capturing = capture.start()?;
-    capturing.wait_ready(DEADLINE)?;
-    let sinking = sink.start()?;
-    serves(&sink, "notes", COPIED)?;
+    let (_capturing, sinking) = copied(&capture, &sink)?;
     let process = Pid::from_raw(i32::try_from(sinking.id())?).context("a process id")?;
     kill_process(process, Signal::STOP)?;
     // The one that the sink had asked for when it was stopped, and one that it has to ask for.
@@ -93,10 +104,7 @@ fn a_group_that_had_read_all_goes_on_after_the_retention_emptied_the_topic() -> 
     let (source, kafka) = (notes()?, Kafka::shared());
     let link = Link::plain(kafka, "partitions = 1");
     let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
-    let mut capturing = capture.start()?;
-    capturing.wait_ready(DEADLINE)?;
-    let sinking = sink.start()?;
-    serves(&sink, "notes", COPIED)?;
+    let (_capturing, sinking) = copied(&capture, &sink)?;
     read_to_the_end(&link)?;
     sinking.kill9()?;
     kafka.delete_records(&link.topic("notes"))?;
