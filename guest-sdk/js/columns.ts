@@ -22,21 +22,19 @@ export function configure<T extends object>(config: string, defaults: T): T {
   return { ...defaults, ...settings };
 }
 
+// The engine interprets, its own library too: `substring` takes twice as long as a view that is decoded,
+// and a callback as long as ten other steps. So the loops below look the way they do.
+
 /** The values of a column that was asked for in the form `packed`, one per row. */
 export function texts(column: { values: Values }): (string | null)[] {
-  const { tag, val } = column.values;
-  if (tag !== "packed") throw `a packed column was expected, not ${tag}`;
-  const { ends, data, nulls } = val as Packed;
+  const { ends, data, nulls } = content(column);
+  const { buffer, byteOffset } = data;
   const found: (string | null)[] = new Array(ends.length);
-  const all = decoder.decode(data);
-  // Where all is ASCII, which is nearly everywhere, ends count characters as well as bytes.
-  const slice = all.length === data.length
-    ? (start: number, end: number) => all.substring(start, end)
-    : (start: number, end: number) => decoder.decode(data.subarray(start, end));
-  let start = 0;
+  let start = byteOffset;
   for (let row = 0; row < ends.length; row++) {
-    const end = ends[row];
-    found[row] = nulls && nulls[row >> 3] & (1 << (row & 7)) ? null : slice(start, end);
+    const end = byteOffset + ends[row];
+    const isNull = nulls && nulls[row >> 3] & (1 << (row & 7));
+    found[row] = isNull ? null : decoder.decode(new Uint8Array(buffer, start, end - start));
     start = end;
   }
   return found;
@@ -45,22 +43,83 @@ export function texts(column: { values: Values }): (string | null)[] {
 /** A column of an answer. */
 export function packed(values: (string | null)[]): { tag: "packed"; val: Packed } {
   const ends = new Uint32Array(values.length);
-  const all = values.join("");
-  const data = encoder.encode(all);
-  const length = all.length === data.length
-    ? (value: string) => value.length
-    : (value: string) => encoder.encode(value).length;
-  let end = 0;
   let nulls: Uint8Array | undefined;
+  let all = "";
   for (let row = 0; row < values.length; row++) {
     const value = values[row];
     if (value === null) {
       nulls ??= new Uint8Array((values.length + 7) >> 3);
       nulls[row >> 3] |= 1 << (row & 7);
     } else {
-      end += length(value);
+      all += value;
     }
-    ends[row] = end;
+    ends[row] = all.length;
   }
-  return { tag: "packed", val: { nulls, ends, data } };
+  return { tag: "packed", val: encoded(all, ends, nulls) };
+}
+
+/**
+ * A column of an answer: what `change` makes of each value of a packed column. NULL stays NULL, and where
+ * all are it is undefined. Faster than `packed(texts(column).map(…))`.
+ */
+export function mapped(
+  column: { values: Values },
+  change: (text: string) => string | null,
+): { tag: "packed"; val: Packed } | undefined {
+  const { ends, data, nulls } = content(column);
+  const { buffer, byteOffset } = data;
+  const rows = ends.length;
+  if (data.length === 0 && nulls && areSet(nulls, rows)) return undefined;
+  const changed = new Uint32Array(rows);
+  let marks: Uint8Array | undefined;
+  let all = "";
+  let start = byteOffset;
+  for (let row = 0; row < rows; row++) {
+    const end = byteOffset + ends[row];
+    const isNull = nulls && nulls[row >> 3] & (1 << (row & 7));
+    const text = isNull ? null : change(decoder.decode(new Uint8Array(buffer, start, end - start)));
+    if (text === null) {
+      marks ??= new Uint8Array((rows + 7) >> 3);
+      marks[row >> 3] |= 1 << (row & 7);
+    } else {
+      all += text;
+    }
+    changed[row] = all.length;
+    start = end;
+  }
+  return { tag: "packed", val: encoded(all, changed, marks) };
+}
+
+function content(column: { values: Values }): Packed {
+  const { tag, val } = column.values;
+  if (tag !== "packed") throw `a packed column was expected, not ${tag}`;
+  return val as Packed;
+}
+
+/** Whether the first `count` bits are set. */
+function areSet(bits: Uint8Array, count: number): boolean {
+  const whole = count >> 3;
+  for (let index = 0; index < whole; index++) {
+    if (bits[index] !== 255) return false;
+  }
+  const rest = (1 << (count & 7)) - 1;
+  return (bits[whole] & rest) === rest;
+}
+
+/** Texts one behind the other, `ends` in units of the string. */
+function encoded(all: string, ends: Uint32Array, nulls: Uint8Array | undefined): Packed {
+  const data = encoder.encode(all);
+  // Where all is ASCII, which is nearly everywhere, ends count characters as well as bytes.
+  if (data.length === all.length) return { nulls, ends, data };
+  // Each by itself: halves of a character in two values are no character of the whole.
+  const bytes = new Uint8Array(3 * all.length);
+  const lengths = new Uint32Array(ends.length);
+  let [start, length] = [0, 0];
+  for (let row = 0; row < ends.length; row++) {
+    const { written } = encoder.encodeInto(all.substring(start, ends[row]), bytes.subarray(length));
+    start = ends[row];
+    length += written;
+    lengths[row] = length;
+  }
+  return { nulls, ends: lengths, data: bytes.subarray(0, length) };
 }

@@ -2,7 +2,7 @@
 //
 // The same plugin as plugins/mask-email.
 
-import { configure, packed, texts } from "./columns.js";
+import { configure, mapped } from "./columns.js";
 
 /** `columns`: the columns that hold addresses; what a table does not have is passed over. */
 let settings = { columns: ["email"] };
@@ -24,20 +24,17 @@ export function subscribe(table) {
 export function process(batch) {
   const edits = [];
   batch.columns.forEach((column, index) => {
-    const addresses = texts(column);
-    if (addresses.every((address) => address === null)) return;
-    edits.push({ column: index, rows: undefined, values: packed(addresses.map(mask)) });
+    const values = mapped(column, mask);
+    if (values !== undefined) edits.push({ column: index, rows: undefined, values });
   });
   return { discard: [], edits, faults: [] };
 }
 
 /** Keeps the first character and the domain; text without an `@` keeps its first character only. */
 function mask(address) {
-  if (address === null) return null;
   const at = address.lastIndexOf("@");
-  const local = at < 0 ? address : address.slice(0, at);
-  const domain = at < 0 ? "" : address.slice(at);
   // A character outside the first plane is two units of a string.
-  const first = local.codePointAt(0);
+  const first = at === 0 ? undefined : address.codePointAt(0);
+  const domain = at < 0 ? "" : address.slice(at);
   return (first === undefined ? "" : String.fromCodePoint(first)) + "***" + domain;
 }

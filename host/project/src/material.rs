@@ -22,8 +22,10 @@ pub(crate) const WIT: &[File] = files!(
 
 /// The Rust SDK but for its manifest, whose versions are the workspace's.
 pub(crate) const RUST_SDK: &[File] = files!(
-    "guest-sdk/src": "bindings.rs", "clock.rs", "compare.rs", "condition.rs", "lib.rs", "log.rs",
-    "metrics.rs", "plugin.rs", "reshape.rs", "row.rs", "shown.rs", "state.rs", "testing.rs",
+    "guest-sdk/src": "bindings/dedup.rs", "bindings/granted.rs", "bindings/mod.rs",
+    "bindings/reshape.rs", "bindings/transform.rs", "clock.rs", "compare.rs", "condition.rs",
+    "lib.rs", "log.rs", "metrics.rs", "plugin.rs", "reshape.rs", "row.rs", "shown.rs", "state.rs",
+    "testing.rs",
 );
 
 /// What the manifests of the SDK and of the workspace say.
@@ -61,6 +63,9 @@ pub(crate) fn write_file(file: &Path, text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -72,13 +77,24 @@ mod tests {
             ("guest-sdk/c", C_SDK),
             ("guest-sdk/js", JS_SDK),
         ] {
-            let entries = fs::read_dir(root.join(directory)).expect("the directory");
-            let names = entries.map(|entry| entry.expect("an entry").file_name());
-            let mut there: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
-            there.retain(|name| !name.ends_with(".md"));
-            there.sort();
-            let known: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
-            assert_eq!(there, known, "{directory}");
+            let directory = root.join(directory);
+            let there = files_below(&directory).into_iter();
+            let there = there.map(|file| file.strip_prefix(&directory).unwrap().to_owned());
+            let there: BTreeSet<PathBuf> = there.filter(|file| is_for_plugins(file)).collect();
+            let known: BTreeSet<PathBuf> = files.iter().map(|(name, _)| name.into()).collect();
+            assert_eq!(there, known, "{}", directory.display());
         }
+    }
+
+    /// Readmes and the tests of the helpers stay in the repository.
+    fn is_for_plugins(file: &Path) -> bool {
+        let name = file.to_string_lossy();
+        !name.ends_with(".md") && !name.ends_with(".test.js")
+    }
+
+    fn files_below(directory: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(directory).expect("the directory");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
     }
 }

@@ -1,6 +1,6 @@
 // Takes the blanks off both ends of text columns.
 
-import { configure, packed, texts } from "./columns.js";
+import { configure, mapped } from "./columns.js";
 
 /** The plugin's `config`. `columns`: what to trim; what a table does not have is passed over. */
 let settings = { columns: ["name"] };
@@ -19,9 +19,10 @@ export function subscribe(table) {
 
 /** What changes in a batch. */
 export function process(batch) {
-  const edits = batch.columns.map((column, index) => {
-    const trimmed = texts(column).map((text) => text === null ? null : trim(text));
-    return { column: index, rows: undefined, values: packed(trimmed) };
+  const edits = [];
+  batch.columns.forEach((column, index) => {
+    const values = mapped(column, trim);
+    if (values !== undefined) edits.push({ column: index, rows: undefined, values });
   });
   return { discard: [], edits, faults: [] };
 }

@@ -1,0 +1,41 @@
+import assert from "node:assert";
+import test from "node:test";
+
+import { mapped, packed, texts } from "./columns.ts";
+
+const there = (values) => ({ values: packed(values) });
+const back = (values) => texts({ values });
+
+test("texts come back as they were packed", () => {
+  const columns = [[], ["ann", null, "", "bob"], [null, null], ["é", "😀", null, "\uFEFFx"]];
+  for (const column of columns) assert.deepEqual(texts(there(column)), column);
+});
+
+test("a column that starts within a buffer is read from there", () => {
+  const { ends, data, nulls } = packed(["ann", "bob"]).val;
+  const wider = new Uint8Array([120, ...data, 120]).subarray(1, 1 + data.length);
+  assert.deepEqual(back({ tag: "packed", val: { ends, data: wider, nulls } }), ["ann", "bob"]);
+});
+
+test("halves of a character in two values do not become one", () => {
+  assert.deepEqual(texts(there(["a\uD83D", "\uDE00b"])), ["a\uFFFD", "\uFFFDb"]);
+});
+
+test("a mapped column has a value for each that was there", () => {
+  const values = mapped(there(["ann", null, "élodie", ""]), (text) => text + "!");
+  assert.deepEqual(back(values), ["ann!", null, "élodie!", "!"]);
+});
+
+test("a value that is mapped to null is NULL", () => {
+  const values = mapped(there(["ann", null, "bob"]), (text) => text === "bob" ? null : text);
+  assert.deepEqual(back(values), ["ann", null, null]);
+});
+
+test("of a column that is all NULL nothing is mapped", () => {
+  for (const count of [1, 7, 8, 9, 17]) {
+    const nulls = new Array(count).fill(null);
+    assert.equal(mapped(there(nulls), () => assert.fail()), undefined);
+    assert.deepEqual(back(mapped(there([...nulls, ""]), (text) => text)), [...nulls, ""]);
+    assert.deepEqual(back(mapped(there(["", ...nulls]), (text) => text)), ["", ...nulls]);
+  }
+});
