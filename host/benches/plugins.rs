@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tailwater::change::{Change, Changes, Old, Op, Transaction};
-use tailwater::plugin::{Chain, Options, Runtime, Stage, Store};
+use tailwater::plugin::{Chain, Golden, Options, Runtime, Stage, StateStore};
 use tailwater::position::Lsn;
 use tailwater::table::{Column, ColumnType, ReplicaIdentity, Table};
 use tailwater::telemetry::metrics::Metrics;
+use tailwater_project::{Installed, Language, Role};
 use tailwater_test_support::{Scratch, guests};
 
 /// Rows a call is shown.
@@ -87,6 +88,9 @@ fn main() -> anyhow::Result<()> {
     let is_wanted = |word: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == word);
     if is_wanted("restart") {
         restart()?;
+    }
+    if is_wanted("first") {
+        first()?;
     }
     if is_wanted("parallel") {
         println!("\n| two plugins on two tables | one after another | at the same time | ratio |");
@@ -249,6 +253,39 @@ fn restart() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints how long it takes from nothing to a plugin in Rust that was built and passed its golden events,
+/// with its dependencies on the machine but not compiled; and how long after another edit.
+fn first() -> anyhow::Result<()> {
+    let scratch = Scratch::new("bench")?;
+    let started = Instant::now();
+    let parent = scratch.path();
+    let project = tailwater_project::create(parent, "first", Language::Rust, Role::Transform)?;
+    let source = project.join("src/lib.rs");
+    let text = std::fs::read_to_string(&source)?;
+    let edit = |blanks: &str| -> anyhow::Result<()> {
+        let edited = text.replace("trim_matches(' ')", &format!("trim_matches({blanks})"));
+        anyhow::ensure!(edited != text, "the template trims no blanks any more");
+        std::fs::write(&source, edited)?;
+        let component = tailwater_project::build(&project, &Installed)?;
+        let golden = Golden::parse(&std::fs::read_to_string(project.join("golden.jsonl"))?);
+        let golden = golden.map_err(anyhow::Error::msg)?;
+        let runtime = Runtime::new(Some(scratch.join("cache")))?;
+        let report = golden.run(&runtime, &Options::of_component(&component, Vec::new()))?;
+        anyhow::ensure!(report.differences.is_empty(), "{:?}", report.differences);
+        Ok(())
+    };
+    edit("[' ', '\\t']")?;
+    let first = started.elapsed();
+    let (again, took) = timed(|| edit("[' ', '.']"));
+    again?;
+    println!(
+        "\nfrom nothing to a tested plugin in Rust: {}; after an edit: {}",
+        show(first),
+        show(took)
+    );
+    Ok(())
+}
+
 /// Prints a plugin's line: KiB, the start without and with compiled code at hand, ns per event.
 fn measure(subject: &Subject) -> anyhow::Result<()> {
     let file = (subject.file)()?;
@@ -258,7 +295,7 @@ fn measure(subject: &Subject) -> anyhow::Result<()> {
     let (chain, warm) = timed(|| load(&file, subject.settings, cache.path()));
     let mut chain = chain?;
     // What a batch changes of what is remembered is told as in the service; the disk is behind it.
-    let store = Store::open(cache.path(), "bench")?;
+    let store = StateStore::open(cache.path(), "bench")?;
     if chain.remembering().next().is_some() {
         chain.restore(&store)?;
     }

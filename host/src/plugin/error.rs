@@ -71,7 +71,24 @@ pub enum Error {
         /// What the file has.
         actual: String,
     },
-    /// The component implements neither role.
+    /// The version was rolled back, or refused for what it did.
+    #[error(
+        "plugin {plugin}: the version {digest} with these settings is in quarantine since {since}: {why}; \
+         give it another build or other settings, or {lift}"
+    )]
+    Quarantined {
+        /// Name in the configuration.
+        plugin: String,
+        /// SHA-256 of the component, hex.
+        digest: String,
+        /// ISO 8601.
+        since: String,
+        /// What it did.
+        why: String,
+        /// How it gets another chance.
+        lift: String,
+    },
+    /// The component implements no role.
     #[error(
         "{} implements no world of tailwater:plugin@0.1.0: {difference}; `tailwater plugin inspect` \
          shows all that differs",
@@ -83,7 +100,7 @@ pub enum Error {
         /// What is missing or differs.
         difference: String,
     },
-    /// A new version has the other role.
+    /// A new version has another role.
     #[error("{} is now a {new} plugin but runs as {old}; restart to change its role", path.display())]
     RoleChanged {
         /// The file.
@@ -199,14 +216,14 @@ pub enum Error {
     },
     /// It hangs on all that it is shown.
     #[error(
-        "plugin {plugin} ran into its deadline {calls} times in a row and is taken for broken; give it a \
+        "plugin {plugin} hung for {deadlines} deadlines without an answer and is taken for broken; give it a \
          version that works, or raise `deadline_ms`; the changes are kept where they came from"
     )]
     Hanging {
         /// Name in the configuration.
         plugin: String,
-        /// Calls, without one between that was answered.
-        calls: u32,
+        /// What its calls took that were cut off, without one between that was answered.
+        deadlines: u32,
     },
 }
 

@@ -1,76 +1,58 @@
 //! Step 3, `transform`: WebAssembly components see, change and drop changes.
 //!
 //! ```text
-//!   file -> engine -> loader -> instance        (reload does it again for every new file)
-//!                                  |
-//!   Changes -> chain -> wave -> member -> convert -> the plugin -> adopt -> Changes
-//!                        |        |-> rewrite: where rows go
-//!                        |        |    '-> dedup: the memory of keys
-//!                        |        '-> memory -> store: what is remembered, and kept on disk
-//!                        '-> ahead: answers of plugins that compute at the same time
+//!   versions   file -> runtime -> loader -> instance             again for every new file
+//!                                              |
+//!   chain      Changes -> wave -> member -> instance -> Changes, and what was set aside
+//!                                   |          |
+//!   boundary                     columns -> [guest] -> patch, rewrite -> fates
+//!                                              |
+//!   memory                              state, window -> store
 //! ```
 //!
-//! The contract is `wit/`; `docs/PLUGINS.md` tells it to plugin authors. What a plugin does can
-//! fail a row, never the process: see [`chain::Chain::transform`].
+//! Begin with [`chain::Chain::transform`]. Each directory says in its `mod.rs` what it is for, and in what
+//! order it reads. The contract is `wit/`; `docs/PLUGINS.md` tells it to plugin authors. What a plugin does
+//! can fail a row, never the process.
 
-mod adopt;
-mod ahead;
-mod binary;
-mod bindings;
-mod breaker;
-mod calls;
-mod chain;
-mod convert;
-mod cost;
-mod counters;
-mod dedup;
-mod dwarf;
-mod engine;
-mod error;
-mod fates;
-mod golden;
-mod handover;
-mod instance;
-mod limits;
-mod lines;
-mod loader;
-mod lost;
-mod member;
-mod memory;
-mod meters;
+// The order below is the order of the data; the blank lines keep rustfmt from sorting it.
+
+/// How a plugin is configured.
 mod options;
-mod outline;
-mod places;
-mod probation;
-mod reload;
-mod reloads;
-mod remember;
-mod revive;
-mod rewrite;
-mod roles;
-mod shadow;
-mod shape;
-mod state;
-mod store;
-mod task;
-mod trapped;
-mod type_name;
+
+/// From its file to code that runs, and how the next version takes its place.
 mod versions;
-mod wave;
+
+/// The plugins of a leg over a batch, one after another or at the same time.
+mod chain;
+
+/// Rows on their way to a plugin and back.
+mod boundary;
+
+/// The instance that is called.
+mod guest;
+
+/// Where it trapped.
+mod backtrace;
+
+/// What is remembered for it from batch to batch.
+mod memory;
+
+/// What its author says it makes of which changes.
+mod golden;
+
+/// By what components are known.
+mod digest;
+
+/// What goes wrong.
+mod error;
 
 pub use chain::Chain;
-pub use cost::Cost;
-pub use engine::{Runtime, compiled_code};
 pub use error::Error;
-pub use golden::{Difference, Golden, GoldenReport, beside as golden_beside};
-pub use instance::Role;
-pub use loader::{Inspection, inspect, rehearse};
-pub use lost::Lost;
-pub use memory::{Delta, Pending, Scope};
+pub use golden::{Cost, Difference, Golden, GoldenReport, Outline, beside as golden_beside};
+pub use guest::Role;
+pub use memory::{Delta, Error as MemoryError, Pending, Scope, SetAside, StateStore};
 pub use options::{Grant, OnError, Options, Stage, StateOptions};
-pub use outline::Outline;
-pub use reload::Reloaded;
-pub use reloads::Reloads;
-pub use shadow::{Differing, How, Shadow};
-pub use store::{Error as MemoryError, Store};
-pub use versions::{PluginStatus, Versions};
+pub use versions::{
+    Differing, How, Inspection, PluginStatus, Rehearsal, Reloaded, Reloads, Runtime, Shadow,
+    Versions, compiled_code, inspect, rehearse,
+};

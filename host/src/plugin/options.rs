@@ -239,6 +239,13 @@ impl Options {
         self.tables.is_empty() || self.tables.iter().any(covers)
     }
 
+    /// Whether there may be a table that both plugins are offered.
+    #[must_use]
+    pub fn may_share_tables(&self, other: &Options) -> bool {
+        let any = self.tables.is_empty() || other.tables.is_empty();
+        any || self.tables.iter().any(|a| other.tables.iter().any(|b| may_meet(a, b)))
+    }
+
     /// Checks what the file's syntax cannot.
     ///
     /// # Errors
@@ -288,6 +295,18 @@ fn matches(pattern: &str, schema: &str, table: &str) -> bool {
     }
 }
 
+/// Whether two patterns may fit one table.
+fn may_meet(a: &str, b: &str) -> bool {
+    let parts = |pattern: &str| match pattern.split_once('.') {
+        Some((schema, "*")) => (Some(schema.to_owned()), None),
+        Some((schema, table)) => (Some(schema.to_owned()), Some(table.to_owned())),
+        None => (None, Some(pattern.to_owned())),
+    };
+    let meet = |a: Option<String>, b: Option<String>| a.is_none() || b.is_none() || a == b;
+    let ((schema_a, table_a), (schema_b, table_b)) = (parts(a), parts(b));
+    meet(schema_a, schema_b) && meet(table_a, table_b)
+}
+
 /// A table, a schema's table, or all of a schema; a star stands for nothing else.
 fn is_pattern(pattern: &str) -> bool {
     let name = |name: &str| !name.is_empty() && !name.contains(['*', '"']);
@@ -330,6 +349,18 @@ mod tests {
         assert!(options.covers("public", "users"));
         assert!(!options.covers("public", "orders"));
         assert!(options.covers("billing", "orders"));
+    }
+
+    #[test]
+    fn patterns_meet_where_one_table_may_fit_both() {
+        let meet = |a: &str, b: &str| {
+            options(&format!("tables = [{a}]"))
+                .may_share_tables(&options(&format!("tables = [{b}]")))
+        };
+        assert!(meet("", "'public.users'") && meet("'users'", "'public.*'"));
+        assert!(meet("'public.users', 'a.b'", "'users'") && meet("'public.*'", "'public.users'"));
+        assert!(!meet("'users'", "'orders'") && !meet("'public.*'", "'billing.users'"));
+        assert!(!meet("'public.users'", "'public.orders'"));
     }
 
     #[test]

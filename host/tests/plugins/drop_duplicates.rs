@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tailwater::change::Changes;
 use tailwater::dead_letter::changes_of;
-use tailwater::plugin::{Pending, Store};
+use tailwater::plugin::{Pending, StateStore};
 use tailwater::table::{ColumnType, Table};
 use tailwater_test_support::Scratch;
 
@@ -66,7 +66,7 @@ fn a_batch_that_comes_again_is_dropped_unless_the_memory_is_of_a_place_before_it
     };
     for settings in ["", "config = { by = 'position' }"] {
         let scratch = Scratch::new("window").expect("a directory");
-        let store = Store::open(scratch.path(), "it").expect("the disk works");
+        let store = StateStore::open(scratch.path(), "it").expect("the disk works");
         let mut chain = plugin("drop-duplicates", settings);
         chain.chain.restore(&store).expect("the disk works");
         assert_eq!(chain.lines(batch()).len(), 3);

@@ -4,11 +4,14 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
-use tailwater::plugin::{Golden, GoldenReport, Grant, Options, golden_beside};
+use tailwater::plugin::{Golden, GoldenReport, Grant, Options, Runtime, golden_beside, rehearse};
 use tailwater::telemetry::metrics::PluginKindLabels;
 use tailwater_test_support::{Scratch, wait_until, workspace_root};
 
+use tracing::Level;
+
 use crate::chains::{Loaded, RUNTIME, load, options, plugin_file, test_guest_file};
+use crate::log_lines::logged;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -133,6 +136,51 @@ fn a_version_takes_over_once_its_golden_events_are_mended() {
     fs::rename(&fresh, golden_beside(&scratch.join("it.wasm"))).expect("the same directory");
     wait_until(DEADLINE, "the new version", || accepted() == 1).expect("it takes over");
     assert_eq!(error(), None);
+}
+
+#[test]
+fn a_start_refuses_a_version_whose_golden_events_do_not_come_out() {
+    let scratch = Scratch::new("golden").expect("a directory");
+    let file = scratch.join("it.wasm");
+    fs::copy(plugin_file("mask-email"), &file).expect("a copy");
+    let write = |events: String| fs::write(golden_beside(&file), events).expect("a file");
+    let mask = || options(&file, "config = { columns = ['email'] }");
+    write(format!("{USERS}\n{}", MASKED.replace("a***", "b***")));
+    let refused = load(vec![mask()]).err().expect("it is not loaded").to_string();
+    assert!(refused.contains("1 of 1 events became something else"), "{refused}");
+    let checked = rehearse(&RUNTIME, &mask()).expect_err("no run would start").to_string();
+    assert_eq!(checked, refused, "as `check` says it");
+    write(format!("{USERS}\n{MASKED}"));
+    load(vec![mask()]).expect("they come out");
+}
+
+/// The plugin logs a line for a batch, if it is shown one.
+#[test]
+fn golden_events_that_came_out_are_not_shown_again_until_they_or_the_settings_are_others() {
+    let scratch = Scratch::new("golden").expect("a directory");
+    let file = scratch.join("it.wasm");
+    let runtime = Runtime::new(Some(scratch.join("cache"))).expect("this machine runs WebAssembly");
+    fs::copy(test_guest_file("hostile"), &file).expect("a copy");
+    let text = concat!(
+        r#"{"config": {"deed": "log-at-each-level"}}"#,
+        "\n",
+        r#"{"table": "public.t", "columns": [["id", "bigint"], ["name", "text"]], "key": ["id"]}"#,
+        "\n",
+        r#"{"table": "public.t", "op": "c", "after": {"id": "1", "name": "ann"}}"#,
+    );
+    fs::write(golden_beside(&file), text).expect("a file");
+    let are_shown = |settings: &str| {
+        let options = options(&file, &format!("{settings}\nconfig = {{ deed = 'nothing' }}"));
+        let (loaded, lines) = logged(Level::INFO, || rehearse(&runtime, &options));
+        loaded.expect("they come out");
+        lines.iter().any(|line| line["target"] == "plugin")
+    };
+    assert!(are_shown(""));
+    assert!(!are_shown(""), "nothing has changed");
+    assert!(are_shown("deadline_ms = 900"));
+    fs::write(golden_beside(&file), format!("{text}\n")).expect("a file");
+    assert!(are_shown(""));
+    assert!(!are_shown(""));
 }
 
 #[test]

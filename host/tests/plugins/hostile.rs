@@ -71,7 +71,9 @@ fn sets_everything_aside(deed: &str, settings: &str, reason: &str, kind: &'stati
     let mut chain = hostile(deed, settings);
     for _ in 0..2 {
         let mut changes = batch(3, None);
-        let letters = chain.run(&mut changes);
+        let mut letters = chain.run(&mut changes);
+        // Rows that hang are judged when the batch is through.
+        letters.sort_by_key(|letter| letter.position);
         assert_eq!(ordinals(&letters), [1, 2, 3], "{deed}");
         assert!(changes.is_empty(), "{deed}");
         for letter in &letters {
@@ -130,8 +132,9 @@ fn what_passes_a_plugin_is_noted_when_asked_for_and_what_it_fails_on_is_not() {
 #[test]
 fn an_endless_loop_costs_its_row_only() {
     let (chain, letter) = sets_poison_aside("loop-on-poison", "deadline_ms = 100");
-    assert_eq!(letter.reason, "it ran longer than its deadline of 100 ms");
-    assert_eq!(chain.faults("deadline"), 3);
+    assert!(letter.reason.starts_with("it ran longer than "), "{}", letter.reason);
+    // One per level of the search, and one more on a machine that was busy in the first call.
+    assert!((3..=4).contains(&chain.faults("deadline")));
 }
 
 #[test]
@@ -140,7 +143,7 @@ fn two_rows_that_hang_are_found_in_a_large_batch() {
     let name = |row: u64| if row == 1000 || row == 3000 { "poison" } else { "ann" };
     let insert = |batch: Batch, row: u64| batch.insert(&members, &[&row.to_string(), name(row)]);
     let mut changes = (1..=4096).fold(Batch::at(7), insert).done();
-    let letters = hostile("loop-on-poison", "deadline_ms = 300").run(&mut changes);
+    let letters = hostile("loop-on-poison", "deadline_ms = 800").run(&mut changes);
     assert_eq!(ordinals(&letters), [1000, 3000]);
     assert_eq!(changes.len(), 4094);
 }
@@ -183,7 +186,7 @@ fn a_plugin_that_hangs_stops_the_pipeline_after_some_calls_and_not_after_a_thous
     let error = (1..=32).find_map(|row| hangs(&mut chain).err().map(|error| (row, error)));
     let (row, error) = error.expect("it stops");
     assert_eq!(row, 32);
-    let said = "plugin hostile ran into its deadline 32 times in a row and is taken for broken";
+    let said = "plugin hostile hung for 32 deadlines without an answer and is taken for broken";
     assert!(error.to_string().starts_with(said), "{error}");
     assert_eq!(error.disposition(), Disposition::Halt);
 }
@@ -214,19 +217,39 @@ fn halt_names_the_row_and_loses_nothing() {
 
 #[test]
 fn a_loop_in_every_batch_is_cut() {
-    let reason = "it ran longer than its deadline of 60 ms";
-    sets_everything_aside("loop-in-process", "deadline_ms = 60", reason, "deadline");
+    let reason = "deadlines of its batch";
+    sets_everything_aside("loop-in-process", "deadline_ms = 400", reason, "deadline");
 }
 
 #[test]
-fn the_search_for_rows_that_hang_ends() {
-    let mut chain = hostile("loop-in-process", "deadline_ms = 100\nbreaker_rows = 0");
-    let mut changes = batch(500, None);
-    let letters = chain.run(&mut changes);
-    assert_eq!(letters.len(), 500);
-    let unsure = letters.iter().filter(|letter| letter.reason.ends_with("shown with it"));
-    assert!(unsure.count() > 400);
-    assert!(chain.calls() < 60, "{} calls", chain.calls());
+fn a_batch_of_rows_that_all_hang_takes_no_more_than_two_deadlines() {
+    let mut chain = hostile("loop-in-process", "deadline_ms = 400\nbreaker_rows = 0");
+    for _ in 0..2 {
+        let (mut changes, started) = (batch(500, None), Instant::now());
+        let letters = chain.run(&mut changes);
+        let took = started.elapsed();
+        assert_eq!(letters.len(), 500);
+        let because =
+            |end: &str| letters.iter().filter(|letter| letter.reason.ends_with(end)).count();
+        assert!(because("deadlines of its batch, on this row or on one shown with it") > 0);
+        assert!(because("it was not shown: rows of its batch took 2 deadlines") > 100);
+        // A tick more for each call, and the starts of instances.
+        assert!(took < Duration::from_millis(2 * 400 + 1500), "the stream stood for {took:?}");
+    }
+    assert!(chain.calls() < 40, "{} calls", chain.calls());
+}
+
+#[test]
+fn a_table_behind_one_whose_rows_all_hang_goes_on() {
+    let (members, others) =
+        (members(), table("others", &[("id", ColumnType::Int4), ("name", ColumnType::Text)]));
+    let insert = |batch: Batch, row: u64| batch.insert(&members, &[&row.to_string(), "poison"]);
+    let batch = (1..=100).fold(Batch::at(7), insert);
+    let insert = |batch: Batch, row: u64| batch.insert(&others, &[&row.to_string(), "ann"]);
+    let mut changes = (1..=200).fold(batch, insert).done();
+    let mut chain = hostile("loop-on-poison", "deadline_ms = 400\nbreaker_rows = 0");
+    assert_eq!(chain.run(&mut changes).len(), 100);
+    assert_eq!(changes.len(), 200, "the other table's");
 }
 
 #[test]

@@ -102,7 +102,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_batch_is_as_it_was(given in given()) {
+    fn the_identity_plugin_changes_no_batch(given in given()) {
         for settings in [
             String::new(),
             "columns = [], headers = true".to_owned(),

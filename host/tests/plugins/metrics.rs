@@ -26,6 +26,7 @@ fn a_plugin_is_counted_from_its_start_on() {
     for metric in ["calls_total", "rows_total", "call_seconds_count"] {
         assert_eq!(chain.exposed(metric), ["{plugin=\"mask-email\"} 0"], "{metric}");
     }
+    assert_eq!(chain.exposed("busy_seconds_total"), ["{plugin=\"mask-email\"} 0.0"]);
     let digest = chain.chain.versions().list().remove(0).digest;
     let info = format!("{{plugin=\"mask-email\",digest=\"{digest}\",generation=\"1\"}} 1");
     assert_eq!(chain.exposed("info"), [info]);

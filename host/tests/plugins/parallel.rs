@@ -163,8 +163,12 @@ fn members_of_one_table_see_what_those_before_made_of_it() {
 
 #[test]
 fn what_one_plugin_of_a_batch_fails_on_costs_the_other_nothing() {
-    for (deed, kind) in [("panic-on-poison", "trap"), ("loop-on-poison", "deadline")] {
-        let left = guest("fails", "hostile", deed, "tables = ['left']\ndeadline_ms = 300");
+    // Long enough that no part is cut short on a machine that is busy.
+    for (deed, kind, deadline) in
+        [("panic-on-poison", "trap", 10_000), ("loop-on-poison", "deadline", 1600)]
+    {
+        let settings = format!("tables = ['left']\ndeadline_ms = {deadline}");
+        let left = guest("fails", "hostile", deed, &settings);
         let right = "tables = ['right']\ngrants = ['state']";
         let mut chain = load(vec![left, guest("counts", "rememberer", "count", right)])
             .expect("both load")
@@ -175,7 +179,9 @@ fn what_one_plugin_of_a_batch_fails_on_costs_the_other_nothing() {
         let failed: Vec<u64> = letters.iter().map(|letter| letter.position.ordinal).collect();
         assert_eq!(failed, [301], "{deed}");
         assert_eq!(changes.len() as u64, 2 * ROWS - 1, "{deed}");
-        assert_eq!(chain.faults_of("fails", kind), 4, "one per level of the search");
+        // One per level of the search; one more for a row that hangs, if the machine was busy in the first call.
+        let most = if kind == "deadline" { 5 } else { 4 };
+        assert!((4..=most).contains(&chain.faults_of("fails", kind)), "{deed}");
         let calls = chain.calls_of("counts") - calls;
         assert_eq!(calls, ROWS, "{deed}: one where the table changes, and none again");
         let counted = lines(&changes);
@@ -216,7 +222,8 @@ fn the_time_before_its_turn_is_a_plugins_own() {
         value.and_then(|text| text.parse().ok()).expect("a number of seconds")
     };
     for name in ["left", "right"] {
-        let (busy, called) = (seconds("busy_seconds", name), seconds("call_seconds_sum", name));
+        let busy = seconds("busy_seconds_total", name);
+        let called = seconds("call_seconds_sum", name);
         assert!(busy >= called && called > 0.0, "{name}: {busy} of which {called} in calls");
     }
     let all = chain.metrics.expose();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tailwater::change::Changes;
-use tailwater::plugin::{Delta, MemoryError, Options, Pending, Store, inspect};
+use tailwater::plugin::{Delta, MemoryError, Options, Pending, StateStore, inspect};
 use tailwater::table::{ColumnType, Table};
 use tailwater::telemetry::metrics::PluginLabels;
 use tailwater_test_support::Scratch;
@@ -182,11 +182,13 @@ fn outside_of_batches_there_is_no_state() {
 #[test]
 fn the_memory_on_disk_is_one_process_own() {
     let scratch = Scratch::new("store").expect("a directory");
-    let _first = Store::open(scratch.path(), "capture-x").expect("it opens");
-    let Err(error) = Store::open(scratch.path(), "capture-x") else { panic!("it opened twice") };
+    let _first = StateStore::open(scratch.path(), "capture-x").expect("it opens");
+    let Err(error) = StateStore::open(scratch.path(), "capture-x") else {
+        panic!("it opened twice")
+    };
     assert!(matches!(error, MemoryError::InUse { .. }), "{error}");
     assert!(error.to_string().contains("its own directory in [state] path"), "{error}");
-    Store::open(scratch.path(), "capture-y").expect("another leg has another");
+    StateStore::open(scratch.path(), "capture-y").expect("another leg has another");
 }
 
 #[test]
@@ -244,14 +246,14 @@ fn what_was_remembered_of_columns_is_theirs_whatever_columns_are_asked_for_later
 /// not on disk.
 struct Life {
     chain: Loaded,
-    store: Store,
+    store: StateStore,
     behind: VecDeque<(usize, Vec<Delta>)>,
     next: usize,
 }
 
 impl Life {
     fn begin(directory: &Scratch) -> Life {
-        let store = Store::open(directory.path(), "capture-it").expect("the disk works");
+        let store = StateStore::open(directory.path(), "capture-it").expect("the disk works");
         let dedup = options(&plugin_file("drop-duplicates"), "window_keys = 12");
         let rememberer = options(&test_guest_file("rememberer"), &settings("panic-on-poison", ""));
         let mut chain = load(vec![dedup, rememberer]).expect("both load");
@@ -358,7 +360,7 @@ fn after_any_death_the_memory_matches_the_place_at_which_the_source_goes_on() {
 #[test]
 fn a_plugin_that_is_gone_is_forgotten() {
     let scratch = Scratch::new("forgotten").expect("a directory");
-    let store = Store::open(scratch.path(), "it").expect("the disk works");
+    let store = StateStore::open(scratch.path(), "it").expect("the disk works");
     let mut chain = rememberer("count", "");
     chain.chain.restore(&store).expect("the disk works");
     names(&mut chain, updates(7, &[(1, "a")]));

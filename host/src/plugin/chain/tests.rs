@@ -8,7 +8,7 @@ use tailwater_test_support::guests;
 
 use super::*;
 use crate::change::{Change, Old, Op, Transaction};
-use crate::plugin::probation::Pace;
+use crate::plugin::chain::member::pace::Pace;
 use crate::position::Lsn;
 use crate::table::{Column, ColumnType, ReplicaIdentity, Table};
 use crate::telemetry::metrics::PluginKindLabels;
@@ -88,7 +88,7 @@ impl Chain {
         loader.options = Arc::new(section(&loader.options.path, settings));
         let loaded = loader.load().unwrap();
         let identity = loaded.version.identity(&loader.options);
-        self.member().handover.offer(identity, loader, loaded);
+        self.member().handover().offer(identity, loader, loaded);
     }
 
     /// Its next instances are of other settings.
@@ -138,7 +138,7 @@ fn an_init_that_runs_into_its_deadline_counts_as_a_call_that_does() {
     chain.start_with(&format!("deadline_ms = 100\n{}", deed("loop-in-init")));
     let mut hangs = (1..=32).map(|_| chain.transform(&mut batch(&["poison"])));
     let error = hangs.find_map(Result::err).expect("it stops");
-    assert!(matches!(error, Error::Hanging { calls: 32, .. }), "{error}");
+    assert!(matches!(error, Error::Hanging { deadlines: 32, .. }), "{error}");
 }
 
 #[test]
