@@ -363,15 +363,9 @@ mod tests {
     use crate::table::{Column, ColumnType, ReplicaIdentity};
 
     fn table() -> Arc<Table> {
-        let column = |name: &str, key: bool| Column {
-            name: name.into(),
-            kind: ColumnType::Text,
-            type_name: "text".into(),
-            nullable: !key,
-            key,
-            default: None,
-            number: None,
-            missing: None,
+        let column = |name: &str, key: bool| {
+            let column = Column::new(name, ColumnType::Text, "text");
+            Column { nullable: !key, key, ..column }
         };
         let columns = vec![column("id", true), column("note", false)];
         Arc::new(Table::new(1, "public".into(), "t".into(), columns, ReplicaIdentity::Default))

@@ -71,6 +71,12 @@ impl Position {
     }
 }
 
+/// The commit of a `_version`.
+#[must_use]
+pub fn commit_of(version: u128) -> Lsn {
+    Lsn(u64::try_from(version >> 64).expect("half of the bits"))
+}
+
 /// Upper-case digits without leading zeros.
 fn write_hex(out: &mut Vec<u8>, value: u64) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";

@@ -22,8 +22,28 @@ pub struct Table {
     /// Columns that make the key of Kafka's records, if those are not the row's key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub message_key: Vec<String>,
+    /// The source's table whose rows a plugin puts here; none of a table of the source itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Hash of everything above; see [`Table::new`].
     pub fingerprint: u64,
+}
+
+/// A table of the source that rows come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Its object id, which stays when it is renamed (0 if unknown).
+    pub oid: u32,
+    /// Its name.
+    pub name: TableName,
+}
+
+impl Origin {
+    /// Whether it is the same table, under another name or made anew under this one.
+    #[must_use]
+    pub fn is(&self, other: &Origin) -> bool {
+        self.name == other.name || (self.oid != 0 && self.oid == other.oid)
+    }
 }
 
 /// One column.
@@ -50,6 +70,22 @@ pub struct Column {
     /// What rows from before the column hold, in text form (`pg_attribute.attmissingval`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
+}
+
+impl Column {
+    /// A nullable column outside of the key, of which no more is known.
+    pub fn new(name: impl Into<String>, kind: ColumnType, type_name: impl Into<String>) -> Column {
+        Column {
+            name: name.into(),
+            kind,
+            type_name: type_name.into(),
+            nullable: true,
+            key: false,
+            default: None,
+            number: None,
+            missing: None,
+        }
+    }
 }
 
 /// What a column's text means. Types with no case of their own travel as text: [`Other`].
@@ -139,8 +175,9 @@ impl Table {
         columns: Vec<Column>,
         identity: ReplicaIdentity,
     ) -> Table {
-        let message_key = Vec::new();
-        let table = Table { oid, schema, name, columns, identity, message_key, fingerprint: 0 };
+        let (message_key, origin, fingerprint) = (Vec::new(), None, 0);
+        let table =
+            Table { oid, schema, name, columns, identity, message_key, origin, fingerprint };
         table.with_fingerprint()
     }
 
@@ -154,7 +191,20 @@ impl Table {
     #[must_use]
     pub fn renamed(&self, name: TableName) -> Table {
         let TableName { schema, name } = name;
-        Table { oid: 0, schema, name, fingerprint: 0, ..self.clone() }.with_fingerprint()
+        Table { oid: 0, schema, name, ..self.clone() }.with_origin(Some(self.origin()))
+    }
+
+    /// The table with rows of that one.
+    #[must_use]
+    pub fn with_origin(self, origin: Option<Origin>) -> Table {
+        Table { origin, fingerprint: 0, ..self }.with_fingerprint()
+    }
+
+    /// The source's table that the rows come from.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        let own = || Origin { oid: self.oid, name: self.full_name() };
+        self.origin.clone().unwrap_or_else(own)
     }
 
     fn with_fingerprint(mut self) -> Table {

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::columns::{self, CatalogColumn};
 use super::error::Error;
-use super::source_url::{SourceUrl, Tls};
+use super::source_url::{NO_TRANSACTION_TIMEOUT, SourceUrl, Tls};
 use super::tls;
 use crate::decode::message::{Relation, RelationColumn};
 use crate::table::{Column, ColumnType, ReplicaIdentity, Table, TableName};
@@ -22,14 +22,17 @@ use crate::table::{Column, ColumnType, ReplicaIdentity, Table, TableName};
 /// # Errors
 /// What the server or TLS refused.
 pub async fn connect(url: &SourceUrl) -> Result<Client, Error> {
-    if url.tls.mode == Tls::Disable {
+    let client = if url.tls.mode == Tls::Disable {
         let (client, connection) = url.config().connect(NoTls).await.map_err(connect_error)?;
         tokio::spawn(drive(connection));
-        return Ok(client);
-    }
-    let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls::client_config(&url.tls)?);
-    let (client, connection) = url.config().connect(tls).await.map_err(connect_error)?;
-    tokio::spawn(drive(connection));
+        client
+    } else {
+        let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls::client_config(&url.tls)?);
+        let (client, connection) = url.config().connect(tls).await.map_err(connect_error)?;
+        tokio::spawn(drive(connection));
+        client
+    };
+    client.batch_execute(NO_TRANSACTION_TIMEOUT).await?;
     Ok(client)
 }
 
@@ -214,6 +217,10 @@ pub struct Published {
     pub hides_rows: bool,
     /// Whether its publication has changes of every kind.
     pub whole: bool,
+    /// What the catalog says of its columns and of how it is published, to be compared with [`shape`].
+    pub shape: String,
+    /// See [`terms`].
+    pub terms: i64,
 }
 
 const PUBLISHED: &str = "
@@ -227,12 +234,23 @@ const PUBLISHED: &str = "
                END),
            p.attnames::text[], p.rowfilter, row_security_active(c.oid),
            (SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication
-            WHERE pubname = $1)
+            WHERE pubname = $1),
+           {shape}, {terms}
     FROM (SELECT pt.schemaname, pt.tablename, {columns} FROM pg_publication_tables pt
           WHERE pt.pubname = $1) p
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
     ORDER BY 1, 2";
+
+/// Of table `c` in publication `$1`: the [terms], and its columns. The list of a publication's tables is as of
+/// now whatever snapshot a transaction has, and opens every one of them; this is of the snapshot, and of one
+/// table.
+const SHAPE: &str = "
+    concat_ws(' ', c.relreplident, {terms},
+              ARRAY(SELECT (a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated)::text
+                    FROM pg_attribute a
+                    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                    ORDER BY a.attnum)::text)";
 
 const ATTRIBUTES: &str = "
     SELECT attname::text, atttypid, atttypmod FROM pg_attribute
@@ -244,6 +262,48 @@ const ATTRIBUTES: &str = "
 /// From here on a publication may have generated columns, and lists them if it has. Before, it lists them
 /// and has them not.
 pub const GENERATED: i32 = 180_000;
+
+fn shape_sql(server_version: i32) -> String {
+    SHAPE.replace("{terms}", &terms(server_version))
+}
+
+/// A table's [shape](Published::shape) as the client's transaction sees it; nothing if it sees no such table.
+///
+/// # Errors
+/// A query's error.
+pub async fn shape(
+    client: &Client,
+    publication: &str,
+    table: Oid,
+    server_version: i32,
+) -> Result<Option<String>, tokio_postgres::Error> {
+    let shape = shape_sql(server_version);
+    let sql = format!("SELECT {shape} FROM pg_class c WHERE c.oid = $2");
+    let found = client.query_opt(&sql, &[&publication, &table]).await?;
+    Ok(found.and_then(|row| row.get(0)))
+}
+
+/// SQL for what decides which changes of table `c` are in the publication `$1`, as a hash: the publication
+/// itself, and the table's entry in it with column list and row filter. An entry that was away for a while
+/// is another one.
+#[must_use]
+pub fn terms(server_version: i32) -> String {
+    // Whole schemas came with version 15.
+    let schemas = match server_version >= 150_000 {
+        true => {
+            "(SELECT string_agg(s.oid::text, ' ' ORDER BY s.oid) FROM pg_publication_namespace s
+              WHERE s.pnpubid = b.oid AND s.pnnspid = c.relnamespace)"
+        }
+        false => "NULL",
+    };
+    format!(
+        "(SELECT ('x' || left(md5(concat_ws(' ', to_jsonb(b) - 'pubowner', (
+             SELECT string_agg(to_jsonb(r)::text, ' ' ORDER BY r.oid) FROM pg_publication_rel r
+             WHERE r.prpubid = b.oid AND (r.prrelid = c.oid OR r.prrelid IN
+                   (SELECT relid FROM pg_partition_ancestors(c.oid)))), {schemas})), 16))::bit(64)::int8
+          FROM pg_publication b WHERE b.pubname = $1)"
+    )
+}
 
 /// The publication's tables, in name order.
 ///
@@ -260,8 +320,13 @@ pub async fn published(
     } else {
         "NULL::text[] AS attnames, NULL::text AS rowfilter"
     };
+    // What is read after the shape, and in one statement with it, is not older than it.
+    let sql = PUBLISHED
+        .replace("{columns}", columns)
+        .replace("{shape}", &shape_sql(server_version))
+        .replace("{terms}", &terms(server_version));
     let mut tables = Vec::new();
-    for row in client.query(&PUBLISHED.replace("{columns}", columns), &[&publication]).await? {
+    for row in client.query(&sql, &[&publication]).await? {
         let name = TableName { schema: row.get(0), name: row.get(1) };
         let identity = match row.get::<_, String>(3).as_str() {
             "f" => ReplicaIdentity::Full,
@@ -287,6 +352,8 @@ pub async fn published(
             partitioned: row.get(5),
             hides_rows: row.get(9),
             whole: row.get(10),
+            shape: row.get(11),
+            terms: row.get(12),
         });
     }
     Ok(tables)

@@ -23,8 +23,8 @@ pub(super) struct CatalogColumn {
     pub(super) missing: Option<String>,
 }
 
-// What rows from before a column hold is kept until something rewrites the table. Nothing is kept where
-// that is NULL. Of a partitioned table the partitions tell.
+// `attmissingval` keeps what rows from before a column hold until the table is rewritten, and is absent
+// where that is NULL. Of a partitioned table its partitions have it.
 const COLUMNS: &str = "
     SELECT a.attname::text, a.attnum, a.attisdropped, a.attgenerated <> '' OR l.named,
            NOT a.attnotnull, coalesce(a.attnum = ANY (i.indkey), false),

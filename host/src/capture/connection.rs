@@ -23,7 +23,7 @@ use rustls::{ClientConnection, StreamOwned};
 use tokio_postgres::config::Host;
 
 use super::error::Error;
-use super::source_url::{Endpoint, SourceUrl, Tls};
+use super::source_url::{Endpoint, NO_TRANSACTION_TIMEOUT, SourceUrl, Tls};
 use super::tls;
 
 /// No answer during start-up or to a simple query may take longer.
@@ -77,6 +77,12 @@ impl Connection {
         ];
         self.send(|out| frontend::startup_message(parameters, out))?;
         self.authenticate(url)?;
+        self.until_ready()?;
+        self.send(|out| frontend::query(NO_TRANSACTION_TIMEOUT, out))?;
+        self.until_ready()
+    }
+
+    fn until_ready(&mut self) -> Result<(), Error> {
         loop {
             match self.message()? {
                 Message::ReadyForQuery(_) => return Ok(()),

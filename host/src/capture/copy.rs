@@ -14,6 +14,7 @@ use super::error::Error;
 use super::newcomers::{Prepared, temporary_slot};
 use super::options::{Options, SnapshotMode};
 use super::preflight::{Preflight, Slot};
+use super::rights::may_read;
 use super::slot::{Export, Order};
 use super::source_url::SourceUrl;
 use super::{Capture, Reached, snapshot};
@@ -26,6 +27,9 @@ use crate::telemetry::logging::chain;
 /// transactions that the prepared one waited for have ended; new ones may be as long.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
+/// The first `server_version_num` whose standbys keep copies of slots.
+const FAILOVER: i32 = 170_000;
+
 /// What a session copies with.
 pub struct Copy<'a> {
     /// Whose session it is.
@@ -36,6 +40,14 @@ pub struct Copy<'a> {
     pub url: &'a SourceUrl,
     /// Where rows go.
     pub out: &'a Sender<Hop<LogPoint>>,
+}
+
+/// Whether the slot was there.
+enum Ensured {
+    There,
+    Made(Export),
+    /// The process drains, and there is none.
+    Drained,
 }
 
 impl Copy<'_> {
@@ -51,71 +63,89 @@ impl Copy<'_> {
         preflight: &Preflight,
         prepared: Option<Prepared>,
     ) -> Result<(), snapshot::Stop> {
-        let Capture { options, resume, ack, leg, .. } = self.capture;
-        let fresh = match preflight.slot {
-            Some(Slot { confirmed }) => {
-                ack.start_at(confirmed);
-                reached.slot_exists = true;
-                None
-            }
-            None if reached.slot_exists => return Err(slot_vanished(options).into()),
-            None => {
-                let Some(export) = self.make_slot(&options.slot, false, connection)? else {
-                    return Ok(());
-                };
-                // A copy that belongs to a slot which is gone is worth nothing: there is a gap
-                // after it.
-                reached.snapshots.clear();
-                reached.slot_exists = true;
-                ack.start_at(export.consistent_at);
-                Some(export)
-            }
+        let Capture { options, leg, .. } = self.capture;
+        let fresh = match self.ensure_slot(reached, connection, preflight)? {
+            Ensured::There => None,
+            Ensured::Made(export) => Some(export),
+            Ensured::Drained => return Ok(()),
         };
         let tables = self.not_copied(reached, preflight);
         if tables.is_empty() || options.snapshot == SnapshotMode::Never {
             return Ok(());
         }
+        let names: Vec<&TableName> = tables.iter().map(|table| &table.name).collect();
+        self.capture.runtime.block_on(may_read(self.client, &names))?;
         leg.stalled("tables are copied; the stream goes on after that");
-        let truncate_first = fresh.is_none() || resume.may_hold_rows;
         // What was published after the snapshot has changes that neither it nor the stream shows.
         let prepared = prepared.filter(|Prepared { tables: of, export, .. }| {
             let shows = |table: &Published| {
-                of.contains(&table.name)
+                of.iter().any(|(name, terms)| *name == table.name && *terms == table.terms)
                     && export.consistent_at >= preflight.since.of(table.relation.oid)
             };
             tables.iter().all(shows)
         });
-        let (export, _kept) = match (fresh, prepared) {
-            (Some(export), _) => (export, None),
-            (None, Some(prepared)) => {
-                // There may be no slot to spare for another one.
-                let now = self.snapshot_of_now(&prepared.tables).unwrap_or_else(|error| {
-                    debug!(error = %chain(&error), "the copy is of the snapshot that was prepared");
-                    None
-                });
-                let Prepared { export, connection, .. } = now.unwrap_or(prepared);
-                (export, Some(connection))
-            }
-            (None, None) => {
-                let name = temporary_slot(&options.slot);
-                match self.make_slot(&name, true, connection)? {
-                    Some(export) => (export, None),
-                    None => return Ok(()),
-                }
-            }
+        let Some((export, _kept)) = self.choose_snapshot(fresh, prepared, connection)? else {
+            return Ok(());
         };
-        self.take(reached, export, tables, truncate_first)
+        self.take(reached, export, tables, preflight.server_version)
     }
 
-    /// The published tables of which no copy is complete. One of before the table was published is
-    /// worth nothing: it was not for a while, or is another one of that name.
-    fn not_copied(&self, reached: &Reached, preflight: &Preflight) -> Vec<Published> {
-        let is_copied = |table: &&Published| {
-            let oid = table.relation.oid;
-            reached.snapshots.get(&table.name).is_some_and(|copied| {
-                copied.consistent_at >= preflight.since.of(oid) && [0, oid].contains(&copied.oid)
-            })
+    /// Makes the slot if it is missing and never was there.
+    fn ensure_slot(
+        &self,
+        reached: &mut Reached,
+        connection: &mut Connection,
+        preflight: &Preflight,
+    ) -> Result<Ensured, Error> {
+        let Capture { options, ack, .. } = self.capture;
+        if let Some(Slot { confirmed }) = preflight.slot {
+            self.capture.slot_is_ours(confirmed, reached, preflight)?;
+            ack.start_at(confirmed);
+            reached.slot_exists = true;
+            return Ok(Ensured::There);
+        }
+        if reached.slot_exists {
+            return Err(slot_vanished(options));
+        }
+        let failover = preflight.server_version >= FAILOVER;
+        let Some(export) = self.make_slot(&options.slot, false, failover, connection)? else {
+            return Ok(Ensured::Drained);
         };
+        // A copy that belongs to a slot which is gone is worth nothing: there is a gap after it.
+        reached.snapshots.clear();
+        reached.slot_exists = true;
+        ack.start_at(export.consistent_at);
+        Ok(Ensured::Made(export))
+    }
+
+    /// The snapshot to copy from, with the connection that keeps it if that is not the stream's: that of a slot
+    /// which was just made, else of this moment where one was prepared, else that one, else a new one.
+    fn choose_snapshot(
+        &self,
+        fresh: Option<Export>,
+        prepared: Option<Prepared>,
+        connection: &mut Connection,
+    ) -> Result<Option<(Export, Option<Connection>)>, Error> {
+        if let Some(export) = fresh {
+            return Ok(Some((export, None)));
+        }
+        let Some(prepared) = prepared else {
+            let name = temporary_slot(&self.capture.options.slot);
+            let made = self.make_slot(&name, true, false, connection)?;
+            return Ok(made.map(|export| (export, None)));
+        };
+        // There may be no slot to spare for another one.
+        let now = self.snapshot_of_now(&prepared.tables).unwrap_or_else(|error| {
+            debug!(error = %chain(&error), "the copy is of the snapshot that was prepared");
+            None
+        });
+        let Prepared { export, connection, .. } = now.unwrap_or(prepared);
+        Ok(Some((export, Some(connection))))
+    }
+
+    /// The published tables of which no copy is complete.
+    fn not_copied(&self, reached: &Reached, preflight: &Preflight) -> Vec<Published> {
+        let is_copied = |table: &&Published| reached.copied(table, &preflight.since).is_some();
         preflight.tables.iter().filter(|table| !is_copied(table)).cloned().collect()
     }
 
@@ -124,30 +154,35 @@ impl Copy<'_> {
         reached: &mut Reached,
         export: Export,
         tables: Vec<Published>,
-        truncate_first: bool,
+        server_version: i32,
     ) -> Result<(), snapshot::Stop> {
-        let Capture { options, resume, metrics, .. } = self.capture;
+        let Capture { options, resume, metrics, budget, .. } = self.capture;
         let consistent_at = export.consistent_at;
         info!(tables = tables.len(), %consistent_at, "copying tables");
         let plan = snapshot::Plan {
             url: self.url.clone(),
             snapshot: export.snapshot,
             consistent_at,
+            publication: options.publication.clone(),
+            server_version,
             tables,
-            truncate_first,
             workers: options.snapshot_workers,
             metrics: Arc::clone(metrics),
+            budget: budget.clone(),
         };
         reached.half_copied = resume.remembers;
         // One that is cut short by the shutdown is not recorded, so it is taken anew next time.
         let taken = self.capture.until_draining(snapshot::take(plan, self.out.clone()));
-        let snapshot::Taken { copied, changed } =
-            taken.unwrap_or(Ok(snapshot::Taken::default()))?;
+        let (snapshot::Taken { copied, changed }, end) =
+            taken.unwrap_or_else(|| (snapshot::Taken::default(), Ok(())));
         reached.snapshots.extend(copied);
+        end?;
         reached.half_copied = false;
         if !changed.is_empty() {
-            let tables = changed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Err(Error::Changed { tables }.into());
+            let mut tables: Vec<String> = changed.iter().map(ToString::to_string).collect();
+            // Several are copied at a time, and any may be the first to be found changed.
+            tables.sort();
+            return Err(Error::Changed { tables: tables.join(", ") }.into());
         }
         Ok(())
     }
@@ -155,12 +190,14 @@ impl Copy<'_> {
     /// A snapshot of now, in place of one that was prepared while the stream went on: of that one the
     /// stream has shown newer rows meanwhile, behind which the copy would stand in a topic. Nothing if the
     /// server does not make one at once.
-    fn snapshot_of_now(&self, tables: &[TableName]) -> Result<Option<Prepared>, Error> {
+    fn snapshot_of_now(&self, tables: &[(TableName, i64)]) -> Result<Option<Prepared>, Error> {
         let Capture { options, runtime, shutdown, .. } = self.capture;
         let Some(opened) = self.capture.open(self.url) else { return Ok(None) };
         let (mut connection, begun) = (opened?, Instant::now());
         let name = temporary_slot(&options.slot);
-        let order = Order { name: &name, temporary: true, client: self.client, runtime, leg: None };
+        let client = self.client;
+        let order =
+            Order { name: &name, temporary: true, failover: false, client, runtime, leg: None };
         let export = order.carry_out(&mut connection, || {
             shutdown.phase() == Phase::Running && begun.elapsed() < AT_ONCE
         })?;
@@ -171,10 +208,12 @@ impl Copy<'_> {
         &self,
         name: &str,
         temporary: bool,
+        failover: bool,
         connection: &mut Connection,
     ) -> Result<Option<Export>, Error> {
         let Capture { runtime, leg, shutdown, .. } = self.capture;
-        let order = Order { name, temporary, client: self.client, runtime, leg: Some(leg) };
+        let client = self.client;
+        let order = Order { name, temporary, failover, client, runtime, leg: Some(leg) };
         order.carry_out(connection, || shutdown.phase() == Phase::Running)
     }
 }

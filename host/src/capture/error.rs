@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
+use super::options::Options;
 use crate::decode;
 use crate::disposition::Disposition;
+use crate::position::Lsn;
 use crate::table::TableName;
 
 /// An error of the capture stage.
@@ -83,11 +85,46 @@ pub enum Error {
         #[source]
         source: decode::copy::Width,
     },
+    /// The connection that exported the snapshot is gone.
+    #[error(
+        "the snapshot that tables are copied from ended with its connection; the rest will be copied \
+         from a newer one"
+    )]
+    SnapshotEnded,
     /// Tables are not any more what the snapshot shows.
     #[error("{tables} changed while tables were copied, and will be copied from a newer snapshot")]
     Changed {
         /// Which.
         tables: String,
+    },
+    /// The publication was dropped; until it is there again the server streams nothing, without a word.
+    #[error(
+        "publication {publication} was dropped while slot {slot} was in use, so changes are missing; run \
+         SELECT pg_drop_replication_slot('{slot}') and start again: every table is then copied anew"
+    )]
+    Unpublished {
+        /// Its name.
+        publication: String,
+        /// The slot's.
+        slot: String,
+    },
+    /// Another server took over.
+    #[error(
+        "the source went from timeline {from} to {to}: what it has is compared with what is stored"
+    )]
+    Promoted {
+        /// The timeline so far.
+        from: u32,
+        /// The one now.
+        to: u32,
+    },
+    /// The slot is farther than this process told it, which had lost its connection meanwhile.
+    #[error("slot {slot} went on to {confirmed} meanwhile: that is compared with what is stored")]
+    Overtaken {
+        /// The slot.
+        slot: String,
+        /// Where it is.
+        confirmed: Lsn,
     },
     /// A precondition does not hold; the text says which and how to fix it.
     #[error("{0}")]
@@ -106,6 +143,9 @@ impl Error {
             | Error::Io(_)
             | Error::Silent(_)
             | Error::Ended
+            | Error::SnapshotEnded
+            | Error::Promoted { .. }
+            | Error::Overtaken { .. }
             | Error::Changed { .. } => Disposition::Retry,
             Error::Server { code, .. } if passing(code) => Disposition::Retry,
             Error::Query(error) if query_passing(error) => Disposition::Retry,
@@ -117,12 +157,19 @@ impl Error {
             | Error::NoPassword
             | Error::Server { .. }
             | Error::Protocol(_)
+            | Error::Unpublished { .. }
             | Error::Query(_)
             | Error::Decode(_)
             | Error::Snapshot { .. }
             | Error::Abandoned
             | Error::Precondition(_) => Disposition::Halt,
         }
+    }
+
+    /// The publication of these options was dropped.
+    #[must_use]
+    pub fn unpublished(options: &Options) -> Error {
+        Error::Unpublished { publication: options.publication.clone(), slot: options.slot.clone() }
     }
 
     /// The SQLSTATE, if the server sent one.
@@ -134,6 +181,12 @@ impl Error {
             _ => None,
         }
     }
+
+    /// Whether another connection has the slot.
+    #[must_use]
+    pub fn is_slot_in_use(&self) -> bool {
+        self.code() == Some("55006")
+    }
 }
 
 impl From<tokio_postgres::Error> for Error {
@@ -143,9 +196,10 @@ impl From<tokio_postgres::Error> for Error {
 }
 
 /// Classes 08 (connection), 53 (resources), 57 (shutdown, crash), 58 (system); 40 (serialization);
-/// 55006 (slot still in use by our own former connection).
+/// 55006 (slot still in use by our own former connection); 55P03 (table locked by somebody else).
 fn passing(code: &str) -> bool {
-    code == "55006" || ["08", "40", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default())
+    ["55006", "55P03"].contains(&code)
+        || ["08", "40", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default())
 }
 
 fn query_passing(error: &tokio_postgres::Error) -> bool {
@@ -171,6 +225,10 @@ fn server_sentence(code: &str, message: &str) -> String {
              used: to copy tables takes one besides the pipeline's own"
         }
         "55006" => "; another process streams from this slot: stop it, or set [source] slot",
+        "55P03" => {
+            "; another session keeps a table locked, as VACUUM FULL does: see pg_locks, and wait for it \
+             or end it"
+        }
         _ => "",
     };
     format!("the source refused: {message} (SQLSTATE {code}){advice}")
@@ -195,6 +253,7 @@ mod tests {
         assert_eq!(server("28P01"), Disposition::Halt);
         assert_eq!(server("57P01"), Disposition::Retry);
         assert_eq!(server("55006"), Disposition::Retry);
+        assert_eq!(server("55P03"), Disposition::Retry);
         assert_eq!(server("42501"), Disposition::Halt);
     }
 }

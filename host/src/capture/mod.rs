@@ -22,6 +22,7 @@ mod connection;
 mod copy;
 mod error;
 mod frames;
+mod history;
 mod moved;
 mod newcomers;
 mod options;
@@ -31,6 +32,7 @@ mod progress;
 mod publication;
 mod reach;
 mod remarks;
+mod rights;
 mod slot;
 mod slot_monitor;
 mod snapshot;
@@ -42,13 +44,13 @@ mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 pub use error::Error;
+pub use history::{Delivered, Log, Place};
 pub use options::{Options, SnapshotMode};
 pub use preflight::{Preflight, Slot, same_cluster};
 pub use remarks::Remarks;
@@ -57,24 +59,31 @@ pub use source_url::SourceUrl;
 pub use survey::{Survey, survey};
 
 use crate::ack::SlotAck;
+use crate::backoff::Backoff;
+use crate::budget::Budget;
 use crate::decode::Decoder;
 use crate::disposition::Disposition;
 use crate::hop::{Hop, LogPoint, Snapshots};
 use crate::position::{Lsn, Position};
-use crate::recopy::Recopies;
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
+use crate::snapshot_requests::SnapshotRequests;
 use crate::telemetry::logging::{Repeated, chain};
 use crate::telemetry::metrics::{Metrics, StepLabels};
+use catalog::Published;
 use connection::Connection;
 use copy::Copy;
 use newcomers::{Newcomers, Prepared, Search};
 use partitions::Partitions;
+use publication::Since;
 use reach::reach;
 use stream::Stream;
 
-/// Waits between attempts double from the first to the second of these.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// The SQLSTATE of something that is not there.
+const UNDEFINED_OBJECT: &str = "42704";
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Checks the source's preconditions, creating or completing the publication.
 ///
@@ -86,7 +95,7 @@ pub async fn check(
     remarks: &Remarks,
 ) -> Result<Preflight, Error> {
     let (client, _) = reach(url).await?;
-    preflight::check(&client, &options.for_database(url.database()), remarks).await
+    preflight::check(&client, &options.for_database(url.database()), remarks, false).await
 }
 
 /// Where an earlier run got to.
@@ -96,12 +105,14 @@ pub struct Resume {
     pub position: Position,
     /// The cluster that positions are of.
     pub system: u64,
+    /// Its timeline.
+    pub timeline: u32,
+    /// The farthest that the slot may have been told; none where nothing was delivered.
+    pub confirmed: Option<Lsn>,
     /// Tables whose copy is complete.
     pub snapshots: Snapshots,
     /// Whether the slot existed when the pipeline started.
     pub slot_exists: bool,
-    /// Whether the destination may hold rows already, so that a copy has to empty it first.
-    pub may_hold_rows: bool,
     /// Whether plugins remember what they are shown: a copy that is cut short then ends the capture,
     /// because only its owner can make them forget the first part.
     pub remembers: bool,
@@ -110,26 +121,28 @@ pub struct Resume {
 /// The capture of one source.
 #[derive(Debug)]
 pub struct Capture {
-    /// Where from.
+    /// The source's address.
     pub url: SourceUrl,
-    /// How.
+    /// The `[source]` section.
     pub options: Options,
-    /// After what.
+    /// Where the run before this one ended.
     pub resume: Resume,
-    /// What may be confirmed.
+    /// How far the source may be told that its log is no longer wanted.
     pub ack: SlotAck,
-    /// When to end.
+    /// Draining it ends the capture.
     pub shutdown: Shutdown,
-    /// Whether it moves.
+    /// Its entry in `/readyz`.
     pub leg: Leg,
-    /// Counters.
+    /// Counters of what is captured.
     pub metrics: Arc<Metrics>,
-    /// For queries.
+    /// Runs queries beside the stream.
     pub runtime: Handle,
-    /// What was said of tables.
+    /// What was said of tables already, so that it is said once.
     pub remarks: Remarks,
-    /// Tables that are to be copied again.
-    pub recopies: Recopies,
+    /// Requests for tables to be copied again.
+    pub snapshot_requests: SnapshotRequests,
+    /// What may be on its way to the last stage.
+    pub budget: Budget,
 }
 
 /// Where this run got to. Begins as the [`Resume`], and goes from connection to connection.
@@ -141,10 +154,26 @@ struct Reached {
     snapshots: Snapshots,
     /// Whether there was a slot.
     slot_exists: bool,
+    /// Whether there was a stream.
+    streamed: bool,
+    /// Whether another process had the slot after that.
+    contested: bool,
     /// Whether plugins remember a part of a copy.
     half_copied: bool,
     /// The partitions that were seen.
     partitions: Arc<tokio::sync::Mutex<Partitions>>,
+}
+
+impl Reached {
+    /// As of when a table was copied whole. A copy of before the table was published is worth nothing: it
+    /// was not for a while, or is another one of that name. Nor is one that other terms were for.
+    fn copied(&self, table: &Published, since: &Since) -> Option<Lsn> {
+        let (copied, oid) = (self.snapshots.get(&table.name)?, table.relation.oid);
+        let holds = copied.consistent_at >= since.of(oid)
+            && copied.oid == oid
+            && copied.terms == table.terms;
+        holds.then_some(copied.consistent_at)
+    }
 }
 
 /// How a connection ended in order.
@@ -164,9 +193,16 @@ impl Capture {
     pub fn run(self, out: Sender<Hop<LogPoint>>) -> Result<(), Error> {
         let Resume { position, ref snapshots, slot_exists, .. } = self.resume;
         let snapshots = snapshots.clone();
-        let (half_copied, partitions) = (false, Arc::default());
-        let mut reached = Reached { position, snapshots, slot_exists, half_copied, partitions };
-        let mut wait = BACKOFF.0;
+        let mut reached = Reached {
+            position,
+            snapshots,
+            slot_exists,
+            streamed: false,
+            contested: false,
+            half_copied: false,
+            partitions: Arc::default(),
+        };
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut prepared = None;
         let failures = Repeated::new("stream from the source");
         loop {
@@ -182,24 +218,26 @@ impl Capture {
                 Ok(End::Newcomers(connection, found)) => {
                     end_stream(connection, self.ack.confirmed());
                     prepared = Some(found);
-                    wait = BACKOFF.0;
+                    backoff.reset();
                     continue;
                 }
                 Err(error) => error,
             };
-            if error.disposition() != Disposition::Retry || reached.half_copied {
+            reached.contested |= reached.streamed && error.is_slot_in_use();
+            let begins_anew = reached.half_copied || reached.is_outdated_by(&error);
+            if error.disposition() != Disposition::Retry || begins_anew {
                 return Err(error);
             }
             if reached.position > before {
-                wait = BACKOFF.0;
+                backoff.reset();
             }
             failures.failed(&error);
             self.leg.stalled(chain(&error));
             self.metrics.reconnects.get_or_create(&StepLabels { step: "captured" }).inc();
-            if self.until_draining(tokio::time::sleep(wait)).is_none() {
+            let pause = backoff.pause(&mut rand::rng());
+            if self.until_draining(tokio::time::sleep(pause)).is_none() {
                 return Ok(());
             }
-            wait = next_wait(wait);
         }
     }
 
@@ -213,16 +251,18 @@ impl Capture {
     ) -> Result<End, Error> {
         let look = async {
             let (client, url) = reach(&self.url).await?;
-            let found = preflight::check(&client, &self.options, &self.remarks).await?;
+            let in_use = reached.slot_exists;
+            let found = preflight::check(&client, &self.options, &self.remarks, in_use).await?;
             Ok::<_, Error>((client, url, found))
         };
         let Some(looked) = self.until_draining(look) else { return Ok(End::Drained(None)) };
         let (client, url, preflight) = looked?;
         let way_out = "start again to be told how to go on";
         same_cluster(Some(self.resume.system), preflight.system, "this run's data", way_out)?;
+        self.same_log(reached, &preflight, way_out)?;
         let Some(opened) = self.open(&url) else { return Ok(End::Drained(None)) };
         let mut connection = opened?;
-        self.recopies.copies();
+        self.snapshot_requests.copies();
         let mut copy = Copy { capture: self, client: &client, url: &url, out };
         match copy.tables(reached, &mut connection, &preflight, prepared) {
             Ok(()) => {}
@@ -235,15 +275,18 @@ impl Capture {
         connection.start_copy(&self.start_replication())?;
         info!(slot = %self.options.slot, after = %reached.position, "streaming");
         self.leg.moving();
+        reached.streamed = true;
         failures.succeeded();
         let copied = reached.snapshots.keys();
-        self.recopies.streams(copied.filter(|_| self.options.snapshot == SnapshotMode::Initial));
+        self.snapshot_requests
+            .streams(copied.filter(|_| self.options.snapshot == SnapshotMode::Initial));
         let newcomers = self.look_for_newcomers(url, &preflight, reached);
         let stream = Stream {
             connection,
             client: &client,
             runtime: &self.runtime,
             out,
+            budget: &self.budget,
             ack: &self.ack,
             shutdown: &self.shutdown,
             pause: newcomers.found(),
@@ -256,10 +299,14 @@ impl Capture {
             copied: &reached.snapshots,
             delivered: &mut reached.position,
         };
-        let connection = stream.run()?;
+        let connection = stream.run().map_err(|error| match error.code() {
+            // Of the objects that a stream needs only the publication has that code.
+            Some(UNDEFINED_OBJECT) => Error::unpublished(&self.options),
+            _ => error,
+        })?;
         match newcomers.take() {
             Some(found) if self.shutdown.phase() == Phase::Running => {
-                Ok(End::Newcomers(connection, found))
+                Ok(End::Newcomers(connection, found?))
             }
             _ => Ok(End::Drained(Some(connection))),
         }
@@ -283,6 +330,7 @@ impl Capture {
             url,
             options: self.options.clone(),
             remarks: self.remarks.clone(),
+            server_version: found.server_version,
             since: found.since.clone(),
             partitions: Arc::clone(&reached.partitions),
             shutdown: self.shutdown.clone(),
@@ -342,8 +390,55 @@ fn end_stream(mut connection: Connection, confirmed: Lsn) -> bool {
     }
 }
 
-/// Doubles the wait up to the cap, less up to a quarter so that many clients spread out.
-fn next_wait(wait: Duration) -> Duration {
-    let doubled = (wait * 2).min(BACKOFF.1);
-    doubled.mul_f64(rand::rng().random_range(0.75..=1.0))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::message::Relation;
+    use crate::hop::Copied;
+    use crate::table::{ReplicaIdentity, TableName};
+
+    const OID: u32 = 16_385;
+
+    fn published() -> Published {
+        let (schema, name) = ("public".to_owned(), "notes".to_owned());
+        let identity = ReplicaIdentity::Default;
+        let relation = Relation { oid: OID, schema, name, identity, columns: Vec::new() };
+        Published {
+            name: TableName { schema: "public".into(), name: "notes".into() },
+            relation,
+            filter: None,
+            estimated_rows: 0,
+            has_key: true,
+            partitioned: false,
+            hides_rows: false,
+            whole: true,
+            shape: String::new(),
+            terms: 7,
+        }
+    }
+
+    fn holds(copied: Copied, since: &str) -> bool {
+        let table = published();
+        let reached = Reached {
+            position: Position::default(),
+            snapshots: [(table.name.clone(), copied)].into(),
+            slot_exists: true,
+            streamed: false,
+            contested: false,
+            half_copied: false,
+            partitions: Arc::default(),
+        };
+        reached.copied(&table, &Since::parse(since).expect("a comment of ours")).is_some()
+    }
+
+    #[test]
+    fn a_copy_holds_for_its_table_on_its_terms_since_it_was_published() {
+        let since = "managed by tailwater since 0/10 16385@0/30";
+        let copied =
+            |at, oid, terms| Copied { consistent_at: Lsn(at), oid, terms, key: Vec::new() };
+        assert!(holds(copied(0x30, OID, 7), since));
+        assert!(!holds(copied(0x2F, OID, 7), since), "it was not published for a while");
+        assert!(!holds(copied(0x30, OID - 1, 7), since), "another table of that name");
+        assert!(!holds(copied(0x30, OID, 8), since), "on other terms");
+    }
 }

@@ -26,16 +26,21 @@ use super::publication::{self, Since};
 use super::remarks::Remarks;
 use super::slot::{Export, Order};
 use super::source_url::SourceUrl;
+use crate::failpoint;
 use crate::shutdown::{Phase, Shutdown};
 use crate::table::TableName;
 use crate::telemetry::logging::Repeated;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// The server goes on with a statement when its client is gone, so it has to end by itself: the first is for a table
+/// that somebody has locked, the second is less than [`ANSWER_TIMEOUT`].
+const TIMEOUTS: &str = "SET lock_timeout = '3s'; SET statement_timeout = '50s'";
+
 /// What is published and can be copied. A table that may not be read, or whose rows cannot be told
 /// apart, would only end the stream.
 const USABLE: &str = "
-    SELECT n.nspname::text, c.relname::text, c.oid
+    SELECT n.nspname::text, c.relname::text, c.oid, {terms}
     FROM pg_publication_tables p
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
@@ -46,11 +51,15 @@ const USABLE: &str = "
            (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary AND x.indimmediate))
     ORDER BY 1, 2";
 
+/// Tables with their terms and object ids.
+type Known = HashSet<((TableName, i64), Oid)>;
+
 /// A snapshot from which tables can be copied.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The tables that were published before it was taken, and came after the session began.
-    pub tables: Vec<TableName>,
+    /// The tables that were published before it was taken, and came after the session began, each with
+    /// the [terms](catalog::terms).
+    pub tables: Vec<(TableName, i64)>,
     /// The snapshot.
     pub export: Export,
     /// What keeps it.
@@ -66,6 +75,8 @@ pub struct Search {
     pub options: Options,
     /// What was said of tables.
     pub remarks: Remarks,
+    /// `server_version_num`
+    pub server_version: i32,
     /// Since when tables are in the publication, as the session found it.
     pub since: Since,
     /// The partitions as they were at the last look, in whichever session.
@@ -84,7 +95,7 @@ pub struct Newcomers {
 #[derive(Debug, Default)]
 struct Shared {
     found: AtomicBool,
-    prepared: Mutex<Option<Prepared>>,
+    prepared: Mutex<Option<Result<Prepared, Error>>>,
     over: AtomicBool,
 }
 
@@ -93,21 +104,32 @@ impl Newcomers {
     #[must_use]
     pub fn look_for(search: Search, known: &[Published], runtime: &Handle) -> Newcomers {
         let shared = Arc::<Shared>::default();
-        let known = known.iter().map(|table| (table.name.clone(), table.relation.oid)).collect();
+        let known = known.iter().map(|table| {
+            let published = (table.name.clone(), table.terms);
+            (published, table.relation.oid)
+        });
+        let known = known.collect();
         let task = runtime.spawn(search.run(known, Arc::clone(&shared)));
         Newcomers { shared, task }
     }
 
-    /// Set once there is something to copy.
+    /// Set once there is something to copy, or nothing is streamed any more.
     #[must_use]
     pub fn found(&self) -> &AtomicBool {
         &self.shared.found
     }
 
-    /// What was found.
+    /// What was found; or [`Error::Unpublished`].
     #[must_use]
-    pub fn take(&self) -> Option<Prepared> {
+    pub fn take(&self) -> Option<Result<Prepared, Error>> {
         self.shared.prepared.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Shared {
+    fn found(&self, found: Result<Prepared, Error>) {
+        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        self.found.store(true, Ordering::Release);
     }
 }
 
@@ -119,7 +141,7 @@ impl Drop for Newcomers {
 }
 
 impl Search {
-    async fn run(self, known: HashSet<(TableName, Oid)>, shared: Arc<Shared>) {
+    async fn run(self, known: Known, shared: Arc<Shared>) {
         let unseen = Repeated::new("look for new tables");
         let failures = Repeated::new("prepare the copy of new tables");
         let (mut client, mut wait) = (None, Duration::ZERO);
@@ -132,6 +154,9 @@ impl Search {
             let (open, tables) =
                 match timeout(ANSWER_TIMEOUT, self.look(client.take(), &known)).await {
                     Ok(Ok(looked)) => looked,
+                    Ok(Err(error @ Error::Unpublished { .. })) => {
+                        return shared.found(Err(error));
+                    }
                     Ok(Err(error)) => {
                         unseen.failed(&error);
                         continue;
@@ -146,11 +171,7 @@ impl Search {
                 match self.prepare(tables, &open, &shared).await {
                     Ok(Some(prepared)) => {
                         failures.succeeded();
-                        let mut place =
-                            shared.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-                        *place = Some(prepared);
-                        shared.found.store(true, Ordering::Release);
-                        return;
+                        return shared.found(Ok(prepared));
                     }
                     Ok(None) => return,
                     Err(error) => drop(failures.failed(&error)),
@@ -164,18 +185,24 @@ impl Search {
     async fn look(
         &self,
         client: Option<Arc<Client>>,
-        known: &HashSet<(TableName, Oid)>,
-    ) -> Result<(Arc<Client>, Vec<TableName>), Error> {
+        known: &Known,
+    ) -> Result<(Arc<Client>, Vec<(TableName, i64)>), Error> {
         let client = match client {
             Some(open) => open,
-            None => Arc::new(catalog::connect(&self.url).await?),
+            None => {
+                let client = catalog::connect(&self.url).await?;
+                client.batch_execute(TIMEOUTS).await?;
+                Arc::new(client)
+            }
         };
         let since = publication::complete(&client, &self.options, &self.remarks).await?;
         self.partitions.lock().await.look(&client, &self.options.publication).await?;
         let mut tables = Vec::new();
         if self.options.snapshot == SnapshotMode::Initial {
-            for row in client.query(USABLE, &[&self.options.publication]).await? {
-                let table = (TableName { schema: row.get(0), name: row.get(1) }, row.get(2));
+            let sql = USABLE.replace("{terms}", &catalog::terms(self.server_version));
+            for row in client.query(&sql, &[&self.options.publication]).await? {
+                let name = TableName { schema: row.get(0), name: row.get(1) };
+                let table = ((name, row.get(3)), row.get(2));
                 let again = since.of(table.1) > self.since.of(table.1);
                 if again || !known.contains(&table) {
                     tables.push(table.0);
@@ -188,7 +215,7 @@ impl Search {
     /// Takes a snapshot on a thread, since it may have to wait; nothing if nobody wants it any more.
     async fn prepare(
         &self,
-        tables: Vec<TableName>,
+        tables: Vec<(TableName, i64)>,
         client: &Arc<Client>,
         shared: &Arc<Shared>,
     ) -> Result<Option<Prepared>, Error> {
@@ -199,6 +226,7 @@ impl Search {
             let order = Order {
                 name: &temporary_slot(&search.options.slot),
                 temporary: true,
+                failover: false,
                 client: &client,
                 runtime: &runtime,
                 leg: None,
@@ -208,6 +236,7 @@ impl Search {
             };
             let prepared = Connection::open(&search.url).and_then(|mut connection| {
                 let export = order.carry_out(&mut connection, goes_on)?;
+                failpoint::pass("after_prepare");
                 Ok(export.map(|export| Prepared { tables, export, connection }))
             });
             // Nobody takes it if the session ended meanwhile.

@@ -2,14 +2,23 @@
 //! its fix.
 
 use tokio_postgres::Client;
+use tracing::warn;
 
 use super::catalog::{self, Published};
 use super::error::Error;
-use super::options::Options;
+use super::history::{self, Log};
+use super::options::{Options, SnapshotMode};
 use super::publication::{self, Since};
 use super::remarks::Remarks;
+use super::rights;
 use crate::position::Lsn;
 use crate::table::TableName;
+
+/// How long a table may be locked by somebody else before that is told. To list a publication's tables opens
+/// each of them, and somebody may have one for hours.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'";
+/// What comes after the checks waits as long as it takes, and says so.
+const NO_LOCK_TIMEOUT: &str = "SET lock_timeout = 0";
 
 /// What the checks found.
 #[derive(Debug)]
@@ -18,6 +27,8 @@ pub struct Preflight {
     pub server_version: i32,
     /// The cluster's own number, given by `initdb`: positions of two clusters do not compare.
     pub system: u64,
+    /// How far its log goes.
+    pub log: Log,
     /// The tables that will be streamed.
     pub tables: Vec<Published>,
     /// From when on.
@@ -33,25 +44,45 @@ pub struct Slot {
     pub confirmed: Lsn,
 }
 
-/// Checks the server, the publication, the tables and the slot.
+/// Checks the server, the publication, the tables and the slot. One that is older than the publication is
+/// dropped, unless it is `in_use`: the publication was dropped and is made again, and of what came before
+/// that the server streams nothing, or until version 17 refuses to stream it.
 ///
 /// # Errors
-/// [`Error::Precondition`] says what is missing and how to mend it.
+/// [`Error::Precondition`] says what is missing and how to mend it. With any error the client is of no use any
+/// more.
 pub async fn check(
     client: &Client,
     options: &Options,
     remarks: &Remarks,
+    in_use: bool,
 ) -> Result<Preflight, Error> {
+    client.batch_execute(LOCK_TIMEOUT).await?;
     let server_version = server(client).await?;
     let system = system_identifier(client).await?;
-    let slot = slot(client, options).await?;
+    let mut slot = slot(client, options).await?;
+    // After the slot: who had it before cannot be farther.
+    let log = history::log(client).await?;
     if slot.is_none() {
         slot_can_be_made(client, options).await?;
     }
-    let since = publication::ensure(client, options, remarks, server_version).await?;
+    let since = match slot.is_some() && in_use {
+        true => publication::complete(client, options, remarks).await?,
+        false => publication::ensure(client, options, remarks, server_version).await?,
+    };
+    if slot.is_some_and(|slot| slot.confirmed <= since.created()) {
+        drop_slot(client, &options.slot).await?;
+        slot = None;
+    }
     let tables = catalog::published(client, &options.publication, server_version).await?;
     publication::tables_are_usable(&tables, options, remarks)?;
-    Ok(Preflight { server_version, system, tables, since, slot })
+    if slot.is_none() && options.snapshot == SnapshotMode::Initial {
+        // Before a slot is made for a copy that would fail.
+        rights::may_read(client, &tables.iter().map(|table| &table.name).collect::<Vec<_>>())
+            .await?;
+    }
+    client.batch_execute(NO_LOCK_TIMEOUT).await?;
+    Ok(Preflight { server_version, system, log, tables, since, slot })
 }
 
 pub(super) fn unmet<T>(sentence: String) -> Result<T, Error> {
@@ -165,6 +196,16 @@ pub(super) async fn slot(client: &Client, options: &Options) -> Result<Option<Sl
     }
     let confirmed: Option<tokio_postgres::types::PgLsn> = row.get(4);
     Ok(confirmed.map(|lsn| Slot { confirmed: Lsn(lsn.into()) }))
+}
+
+async fn drop_slot(client: &Client, name: &str) -> Result<(), Error> {
+    warn!(
+        slot = name,
+        "the slot is older than the publication, so changes are missing; it is made anew, and all tables \
+         are copied"
+    );
+    client.execute("SELECT pg_drop_replication_slot($1)", &[&name]).await?;
+    Ok(())
 }
 
 pub(super) async fn slot_can_be_made(client: &Client, options: &Options) -> Result<(), Error> {

@@ -6,13 +6,14 @@ use std::fmt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Oid, PgLsn};
 use tokio_postgres::{Client, Row};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::catalog::{GENERATED, Published};
 use super::error::Error;
 use super::options::{Options, SnapshotMode};
 use super::preflight::{quote, quote_ident, unmet};
 use super::remarks::Remarks;
+use super::rights;
 use crate::encode;
 use crate::position::Lsn;
 use crate::table::{ReplicaIdentity, TableName};
@@ -26,6 +27,18 @@ const ADD_TIMEOUT: &str = "3s";
 const FOUND: &str = "
     SELECT coalesce(obj_description(oid, 'pg_publication'), ''), pg_has_role(pubowner, 'USAGE')
     FROM pg_publication WHERE pubname = $1";
+
+/// Partitions are in no publication of ours by themselves.
+const CHILDREN: &str = "
+    SELECT n.nspname::text, c.relname::text
+    FROM pg_publication p
+    JOIN pg_publication_rel r ON r.prpubid = p.oid
+    JOIN pg_class c ON c.oid = r.prrelid AND NOT c.relispartition
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE p.pubname = $1 AND EXISTS
+        (SELECT FROM pg_inherits i JOIN pg_publication_rel q ON q.prrelid = i.inhparent
+         WHERE i.inhrelid = c.oid AND q.prpubid = p.oid)
+    ORDER BY 1, 2";
 
 const LISTED: &str = "
     SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname = $1";
@@ -46,8 +59,15 @@ impl Since {
         self.added.get(&table).copied().unwrap_or(self.created)
     }
 
+    /// The log's end when the publication was made, or a little before. The beginning of all times in
+    /// one that is not ours.
+    #[must_use]
+    pub fn created(&self) -> Lsn {
+        self.created
+    }
+
     /// Nothing if the comment is not one of ours.
-    fn parse(comment: &str) -> Option<Since> {
+    pub(super) fn parse(comment: &str) -> Option<Since> {
         let rest = comment.strip_prefix(OURS)?;
         let mut words = match rest.strip_prefix(" since ") {
             Some(words) => words.split_whitespace(),
@@ -85,9 +105,11 @@ pub async fn ensure(
     if client.query_opt(FOUND, &[name]).await?.is_some() {
         return complete(client, options, remarks).await;
     }
-    let wanted = wanted_tables(client, options, remarks).await?;
+    let wanted = wanted_tables(client, options, remarks, false).await?;
     something_is_wanted(&wanted)?;
     topics_differ(wanted.iter().map(|table| &table.name), options)?;
+    rights::may_publish(client, &wanted.iter().map(|table| &table.name).collect::<Vec<_>>())
+        .await?;
     // Children of plain inheritance are named themselves, if they are wanted at all.
     let tables = wanted.iter().map(|table| format!("ONLY {}", quote(&table.name)));
     let tables = tables.collect::<Vec<_>>().join(", ");
@@ -110,17 +132,20 @@ pub async fn ensure(
 /// Adds the tables that came since, if the publication is ours.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As [`ensure`], and [`Error::Unpublished`].
 pub async fn complete(
     client: &Client,
     options: &Options,
     remarks: &Remarks,
 ) -> Result<Since, Error> {
     let publication = &options.publication;
-    let wanted = wanted_tables(client, options, remarks).await?;
-    let found = client.query_opt(FOUND, &[publication]).await?;
-    let ours = found.and_then(|row| Some((Since::parse(row.get(0))?, row.get(1))));
-    let Some((mut since, owned)) = ours else { return Ok(Since::default()) };
+    let wanted = wanted_tables(client, options, remarks, true).await?;
+    let Some(found) = client.query_opt(FOUND, &[publication]).await? else {
+        return Err(Error::unpublished(options));
+    };
+    let Some(mut since) = Since::parse(found.get(0)) else { return Ok(Since::default()) };
+    let owned: bool = found.get(1);
+    drop_children(client, options, remarks, &wanted, owned).await?;
     // Of tables that are gone nothing needs to be known.
     since.added.retain(|oid, _| wanted.iter().any(|table| table.oid == *oid));
     let mut listed: Vec<TableName> =
@@ -128,6 +153,9 @@ pub async fn complete(
     for table in &wanted {
         if listed.contains(&table.name) {
             continue;
+        }
+        if !options.tables.is_empty() {
+            rights::may_add(client, &[&table.name]).await?;
         }
         let collides = |other: &TableName| encode::topics_collide(other, &table.name);
         // What the settings name is worth the server's refusal.
@@ -150,6 +178,61 @@ pub async fn complete(
     Ok(since)
 }
 
+/// Takes tables out of a publication of ours that nobody wants: children of plain inheritance, which a
+/// publication that was made without `ONLY` has with their parents. One without a key would refuse its updates
+/// in the source.
+async fn drop_children(
+    client: &Client,
+    options: &Options,
+    remarks: &Remarks,
+    wanted: &[Wanted],
+    owned: bool,
+) -> Result<(), Error> {
+    let publication = &options.publication;
+    let children = client.query(CHILDREN, &[publication]).await?;
+    let children = children.iter().map(table_name);
+    for child in children.filter(|child| !wanted.iter().any(|table| table.name == *child)) {
+        if !owned {
+            remarks.once(
+                &child,
+                "published with the table that it inherits from, and not wanted; as the publication's \
+                 owner run ALTER PUBLICATION … DROP TABLE ONLY …",
+            );
+            continue;
+        }
+        let sql = format!(
+            "SET LOCAL lock_timeout = '{ADD_TIMEOUT}'; ALTER PUBLICATION {} DROP TABLE ONLY {}",
+            quote_ident(publication),
+            quote(&child),
+        );
+        match client.batch_execute(&sql).await {
+            Ok(()) => warn!(
+                publication,
+                table = %child,
+                "took a table out of the publication that was in it only because it inherits from one that \
+                 is; its rows in ClickHouse stay as they are"
+            ),
+            Err(error) if may_pass(&error) => {
+                debug!(table = %child, %error, "not taken out of the publication now");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a table is gone or locked, so that the next look will tell.
+fn may_pass(error: &tokio_postgres::Error) -> bool {
+    let passing = [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_OBJECT,
+        SqlState::INVALID_SCHEMA_NAME,
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::LOCK_NOT_AVAILABLE,
+    ];
+    error.code().is_some_and(|code| passing.contains(code))
+}
+
 /// Adds one table; not if it is gone, or locked.
 async fn add(
     client: &Client,
@@ -167,13 +250,7 @@ async fn add(
         name = quote_ident(publication),
     );
     let Err(error) = client.batch_execute(&sql).await else { return Ok(Some(completed)) };
-    let passing = [
-        SqlState::UNDEFINED_TABLE,
-        SqlState::INVALID_SCHEMA_NAME,
-        SqlState::DUPLICATE_OBJECT,
-        SqlState::LOCK_NOT_AVAILABLE,
-    ];
-    if error.code().is_some_and(|code| passing.contains(code)) {
+    if may_pass(&error) {
         debug!(table = %table.name, %error, "not added to the publication now");
         return Ok(None);
     }
@@ -261,9 +338,15 @@ const USER_TABLES: &str = "
 const NO_KEY: &str = "not captured: it has no primary key that tells its rows apart in the stream: none, a \
                       deferrable or a generated one, or REPLICA IDENTITY NOTHING";
 
+const NOT_THERE: &str = "[source] tables names it, and it is not there, or has become a partition; the others are \
+                         captured, and it will be if it is made";
+
 /// The tables a publication of ours should hold. Once published, a table without a key refuses
 /// updates and deletes in the source itself, and with full identity its equal rows cannot be told
 /// apart, so such tables are left out, or refused if named.
+///
+/// A table that is named and not there is most likely misspelt before anything was `published`, and refused.
+/// Later it was most likely dropped: that is remarked, and the others go on.
 ///
 /// # Errors
 /// [`Error::Precondition`] if a table that is named does not exist or has no key.
@@ -271,6 +354,7 @@ pub async fn wanted_tables(
     client: &Client,
     options: &Options,
     remarks: &Remarks,
+    published: bool,
 ) -> Result<Vec<Wanted>, Error> {
     let (mut wanted, mut all) = (Vec::new(), Vec::new());
     for row in client.query(USER_TABLES, &[]).await? {
@@ -288,19 +372,24 @@ pub async fn wanted_tables(
             (false, _) => {}
         }
     }
-    for name in options.exclude.iter().filter(|name| !all.contains(name)) {
-        let (schema, name) = name.split_once('.').unwrap_or(("", name));
-        let table = TableName { schema: schema.to_owned(), name: name.to_owned() };
-        remarks.once(
-            &table,
-            "[source] exclude names no table; names are schema.table, as in public.users",
-        );
+    let missing = |names: &[String]| -> Vec<TableName> {
+        let names = names.iter().filter(|name| !all.contains(name));
+        let parts = names.map(|name| name.split_once('.').unwrap_or(("", name)));
+        parts.map(|(schema, name)| TableName { schema: schema.into(), name: name.into() }).collect()
+    };
+    for table in missing(&options.exclude) {
+        let sentence =
+            "[source] exclude names no table; names are schema.table, as in public.users";
+        remarks.once(&table, sentence);
     }
-    if let Some(missing) = options.tables.iter().find(|name| !all.contains(name)) {
-        return unmet(format!(
-            "table {missing} of [source] tables does not exist; names are schema.table, as in \
-             public.users"
-        ));
+    for table in missing(&options.tables) {
+        if !published {
+            return unmet(format!(
+                "table {table} of [source] tables does not exist, or is a partition, which goes with \
+                 its table; names are schema.table, as in public.users"
+            ));
+        }
+        remarks.once(&table, NOT_THERE);
     }
     Ok(wanted)
 }

@@ -47,6 +47,8 @@ pub struct Order<'a> {
     pub name: &'a str,
     /// Whether it goes with its connection.
     pub temporary: bool,
+    /// Whether standbys may keep a copy of it, with which the stream goes on when one is promoted.
+    pub failover: bool,
     /// To look at the server meanwhile.
     pub client: &'a Client,
     /// To run that on.
@@ -65,15 +67,24 @@ impl Order<'_> {
         connection: &mut Connection,
         goes_on: impl Fn() -> bool,
     ) -> Result<Option<Export>, Error> {
-        info!(
-            slot = self.name,
-            "creating a slot; this waits for the transactions that are open now"
-        );
-        let command = format!(
-            "CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput EXPORT_SNAPSHOT",
-            quote_ident(self.name),
-            if self.temporary { " TEMPORARY" } else { "" }
-        );
+        let doing = "creating a slot; this waits for the transactions that are open now";
+        match self.temporary {
+            // Tried every few seconds while the server has none to spare; what it waits for is said below.
+            true => debug!(slot = self.name, "{doing}"),
+            false => info!(slot = self.name, "{doing}"),
+        }
+        let name = quote_ident(self.name);
+        let command = match (self.temporary, self.failover) {
+            (true, _) => {
+                format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
+            }
+            (false, false) => {
+                format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput EXPORT_SNAPSHOT")
+            }
+            (false, true) => format!(
+                "CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)"
+            ),
+        };
         let (mut looked, mut said) = (Instant::now(), false);
         let row = connection.query_row_while(&command, || {
             if looked.elapsed() >= LOOK {

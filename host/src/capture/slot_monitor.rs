@@ -7,7 +7,6 @@ use tokio_postgres::Client;
 use tracing::warn;
 
 use super::catalog;
-use super::connection::ANSWER_TIMEOUT;
 use super::error::Error;
 use super::source_url::SourceUrl;
 use crate::position::Lsn;
@@ -17,6 +16,8 @@ use crate::telemetry::logging::{Repeated, chain};
 use crate::telemetry::metrics::Metrics;
 
 const INTERVAL: Duration = Duration::from_secs(5);
+/// A look that takes longer hangs: its connection is given up, and another one looks next time.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// One that fails is the source that restarts, of which the capture tells.
 const FAILURES: u32 = 3;
 
@@ -38,8 +39,8 @@ pub async fn watch_slot(
     let mut safe = true;
     let (mut failures, unseen) = (0, Repeated::new("look at the slot"));
     loop {
-        let looking = tokio::time::timeout(ANSWER_TIMEOUT, look(&url, &slot, &mut client)).await;
-        match looking.unwrap_or(Err(Error::Silent(ANSWER_TIMEOUT))) {
+        let looking = tokio::time::timeout(PATIENCE, look(&url, &slot, &mut client)).await;
+        match looking.unwrap_or(Err(Error::Silent(PATIENCE))) {
             Ok(Some((retained, status, end))) => {
                 failures = 0;
                 unseen.succeeded();

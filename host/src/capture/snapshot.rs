@@ -8,7 +8,7 @@
 //! new snapshot already shows are passed over by the decoder.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, pin_mut};
@@ -23,6 +23,7 @@ use super::error::Error;
 use super::preflight::{quote, quote_ident};
 use super::progress::Progress;
 use super::source_url::SourceUrl;
+use crate::budget::Budget;
 use crate::change::{Change, Changes, Old, Op, Transaction};
 use crate::decode::copy;
 use crate::failpoint;
@@ -43,14 +44,18 @@ pub struct Plan {
     pub snapshot: String,
     /// Its consistent point.
     pub consistent_at: Lsn,
+    /// The publication whose tables they are.
+    pub publication: String,
+    /// `server_version_num`
+    pub server_version: i32,
     /// The tables to copy.
     pub tables: Vec<Published>,
-    /// Whether a copy may have been begun before, so that it has to be emptied first.
-    pub truncate_first: bool,
     /// Tables copied at once.
     pub workers: usize,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What may be on its way.
+    pub budget: Budget,
 }
 
 /// Why a copy ended early.
@@ -78,7 +83,7 @@ impl From<tokio_postgres::Error> for Stop {
 enum Left {
     /// It is gone.
     Dropped,
-    /// It is not any more what the snapshot shows.
+    /// It is not any more what the snapshot shows, or the snapshot shows it other than it was described.
     Changed,
     /// The whole copy ends.
     Stop(Stop),
@@ -107,42 +112,55 @@ impl From<tokio_postgres::Error> for Left {
     }
 }
 
-/// What came of the plan's tables. Those that are in neither were dropped meanwhile.
+/// The code for a snapshot that is not there differs from version to version.
+fn not_begun(error: tokio_postgres::Error) -> Error {
+    match error.code() {
+        Some(
+            &SqlState::INVALID_PARAMETER_VALUE
+            | &SqlState::UNDEFINED_OBJECT
+            | &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        ) => Error::SnapshotEnded,
+        _ => error.into(),
+    }
+}
+
+/// What came of the plan's tables. Those that are in neither were dropped meanwhile, or not reached.
 #[derive(Debug, Default)]
 pub struct Taken {
-    /// Copied whole.
+    /// Copied whole; their ends are with the next stage.
     pub copied: Snapshots,
-    /// Not begun, because they are not any more what the snapshot shows.
+    /// Not begun, because what is known of them, what the snapshot shows and what they are now differ.
     pub changed: Vec<TableName>,
 }
 
-/// Copies the tables of the plan into the pipeline.
-///
-/// # Errors
-/// [`Stop`]; tables that were not reported done will be copied again.
-pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> Result<Taken, Stop> {
+/// Copies the tables of the plan into the pipeline. What came of them is told with an error, too: a table
+/// that is complete need not be copied again because the connection broke in the next one.
+pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> (Taken, Result<(), Stop>) {
     let progress = Progress::new(&plan.tables);
     let queue: VecDeque<Published> = plan.tables.iter().cloned().collect();
-    let queue = Arc::new(Mutex::new(queue));
+    let (queue, taken) = (Arc::new(Mutex::new(queue)), Arc::<Mutex<Taken>>::default());
     let plan = Arc::new(plan);
     let mut workers = JoinSet::new();
     for _ in 0..plan.workers.clamp(1, plan.tables.len().max(1)) {
         let worker = Worker {
             plan: Arc::clone(&plan),
             queue: Arc::clone(&queue),
+            taken: Arc::clone(&taken),
             out: out.clone(),
             progress: progress.clone(),
         };
         workers.spawn(worker.run());
     }
-    let mut taken = Taken::default();
+    let mut end = Ok(());
     while let Some(ended) = workers.join_next().await {
-        let ended = ended.expect("a snapshot worker does not panic")?;
-        taken.copied.extend(ended.copied);
-        taken.changed.extend(ended.changed);
+        end = ended.expect("a snapshot worker does not panic");
+        if end.is_err() {
+            // None of them sends anything after this.
+            workers.shutdown().await;
+        }
     }
     progress.finish();
-    Ok(taken)
+    (std::mem::take(&mut *taken.lock().expect("no panic while held")), end)
 }
 
 /// Whether a table, or each partition of it, is in the file that it was in when the snapshot was taken: the
@@ -155,33 +173,37 @@ const AS_IT_WAS: &str = "
 struct Worker {
     plan: Arc<Plan>,
     queue: Arc<Mutex<VecDeque<Published>>>,
+    taken: Arc<Mutex<Taken>>,
     out: mpsc::Sender<Hop<LogPoint>>,
     progress: Progress,
 }
 
 impl Worker {
-    async fn run(self) -> Result<Taken, Stop> {
+    async fn run(self) -> Result<(), Stop> {
         let client = catalog::connect(&self.plan.url).await?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
             self.plan.snapshot.replace('\'', "''")
         );
-        let mut taken = Taken::default();
         loop {
             let next = self.queue.lock().expect("no panic while held").pop_front();
-            let Some(table) = next else { return Ok(taken) };
+            let Some(table) = next else { return Ok(()) };
             // One for each table, so that none stays locked for longer than it takes.
-            client.batch_execute(&begin).await?;
+            client.batch_execute(&begin).await.map_err(not_begun)?;
             match self.copy(&client, &table).await {
-                Ok(done) => drop(taken.copied.insert(table.name, done)),
+                Ok(done) => drop(self.taken().copied.insert(table.name, done)),
                 Err(Left::Dropped) => {
                     info!(table = %table.name, "the table was dropped before it was copied");
                 }
-                Err(Left::Changed) => taken.changed.push(table.name),
+                Err(Left::Changed) => self.taken().changed.push(table.name),
                 Err(Left::Stop(stop)) => return Err(stop),
             }
             client.batch_execute("ROLLBACK").await?;
         }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().expect("no panic while held")
     }
 
     async fn copy(&self, client: &Client, published: &Published) -> Result<Copied, Left> {
@@ -190,12 +212,17 @@ impl Worker {
         if !client.query_one(AS_IT_WAS, &[&oid]).await?.get::<_, bool>(0) {
             return Err(Left::Changed);
         }
+        // The snapshot may be hours younger than the look at the catalog: its slot had to wait.
+        let (publication, version) = (&self.plan.publication, self.plan.server_version);
+        let shape = catalog::shape(client, publication, oid, version).await?;
+        if shape.as_ref() != Some(&published.shape) {
+            return Err(Left::Changed);
+        }
         let table = catalog::define(client, &published.relation, None, &[]).await?;
         let lines = client.copy_out(&copy_statement(published)).await?;
         let mut rows = Rows::new(Arc::clone(&table), self.plan.consistent_at);
-        if self.plan.truncate_first {
-            rows.push_truncate();
-        }
+        // Whatever is there from before: a copy that was begun, or one of another way to ClickHouse.
+        rows.push_truncate();
         pin_mut!(lines);
         while let Some(line) = lines.next().await {
             rows.push_line(&line.map_err(Error::from)?)?;
@@ -205,7 +232,8 @@ impl Worker {
         }
         let count = rows.ordinal;
         let key = table.key().map(|index| table.columns[index].name.clone()).collect();
-        let copied = Copied { consistent_at: self.plan.consistent_at, oid, key };
+        let (consistent_at, terms) = (self.plan.consistent_at, published.terms);
+        let copied = Copied { consistent_at, oid, terms, key };
         let done = SnapshotDone { table: table.full_name(), copied: copied.clone() };
         self.send(&mut rows, vec![done]).await?;
         self.progress.table_done(&published.name);
@@ -220,7 +248,9 @@ impl Worker {
         self.plan.metrics.count_changes("captured", &changes);
         // Neither confirms the slot nor moves the resume position: only the stream does.
         let point = LogPoint { snapshots, copying: true, ..LogPoint::default() };
-        self.out.send(Hop::new(changes, point)).await.map_err(|_| Stop::Receiver)
+        let room = Some(self.plan.budget.take(changes.bytes()).await);
+        let hop = Hop { room, ..Hop::new(changes, point) };
+        self.out.send(hop).await.map_err(|_| Stop::Receiver)
     }
 }
 
@@ -289,4 +319,38 @@ fn copy_statement(table: &Published) -> String {
 /// Children of plain inheritance are tables of their own; partitions belong to their root.
 fn only(table: &Published) -> &'static str {
     if table.partitioned { "" } else { "ONLY " }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Position;
+    use crate::table::{Column, ColumnType, ReplicaIdentity};
+
+    #[test]
+    fn rows_of_a_copy_stand_behind_its_truncate_and_below_every_change_that_it_does_not_show() {
+        let column = Column {
+            name: "id".into(),
+            kind: ColumnType::Int4,
+            type_name: "integer".into(),
+            nullable: false,
+            key: true,
+            default: None,
+            number: None,
+            missing: None,
+        };
+        let identity = ReplicaIdentity::Default;
+        let table = Table::new(1, "public".into(), "t".into(), vec![column], identity);
+        let consistent_at = Lsn(0x100);
+        let mut rows = Rows::new(Arc::new(table), consistent_at);
+        rows.push_truncate();
+        rows.push_line(b"1\n").unwrap();
+        rows.push_line(b"2\n").unwrap();
+        let batch = &rows.batch;
+        let positions: Vec<_> = batch.list.iter().map(|change| batch.position(change)).collect();
+        assert!(positions.is_sorted_by(|a, b| a < b), "{positions:?}");
+        // The first transaction that the copy does not show may commit right at the consistent point.
+        let first_change = Position { commit: consistent_at, ordinal: 1 };
+        assert!(positions.iter().all(|position| *position < first_change), "{positions:?}");
+    }
 }

@@ -20,6 +20,12 @@ const SESSION: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c bytea_outpu
      -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 \
      -c row_security=off";
 
+/// Said once connected, because servers before version 17 refuse a start-up with a word that they do not know.
+/// A copy is one transaction, and the replication connection keeps its snapshot in another one.
+pub(super) const NO_TRANSACTION_TIMEOUT: &str = "
+    SELECT set_config('transaction_timeout', '0', false)
+    WHERE current_setting('transaction_timeout', true) IS NOT NULL";
+
 /// How long to wait for a host to take a connection, unless the URL has a `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// When an idle connection is asked whether it lives, how often, and when the answer is too late,

@@ -16,6 +16,7 @@ use super::error::Error;
 use super::frames::{Frame, Frames};
 use super::moved;
 use crate::ack::SlotAck;
+use crate::budget::{Budget, Room};
 use crate::change::Changes;
 use crate::decode::message::{POSTGRES_EPOCH_MICROS, Relation};
 use crate::decode::{Decoder, Step};
@@ -55,6 +56,8 @@ pub struct Stream<'a> {
     pub runtime: &'a Handle,
     /// Where batches go.
     pub out: &'a Sender<Hop<LogPoint>>,
+    /// What of it may be on its way.
+    pub budget: &'a Budget,
     /// What may be confirmed.
     pub ack: &'a SlotAck,
     /// When to end.
@@ -124,6 +127,16 @@ impl State {
         if lsn > self.confirm {
             self.confirm = lsn;
             self.pending_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn hear_keepalive(&mut self, server_end: Lsn, reply: bool, decoder: &Decoder) {
+        self.server_end = self.server_end.max(server_end);
+        self.reply_now |= reply;
+        // Between transactions everything before this LSN has been sent to us, and what was of no
+        // interest needs no delivery: an idle slot moves on.
+        if !decoder.in_transaction() {
+            self.confirm_up_to(server_end);
         }
     }
 }
@@ -214,13 +227,7 @@ impl Stream<'_> {
                     }
                 }
                 Frame::Keepalive { server_end, reply } => {
-                    state.server_end = state.server_end.max(server_end);
-                    state.reply_now |= reply;
-                    // Between transactions everything before this LSN has been sent to us, and
-                    // what was of no interest needs no delivery: an idle slot moves on.
-                    if !self.decoder.in_transaction() {
-                        state.confirm_up_to(server_end);
-                    }
+                    state.hear_keepalive(server_end, reply, &self.decoder);
                 }
                 Frame::Skipped => {}
             }
@@ -323,7 +330,8 @@ impl Stream<'_> {
         let position = changes.list.last().map_or(*self.delivered, |last| changes.position(last));
         self.observe(state, &changes);
         let point = LogPoint { confirm: state.confirm, position, ..LogPoint::default() };
-        let mut hop = Hop::new(changes, point);
+        let room = self.room(state, changes.bytes())?;
+        let mut hop = Hop { room: Some(room), ..Hop::new(changes, point) };
         loop {
             match self.out.try_send(hop) {
                 Ok(()) => {
@@ -335,15 +343,41 @@ impl Stream<'_> {
                 Err(TrySendError::Closed(_)) => return Err(Error::Abandoned),
                 Err(TrySendError::Full(back)) => hop = back,
             }
-            self.status(state)?;
-            let room = tokio::time::timeout(STATUS_MIN_INTERVAL, self.out.reserve());
-            if let Ok(Err(_)) = self.runtime.block_on(async { room.await.map(|r| r.map(drop)) }) {
-                return Err(Error::Abandoned);
+            let out = self.out;
+            self.wait_for(state, async { out.reserve().await.is_ok() })?;
+        }
+    }
+
+    /// Waits until the batches that are on their way leave room for so many bytes.
+    fn room(&mut self, state: &mut State, bytes: usize) -> Result<Room, Error> {
+        loop {
+            if let Some(room) = self.budget.try_take(bytes) {
+                return Ok(room);
             }
-            state.last_heard = Instant::now();
-            if self.shutdown.phase() == Phase::Drained {
-                return Err(Error::Abandoned);
-            }
+            let (budget, out) = (self.budget, self.out);
+            self.wait_for(state, async {
+                tokio::select! {
+                    _room = budget.take(bytes) => true,
+                    () = out.closed() => false,
+                }
+            })?;
+        }
+    }
+
+    /// Waits for the stages behind, for as long as the server need not hear from us. `ready` gives whether they
+    /// are still there.
+    fn wait_for(
+        &mut self,
+        state: &mut State,
+        ready: impl Future<Output = bool>,
+    ) -> Result<(), Error> {
+        self.status(state)?;
+        let waited = async { tokio::time::timeout(STATUS_MIN_INTERVAL, ready).await };
+        let gone = self.runtime.block_on(waited) == Ok(false);
+        state.last_heard = Instant::now();
+        match gone || self.shutdown.phase() == Phase::Drained {
+            true => Err(Error::Abandoned),
+            false => Ok(()),
         }
     }
 
@@ -382,4 +416,27 @@ pub fn status_update(received: Lsn, confirmed: Lsn, ask: bool) -> Vec<u8> {
     update.extend(now.to_be_bytes());
     update.push(u8::from(ask));
     update
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The server sends them amid a large transaction too, and they tell of what is behind its end.
+    #[test]
+    fn a_keepalive_inside_a_transaction_confirms_nothing() {
+        let mut state = State::new(Lsn(0x100));
+        let mut decoder = Decoder::default();
+        let begin = [&b"B"[..], &0x200_u64.to_be_bytes(), &[0; 8], &[0, 0, 0, 1]].concat();
+        decoder.push(&begin, 0, Lsn(0x180), &mut Changes::default()).unwrap();
+        state.hear_keepalive(Lsn(0x300), true, &decoder);
+        assert_eq!((state.confirm, state.server_end), (Lsn(0x100), Lsn(0x300)));
+        assert!(state.pending_since.is_none() && state.reply_now);
+        let end =
+            [&b"C\0"[..], &0x200_u64.to_be_bytes(), &0x208_u64.to_be_bytes(), &[0; 8]].concat();
+        decoder.push(&end, 0, Lsn(0x200), &mut Changes::default()).unwrap();
+        state.hear_keepalive(Lsn(0x308), false, &decoder);
+        assert_eq!(state.confirm, Lsn(0x308));
+        assert!(state.pending_since.is_some(), "the slot of an idle database moves on");
+    }
 }

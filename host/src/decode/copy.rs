@@ -3,6 +3,8 @@
 //! Source: PostgreSQL, "COPY", File Formats, Text Format. Columns are parted by tabs, NULL is `\N`,
 //! and a backslash escapes.
 
+use std::ops::Range;
+
 use crate::change::{Cell, Changes, Row};
 
 /// The line does not have the columns that were asked for.
@@ -22,24 +24,41 @@ pub struct Width {
 pub fn push_row(line: &[u8], columns: usize, batch: &mut Changes) -> Result<Row, Width> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let row = batch.begin_row();
+    // Most lines have nothing to unescape: one copy for all their values.
+    let whole = (!has_escapes(line)).then(|| batch.push_buffer(line));
     let mut sent = 0;
     // A table without columns gives empty lines, and no cell at all.
     if columns > 0 {
-        for field in line.split(|&byte| byte == b'\t') {
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\t', line).chain([line.len()]) {
             sent += 1;
             if sent <= columns {
-                let cell = push_field(field, batch);
+                let cell = push_field(line, start..end, whole, batch);
                 batch.push_cell(cell);
             }
+            start = end + 1;
         }
     }
     if sent == columns { Ok(row) } else { Err(Width { sent, expected: columns }) }
 }
 
-fn push_field(field: &[u8], batch: &mut Changes) -> Cell {
+/// Whether a backslash is more than the beginning of a NULL.
+fn has_escapes(line: &[u8]) -> bool {
+    memchr::memchr_iter(b'\\', line).any(|at| line.get(at + 1) != Some(&b'N'))
+}
+
+/// `whole` is where the line stands in the batch, if nothing in it is escaped.
+fn push_field(line: &[u8], at: Range<usize>, whole: Option<u32>, batch: &mut Changes) -> Cell {
+    let field = &line[at.clone()];
+    if field == b"\\N" {
+        return Cell::NULL;
+    }
+    let part = |of: usize| u32::try_from(of).expect("a value is below 4 GiB");
+    if let Some(line) = whole {
+        return Cell::text(line + part(at.start), part(field.len()));
+    }
     match memchr::memchr(b'\\', field) {
         None => batch.push_text(field),
-        Some(_) if field == b"\\N" => Cell::NULL,
         Some(first) => batch.write_text(|arena| unescape(field, first, arena)),
     }
 }
@@ -95,6 +114,13 @@ mod tests {
         assert_eq!(batch.value(row, 0), Value::Null);
         assert_eq!(batch.value(row, 1), Value::Text(b""));
         assert_eq!(batch.value(row, 2), Value::Text(b"\\N"));
+        // Beside nothing that is escaped, and beside a backslash that ends a value.
+        for line in [&b"\\N\ta N\tb"[..], b"\\N\t\\\\\tN"] {
+            let row = push_row(line, 3, &mut batch).unwrap();
+            assert_eq!(batch.value(row, 0), Value::Null);
+            assert!(matches!(batch.value(row, 1), Value::Text(b"a N" | b"\\")));
+            assert!(matches!(batch.value(row, 2), Value::Text(b"b" | b"N")));
+        }
     }
 
     #[test]

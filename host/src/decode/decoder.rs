@@ -269,15 +269,9 @@ mod tests {
     }
 
     fn table(relation: &Relation) -> Arc<Table> {
-        let column = |column: &RelationColumn| Column {
-            name: column.name.clone(),
-            kind: ColumnType::Text,
-            type_name: "text".into(),
-            nullable: true,
-            key: column.identity,
-            default: None,
-            number: None,
-            missing: None,
+        let column = |column: &RelationColumn| {
+            let text = Column::new(column.name.clone(), ColumnType::Text, "text");
+            Column { key: column.identity, ..text }
         };
         let columns = relation.columns.iter().map(column).collect();
         Arc::new(Table::new(7, "public".into(), "t".into(), columns, relation.identity))
