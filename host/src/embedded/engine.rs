@@ -22,6 +22,7 @@ use super::options::Options;
 use super::process::PASSWORD;
 use super::server::USER;
 use super::write::DISK_FAILED;
+use crate::backoff::Backoff;
 
 /// A child that ends sooner than this is started again only after a while.
 const QUICK_END: Duration = Duration::from_secs(10);
@@ -229,15 +230,16 @@ impl Supervisor {
             Err(error) => return drop(first.send(Err(error))),
         };
         drop(first.send(Ok(())));
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let begun = Instant::now();
             let status = child.wait();
             self.control.lock().child = None;
             loop {
                 if begun.elapsed() > QUICK_END {
-                    pause = FIRST_PAUSE;
+                    backoff.reset();
                 }
+                let pause = backoff.pause(&mut rand::rng());
                 if self.control.lock().stopping || self.control.pause(pause) {
                     return;
                 }
@@ -245,7 +247,6 @@ impl Supervisor {
                     Some(cause) => warn!(%cause, "the embedded engine ended; starting it again"),
                     None => warn!(?status, "the embedded engine ended; starting it again"),
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE);
                 match self.begin() {
                     Ok(begun) => break child = begun,
                     Err(error) => error!(%error, "the embedded engine does not start"),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
+use crate::cache;
 
 /// Names the library, before all other places.
 const VARIABLE: &str = "TAILWATER_LIBCHDB";
@@ -28,11 +29,11 @@ pub fn find_library(named: Option<&Path>) -> Result<PathBuf, Error> {
 
 /// Whether the environment names the library.
 pub(super) fn is_named() -> bool {
-    variable(VARIABLE).is_some()
+    named().is_some()
 }
 
 fn candidates() -> Vec<PathBuf> {
-    if let Some(path) = variable(VARIABLE) {
+    if let Some(path) = named() {
         return vec![path];
     }
     let program = std::env::current_exe().ok();
@@ -42,13 +43,10 @@ fn candidates() -> Vec<PathBuf> {
 
 /// Where the cache keeps the library, whether it is there or not.
 pub(super) fn cached_library() -> Result<PathBuf, Error> {
-    variable("TAILWATER_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|base| base.join("tailwater")))
-        .or_else(|| variable("HOME").map(|home| home.join(".cache/tailwater")))
-        .map(|cache| cache.join(VERSIONED).join(FILE))
-        .ok_or(Error::NoCache)
+    let cache = cache::directory().ok_or(Error::NoCache)?;
+    Ok(cache.join(VERSIONED).join(FILE))
 }
 
-fn variable(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+fn named() -> Option<PathBuf> {
+    std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

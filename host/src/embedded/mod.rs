@@ -10,6 +10,7 @@
 //! server    connections and requests     request, upload   what comes in
 //! run       one statement                answer, header    what goes out
 //! library   the C interface          write             ends the process when the disk fails
+//!                                    merges            gives the engine's merges a low priority
 //! ```
 
 mod answer;
@@ -22,6 +23,7 @@ pub mod fuzzing;
 mod header;
 mod library;
 mod locate;
+mod merges;
 mod options;
 mod process;
 mod refusal;

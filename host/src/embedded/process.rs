@@ -21,7 +21,7 @@ use super::error::Error;
 use super::library::{Connection, Library};
 use super::locate::find_library;
 use super::server::{self, Server};
-use super::write;
+use super::{merges, write};
 
 /// The environment variable with the password that clients must know.
 pub(super) const PASSWORD: &str = "TAILWATER_CLICKHOUSE_PASSWORD";
@@ -253,6 +253,7 @@ fn serve_requests(
         let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Spawn)?;
         let stop = stop_on_signal()?;
         tokio::spawn(server::cancel_abandoned(library, session, cancelled));
+        tokio::spawn(merges::yield_to_the_rest());
         say(&format!("ready {port}"));
         server.serve(listener, stop).await;
         Ok(())

@@ -17,6 +17,7 @@ use super::request::{Request, form_fields};
 use super::running::Running;
 use super::statement::{self, Statement};
 use super::upload::Upload;
+use crate::sink::literal;
 
 /// Longest statement, not counting the rows of an insert.
 const LONGEST_STATEMENT: usize = 128 << 20;
@@ -124,11 +125,10 @@ impl Job {
             settings.push(("readonly".to_owned(), "2".to_owned()));
         }
         // After this one nothing can be set any more.
-        settings.sort_by_key(|(name, _)| name == "readonly");
-        for (name, value) in settings {
-            run(connection, &format!("SET {name} = {}", quoted(&value)))?;
-        }
-        Ok(())
+        let (last, first): (Vec<_>, Vec<_>) =
+            settings.into_iter().partition(|(name, _)| name == "readonly");
+        set(connection, &first)?;
+        set(connection, &last)
     }
 
     fn insert(
@@ -239,6 +239,15 @@ fn run(connection: &mut Connection, sql: &str) -> Result<(), Refusal> {
     connection.query(&call).map(drop).map_err(|error| Refusal::engine(&error))
 }
 
+fn set(connection: &mut Connection, settings: &[(String, String)]) -> Result<(), Refusal> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<String> =
+        settings.iter().map(|(name, value)| format!("{name} = {}", literal(value))).collect();
+    run(connection, &format!("SET {}", all.join(", ")))
+}
+
 /// What does not parse would pass for done, and a second statement would run unseen.
 fn one_statement(connection: &mut Connection, sql: &str) -> Result<(), Refusal> {
     match connection.count_statements(sql) {
@@ -246,9 +255,4 @@ fn one_statement(connection: &mut Connection, sql: &str) -> Result<(), Refusal> 
         0 => Err(Refusal::unreadable()),
         _ => Err(Refusal::several()),
     }
-}
-
-/// The text as a string literal.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }

@@ -20,9 +20,10 @@ use super::answer::{self, Answer, Title};
 use super::library::{Call, Library};
 use super::refusal::Refusal;
 use super::request::Request;
-use super::run::{self, Job};
+use super::run::Job;
 use super::running::Running;
 use super::upload::Upload;
+use crate::sink::literal;
 
 /// How often a statement that nobody waits for is told to end.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
@@ -178,7 +179,7 @@ pub(super) async fn cancel_abandoned(
 /// Again and again: the statement may not have begun when it was first told to end.
 async fn cancel(library: Library, arguments: Arc<[String]>, running: Running) {
     while !running.has_ended() {
-        let mark = run::quoted(running.mark());
+        let mark = literal(running.mark());
         let arguments = Arc::clone(&arguments);
         let told = tokio::task::spawn_blocking(move || {
             let sql = format!("KILL QUERY WHERE endsWith(Settings['log_comment'], {mark}) ASYNC");

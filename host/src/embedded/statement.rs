@@ -44,12 +44,13 @@ pub(super) fn may_be_insert(sql: &[u8]) -> bool {
 
 fn insert(mut tokens: Tokens<'_>) -> Statement {
     let mut token = target(&mut tokens);
-    let (mut selects, mut from_file) = (false, false);
+    let (mut selects, mut from_file, mut operand_is_due) = (false, false, false);
     while let Some(found) = token {
         let top = found.depth == 0;
         selects |= top && (found.is("SELECT") || found.is("WITH") || found.is("WATCH"));
         from_file |= top && !selects && found.is("FROM");
-        if top && !from_file && found.is("FORMAT") {
+        let is_clause = !operand_is_due && !calls(&tokens);
+        if top && !from_file && is_clause && found.is("FORMAT") {
             return match tokens.next() {
                 _ if selects => Statement::InsertFromInput,
                 Some(name) => Statement::Insert {
@@ -64,6 +65,9 @@ fn insert(mut tokens: Tokens<'_>) -> Statement {
             let format = Some("Values".to_owned());
             return Statement::Insert { head: found.start, rows: tokens.at, format };
         }
+        if top {
+            operand_is_due = leaves_operand_due(found, operand_is_due);
+        }
         token = tokens.next();
     }
     if selects || from_file {
@@ -71,6 +75,31 @@ fn insert(mut tokens: Tokens<'_>) -> Statement {
     }
     let end = tokens.sql.len();
     Statement::Insert { head: end, rows: end, format: None }
+}
+
+/// Whether the last token is a function's name.
+fn calls(tokens: &Tokens<'_>) -> bool {
+    tokens.clone().next().is_some_and(|next| next.text == b"(")
+}
+
+/// Words behind which a value, a name or a table comes.
+const BEFORE_OPERANDS: [&str; 28] = [
+    "SELECT", "DISTINCT", "FROM", "WHERE", "PREWHERE", "HAVING", "QUALIFY", "BY", "AND", "OR",
+    "NOT", "ON", "USING", "JOIN", "IN", "LIKE", "ILIKE", "BETWEEN", "AS", "LIMIT", "OFFSET",
+    "CASE", "WHEN", "THEN", "ELSE", "WITH", "SETTINGS", "INTERVAL",
+];
+/// Those of them that may stand where an operand is due; the others are names there.
+const BEGIN_OPERANDS: [&str; 5] = ["DISTINCT", "NOT", "CASE", "WHEN", "INTERVAL"];
+
+/// Whether an operand must follow this token of a select. The word `format` is one there, such as a column's
+/// name, and a clause where an operand has ended. What is in parentheses counts as one token.
+fn leaves_operand_due(token: Token<'_>, is_due: bool) -> bool {
+    match token.text {
+        b"*" => !is_due,
+        [sign] if b",=<>+-/%|?:.!".contains(sign) => true,
+        _ if is_due => BEGIN_OPERANDS.iter().any(|word| token.is(word)),
+        _ => BEFORE_OPERANDS.iter().any(|word| token.is(word)),
+    }
 }
 
 /// Skips the table, which may have any name, and returns the token after it.
@@ -329,8 +358,42 @@ mod tests {
     fn an_insert_that_selects_carries_no_rows() {
         assert_eq!(output("INSERT INTO t SELECT 1 AS values"), (None, false));
         assert_eq!(output("INSERT INTO t FROM INFILE 'f' FORMAT CSV"), (None, false));
-        let from_input = b"INSERT INTO t SELECT * FROM input('a Int8') FORMAT CSV\n1";
-        assert_eq!(read(from_input), Statement::InsertFromInput);
+        for select in [
+            "* FROM input('a Int8') FORMAT CSV\n1",
+            "*, format('{}', a) FROM input('a Int8') FORMAT CSV\n1",
+            "t.* FROM input('a Int8') AS t FORMAT CSV\n1",
+            "a AS format FROM input('a Int8') ORDER BY format DESC FORMAT TSV\n1",
+            "a AS by FROM input('a Int8') WHERE a IS NOT NULL FORMAT TSV\n1",
+            "3 AS from FORMAT TSV\n1",
+        ] {
+            let sql = format!("INSERT INTO t SELECT {select}");
+            assert_eq!(read(sql.as_bytes()), Statement::InsertFromInput, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_function_or_a_column_called_format_is_no_clause() {
+        for select in [
+            "SELECT format('{}', 1)",
+            "SELECT FORMAT ('{}', 1) AS a FROM s",
+            "WITH format('{}', 1) AS a SELECT a",
+            "SELECT format FROM s",
+            "SELECT DISTINCT format, a FROM s",
+            "SELECT a, format FROM s",
+            "SELECT s.format FROM s",
+            "SELECT a * format FROM s",
+            "SELECT -format FROM s",
+            "SELECT a AS format, b FROM s",
+            "SELECT a FROM format WHERE b = 1",
+            "SELECT a FROM s WHERE NOT format AND format LIKE 'x'",
+            "SELECT a FROM s ORDER BY format LIMIT 1",
+            "SELECT CASE WHEN format = 1 THEN format ELSE b END FROM s",
+        ] {
+            assert_eq!(output(&format!("INSERT INTO t {select}")), (None, false), "{select}");
+        }
+        let by_format = "INSERT INTO FUNCTION file('f') PARTITION BY format FORMAT CSV\n1";
+        let head = "INSERT INTO FUNCTION file('f') PARTITION BY format ";
+        assert_eq!(split(by_format), Some((head, "1", Some("CSV".to_owned()))));
     }
 
     #[test]

@@ -31,6 +31,7 @@ impl Eq for Encoder {}
 /// A batch that fills, or is on its way.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
+    /// Those of one table in the order in which their rows came.
     pub(super) blocks: Vec<Block>,
     pub(super) truncates: Vec<Truncate>,
     pub(super) dead_letters: Vec<DeadLetter>,
@@ -65,10 +66,14 @@ impl Batch {
 
     /// Takes in changes; `encoders` has one for each of their tables.
     pub(super) fn add(&mut self, changes: &Changes, encoders: &[Arc<Encoder>], spare: &mut Spare) {
-        let places: Vec<_> = encoders.iter().map(|encoder| self.block(encoder, spare)).collect();
         let mut transaction = None;
+        let mut current = None;
         for change in &changes.list {
-            let block = places[change.table as usize];
+            let block = match current {
+                Some((table, block)) if table == change.table => block,
+                _ => self.block(&encoders[change.table as usize], spare),
+            };
+            current = Some((change.table, block));
             self.add_change(changes, change, block);
             if change.op != Op::Read && transaction != Some(change.transaction) {
                 transaction = Some(change.transaction);
@@ -91,8 +96,12 @@ impl Batch {
         block.counts[change.op as usize] += 1;
     }
 
+    /// The block that takes the next row. A version that the table had before is another block once more:
+    /// rows of one key stay in order, whichever version they are of.
     fn block(&mut self, encoder: &Arc<Encoder>, spare: &mut Spare) -> usize {
-        let known = self.blocks.iter().position(|block| Arc::ptr_eq(&block.encoder, encoder));
+        let view = &encoder.place.plan.view;
+        let newest = self.blocks.iter().rposition(|block| block.encoder.place.plan.view == *view);
+        let known = newest.filter(|newest| Arc::ptr_eq(&self.blocks[*newest].encoder, encoder));
         known.unwrap_or_else(|| {
             self.blocks.push(Block::new(Arc::clone(encoder), spare.take()));
             self.blocks.len() - 1

@@ -77,7 +77,7 @@ pub(super) struct Aside {
     pub(super) letter: Box<DeadLetter>,
 }
 
-/// A table version's rows of one batch.
+/// A table version's rows of one batch, as long as no other version of the table came in between.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) encoder: Arc<Encoder>,
@@ -110,13 +110,6 @@ impl Block {
 
     pub(super) fn row_count(&self) -> usize {
         self.rows.count + self.late.count + self.aside.len()
-    }
-
-    /// The position of one of the rows. All rows of one table version stand before those of the next,
-    /// so any of them puts blocks in order.
-    pub(super) fn some_position(&self) -> Option<Position> {
-        let span = self.rows.span.or(self.late.span).map(|(first, _)| first);
-        span.or(self.aside.first().map(|aside| aside.position))
     }
 
     /// Adds a change of any kind but a truncate; the error is why it is a dead letter.

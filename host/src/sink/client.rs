@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clickhouse::Client as Http;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
@@ -15,12 +17,16 @@ const PIECE: usize = 512 << 10;
 /// Longest silence of the server while it takes a piece, and while it stores the block.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 const STORE_TIMEOUT: Duration = Duration::from_secs(180);
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// ClickHouse closes a connection that was idle for three seconds.
+const LONGEST_IDLE: Duration = Duration::from_secs(2);
 
 /// A connection pool to one database.
 #[derive(Clone)]
 pub(super) struct Client {
     http: Http,
     database: String,
+    source: String,
 }
 
 impl Client {
@@ -31,7 +37,7 @@ impl Client {
             Compression::Auto if on_loopback(url) => clickhouse::Compression::None,
             Compression::Auto | Compression::Lz4 => clickhouse::Compression::Lz4,
         };
-        let mut http = Http::default()
+        let mut http = connect()
             .with_url(url)
             .with_user(&options.user)
             .with_password(&options.password)
@@ -41,16 +47,27 @@ impl Client {
             // A snapshot of a partitioned table has rows of all partitions.
             .with_setting("max_partitions_per_insert_block", "0")
             .with_product_info("tailwater", env!("CARGO_PKG_VERSION"));
+        if options.cluster.is_some() {
+            // A replica that is away gets the statement when it is back; nobody waits for it until then.
+            http = http
+                .with_setting("distributed_ddl_output_mode", "null_status_on_timeout")
+                .with_setting("distributed_ddl_task_timeout", "30");
+        }
         for (name, value) in &options.settings {
             http = http.with_setting(name, value);
         }
         let database = options.database.clone().unwrap_or_else(|| source_database.to_owned());
-        Client { http, database }
+        Client { http, database, source: source_database.to_owned() }
     }
 
     /// The database's name.
     pub(super) fn database(&self) -> &str {
         &self.database
+    }
+
+    /// Whose rows are written: the source database's name, or the prefix of its topics.
+    pub(super) fn source(&self) -> &str {
+        &self.source
     }
 
     /// The full name of one of the database's tables, quoted.
@@ -130,6 +147,18 @@ impl Client {
         }
         insert.end().await.map_err(failed)
     }
+}
+
+fn connect() -> Http {
+    let mut connector = HttpConnector::new();
+    connector.set_keepalive(Some(KEEPALIVE));
+    // A head and a small block are two packets, and without this the second one waits 40 ms until the server's
+    // kernel has acknowledged the first.
+    connector.set_nodelay(true);
+    let pool = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(LONGEST_IDLE)
+        .build(connector);
+    Http::with_http_client(pool)
 }
 
 /// The whole answer. A server that is silent for longer than an insert may take is given up: where the

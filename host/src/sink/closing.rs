@@ -11,7 +11,7 @@ use super::letters::Open;
 use super::writer::{Writer, until_done};
 use crate::dead_letter::Passed;
 use crate::failpoint;
-use crate::position::Lsn;
+use crate::position::commit_of;
 
 /// Letters that one statement closes.
 const PAGE: usize = 1024;
@@ -67,15 +67,11 @@ fn closed(
     closed
 }
 
-fn commit_of(version: u128) -> Lsn {
-    Lsn(u64::try_from(version >> 64).expect("half of the bits"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::change::Op;
-    use crate::position::Position;
+    use crate::position::{Lsn, Position};
 
     #[test]
     fn letters_are_closed_of_what_passed_the_plugin_that_had_failed() {

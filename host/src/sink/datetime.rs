@@ -1,6 +1,7 @@
 //! PostgreSQL's dates and timestamps (`DateStyle` ISO) as days and microseconds since 1970.
 
 use super::encode::{Fit, Unreadable};
+use crate::encode::days_from_civil;
 
 /// 1900-01-01 and 2299-12-31: what `Date32` holds.
 const DAYS: (i64, i64) = (-25_567, 120_529);
@@ -72,14 +73,19 @@ pub(super) fn is_day(text: &str) -> bool {
 }
 
 impl Reader<'_> {
+    /// Of one to seven digits.
     fn number(&mut self) -> Option<i64> {
-        let digits = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if digits == 0 || digits > 7 {
-            return None;
+        let (mut number, mut digits) = (0, 0);
+        for byte in self.rest.iter().take(8) {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            number = number * 10 + i64::from(digit);
+            digits += 1;
         }
-        let (number, rest) = self.rest.split_at(digits);
-        self.rest = rest;
-        Some(number.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
+        self.rest = &self.rest[digits..];
+        (1..=7).contains(&digits).then_some(number)
     }
 
     fn bounded(&mut self, most: i64) -> Option<i64> {
@@ -139,7 +145,7 @@ impl Reader<'_> {
         Some(sign * seconds * 1_000_000)
     }
 
-    /// Days since 1970 in the proleptic Gregorian calendar; the era stands at the text's end.
+    /// Days since 1970; the era stands at the text's end.
     fn day_number(&mut self, (year, month, day): (i64, i64, i64)) -> Option<i64> {
         let year = match self.rest.strip_prefix(b" BC") {
             Some(rest) => {
@@ -148,13 +154,7 @@ impl Reader<'_> {
             }
             None => year,
         };
-        // Years begin in March here, so that the leap day is the last of its year.
-        let year = year - i64::from(month <= 2);
-        let era = year.div_euclid(400);
-        let year_of_era = year.rem_euclid(400);
-        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-        Some(era * 146_097 + day_of_era - 719_468)
+        Some(days_from_civil(year, month, day))
     }
 }
 

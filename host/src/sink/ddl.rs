@@ -16,7 +16,7 @@
 //! Rows up to the table's last truncate are filtered by version, so it does not matter when they
 //! arrive.
 
-use super::names::{OWN_PREFIX, VERSIONS_SUFFIX, literal, quoted};
+use super::names::{OWN_PREFIX, literal, quoted};
 use super::options::{Dedup, Plan};
 use super::types::Type;
 
@@ -64,7 +64,7 @@ pub(super) struct Place {
 impl Place {
     /// The versions table's name, unquoted.
     pub(super) fn versions_name(&self) -> String {
-        format!("{}{VERSIONS_SUFFIX}", self.plan.view)
+        self.plan.versions_name()
     }
 
     /// The versions table in full, quoted.
@@ -215,11 +215,17 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
         ("truncates", "name String, version UInt128", "version", "name"),
         (
             "snapshots",
-            "pipeline String, source_schema String, source_table String, consistent_at UInt64",
+            "pipeline String, source_schema String, source_table String, consistent_at UInt64, \
+             table_oid UInt32, terms Int64, key Array(String)",
             "consistent_at",
             "pipeline, source_schema, source_table",
         ),
-        ("sources", "pipeline String, system_identifier UInt64", "", "pipeline"),
+        (
+            "sources",
+            "pipeline String, system_identifier UInt64, timeline UInt32, confirmed UInt64",
+            "confirmed",
+            "pipeline",
+        ),
         (
             "dead_letters",
             "version UInt128, position String, source_table String, op String, stage String, \
@@ -241,14 +247,7 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
             durable(cluster).map(|set| format!(" SETTINGS {set}")).unwrap_or_default(),
         )
     };
-    let snapshots = format!("{}.{}", quoted(database), quoted(&format!("{OWN_PREFIX}snapshots")));
-    // Releases before 0.1 did not record which table it was.
-    let complete = format!(
-        "ALTER TABLE {snapshots}{} ADD COLUMN IF NOT EXISTS table_oid UInt32, \
-         ADD COLUMN IF NOT EXISTS key Array(String)",
-        on_cluster(cluster)
-    );
-    tables.into_iter().map(create).chain([complete]).collect()
+    tables.into_iter().map(create).collect()
 }
 
 pub(super) fn on_cluster(cluster: Option<&str>) -> String {

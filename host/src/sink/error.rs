@@ -41,10 +41,49 @@ pub enum Error {
     NameClash {
         /// The name.
         name: String,
-        /// Who has it.
-        first: TableName,
+        /// Who has it: `schema.table`.
+        first: String,
         /// Who wants it.
         second: TableName,
+    },
+    /// The table holds rows of the same table of another source.
+    #[error(
+        "`{name}` in ClickHouse holds {table} of another source, `{other}`; set [clickhouse] database or \
+         clickhouse.tables.\"{table}\".name to another name, or drop it there"
+    )]
+    OtherSource {
+        /// The name in ClickHouse.
+        name: String,
+        /// The source table.
+        table: TableName,
+        /// Whose rows are there: a database's name, or a prefix of topics.
+        other: String,
+    },
+    /// Plugins put rows of two tables into one.
+    #[error(
+        "rows of {first} and of {second} would both go into {target}, where a truncate or a copy of one \
+         would take those of the other along; have the plugin route them to different tables"
+    )]
+    RouteClash {
+        /// Where they would go.
+        target: String,
+        /// Whose rows are there.
+        first: String,
+        /// Whose rows would come.
+        second: String,
+    },
+    /// Somebody else's object has the name of a table's view.
+    #[error(
+        "`{name}` in ClickHouse is a {engine} that tailwater did not make, and {table} would be shown under \
+         that name; rename it or drop it there, or set clickhouse.tables.\"{table}\".name to another name"
+    )]
+    NameTaken {
+        /// The name in ClickHouse.
+        name: String,
+        /// What has it: an engine's name, `View` among them.
+        engine: String,
+        /// The source table.
+        table: TableName,
     },
     /// The name is one of the sink's own.
     #[error(
@@ -76,8 +115,9 @@ pub enum Error {
     },
     /// The table in ClickHouse cannot hold the source's rows.
     #[error(
-        "`{name}` in ClickHouse does not fit {table}: {differences}; drop or rename it there, or \
-         set clickhouse.tables.\"{table}\".name to another name, and take the snapshot again"
+        "`{name}` in ClickHouse does not fit {table}: {differences}; to drop it and copy the table \
+         again run `tailwater snapshot {table} --replace`, or set clickhouse.tables.\"{table}\".name \
+         to another name"
     )]
     Shape {
         /// The name in ClickHouse.
@@ -190,6 +230,9 @@ impl Error {
             Error::Answer { .. }
             | Error::Login { .. }
             | Error::NameClash { .. }
+            | Error::OtherSource { .. }
+            | Error::RouteClash { .. }
+            | Error::NameTaken { .. }
             | Error::ReservedName { .. }
             | Error::ReservedColumn { .. }
             | Error::Shape { .. } => Disposition::Halt,

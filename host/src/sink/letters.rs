@@ -137,6 +137,17 @@ impl Letters {
         self.client.rows("read dead letters", &sql).await
     }
 
+    /// How many letters there are.
+    ///
+    /// # Errors
+    /// ClickHouse does not answer or refuses.
+    pub async fn count(&self, chosen: &Chosen) -> Result<u64, Error> {
+        let (home, condition) = (self.home(), chosen.condition());
+        let sql = format!("SELECT toString(count()) AS count FROM {home} FINAL WHERE {condition}");
+        let counted = self.client.rows::<Counted>("count dead letters", &sql).await?;
+        Ok(counted.first().and_then(|counted| counted.count.parse().ok()).unwrap_or_default())
+    }
+
     /// Letters to be driven through again and their ids, by plugin and position, from the first behind
     /// `after` on.
     ///
@@ -169,11 +180,9 @@ impl Letters {
     /// # Errors
     /// ClickHouse does not answer or refuses.
     pub async fn drop(&self, chosen: &Chosen) -> Result<u64, Error> {
-        let (home, condition) = (self.home(), chosen.condition());
-        let sql = format!("SELECT toString(count()) AS count FROM {home} FINAL WHERE {condition}");
-        let counted = self.client.rows::<Counted>("count dead letters", &sql).await?;
-        self.delete(&condition).await?;
-        Ok(counted.first().and_then(|counted| counted.count.parse().ok()).unwrap_or_default())
+        let count = self.count(chosen).await?;
+        self.delete(&chosen.condition()).await?;
+        Ok(count)
     }
 
     /// Removes the letters of these ids.
@@ -241,7 +250,7 @@ impl Letters {
     /// Waits until it is done: who looks afterwards finds them gone.
     async fn delete(&self, condition: &str) -> Result<(), Error> {
         let sql = format!(
-            "ALTER TABLE {} DELETE WHERE {condition} SETTINGS mutations_sync = 2",
+            "ALTER TABLE {} DELETE WHERE {condition} SETTINGS mutations_sync = 1",
             self.home()
         );
         self.client.execute("remove dead letters", &sql).await

@@ -7,28 +7,31 @@
 //!
 //! One batch fills while the one before it is on its way. A batch leaves when the one before is
 //! stored and it is full or [`Options::flush_interval_ms`] old; so batches are small while
-//! ClickHouse keeps up and grow by themselves when it does not. A full batch takes no more hops,
-//! which is how the stages before feel it.
+//! ClickHouse keeps up and grow by themselves when it does not. A batch of changes that are
+//! [behind](crate::backlog) waits longer, because an insert costs ClickHouse tens of milliseconds
+//! however few rows it has. A full batch takes no more hops, which is how the stages before feel it.
 //!
 //! A table version that is new may alter its table, and rows that were written for the table as it
 //! was would not be read right any more. So such a hop waits until everything before it is stored.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::change::Changes;
+use crate::backlog;
 use crate::dead_letter::OpenLetters;
 use crate::hop::{Hop, Point, SnapshotDone};
+use crate::position::Lsn;
 use crate::serve::{Leg, Mirrored};
-use crate::table::{Table, TableName};
+use crate::table::TableName;
 use crate::telemetry::logging::Repeated;
 use crate::telemetry::metrics::Metrics;
 
+mod absorb;
 mod array;
 mod batch;
 mod block;
@@ -37,6 +40,7 @@ mod closing;
 mod datetime;
 mod ddl;
 mod decimal;
+mod discard;
 mod encode;
 mod error;
 mod letters;
@@ -50,11 +54,13 @@ mod toast;
 mod types;
 mod writer;
 
+pub use discard::{NotDropped, discard};
 pub use encode::is_exact;
 pub use error::{Cause, Error};
 pub use letters::{Chosen, Letters, Summary};
 pub use names::{literal, quoted};
 pub use options::{Compression, Dedup, Options, TableOptions};
+pub use snapshots::Provenance;
 
 use batch::{Batch, Spare};
 use block::Encoder;
@@ -62,7 +68,7 @@ use client::Client;
 use ddl::{Place, on_cluster, own_tables};
 use names::Names;
 use published::Views;
-use writer::{Writer, until_done};
+use writer::Writer;
 
 /// Everything up to the point of the source is stored in ClickHouse. Only this stage builds one.
 #[derive(Debug)]
@@ -84,6 +90,20 @@ pub struct Origin {
     pub database: String,
     /// The pipeline's name; finished snapshots are recorded under it.
     pub pipeline: String,
+}
+
+/// Records the source of what is stored.
+pub struct Records(Arc<Writer>);
+
+impl Records {
+    /// Records where this pipeline's rows come from. One attempt.
+    ///
+    /// # Errors
+    ///
+    /// ClickHouse does not answer or refuses.
+    pub async fn provenance(&self, source: Provenance) -> Result<(), Error> {
+        self.0.store_source(source).await
+    }
 }
 
 /// The ClickHouse sink, connected.
@@ -129,7 +149,7 @@ impl Sink {
         writer.load_truncates().await?;
         let views = Views::find(&writer.client).await?;
         writer.leg.moving();
-        let (writer, names) = (Arc::new(writer), Names::default());
+        let (writer, names) = (Arc::new(writer), Names::of_views(views.sources()));
         Ok(Sink { options, writer, names, encoders: FxHashMap::default(), views })
     }
 
@@ -188,22 +208,34 @@ impl Sink {
         snapshots::forget(&self.writer.client, &self.writer.pipeline, cluster, Some(table)).await
     }
 
-    /// The cluster that this pipeline's rows came from, if any did.
+    /// The source that this pipeline's rows came from, if any did.
     ///
     /// # Errors
     ///
     /// ClickHouse does not answer or refuses.
-    pub async fn source_cluster(&self) -> Result<Option<u64>, Error> {
-        snapshots::cluster(&self.writer.client, &self.writer.pipeline).await
+    pub async fn provenance(&self) -> Result<Option<Provenance>, Error> {
+        snapshots::provenance(&self.writer.client, &self.writer.pipeline).await
     }
 
-    /// Records the cluster that this pipeline's rows come from.
+    /// What records it, while the sink runs too.
+    #[must_use]
+    pub fn records(&self) -> Records {
+        Records(Arc::clone(&self.writer))
+    }
+
+    /// The greatest commit of which these tables have rows or a truncate. It reads a column of each.
     ///
     /// # Errors
     ///
-    /// See [`Error`]; trouble that may pass is retried inside.
-    pub async fn record_source_cluster(&self, system: u64) -> Result<(), Error> {
-        self.writer.store_cluster(system).await
+    /// ClickHouse does not answer or refuses.
+    pub async fn newest_commit(
+        &self,
+        tables: impl Iterator<Item = &TableName>,
+    ) -> Result<Lsn, Error> {
+        let places: Vec<Place> = tables.map(|table| self.place(table)).collect();
+        let versions = places.iter().map(Place::versions_name);
+        let rows = snapshots::newest_commit(&self.writer.client, versions).await?;
+        Ok(rows.max(self.writer.newest_truncate(places.iter().map(|place| &*place.plan.view))))
     }
 
     /// Stores what comes in, and reports each point once everything up to it is stored. Ends when
@@ -243,7 +275,8 @@ impl Sink {
                 points.take_in(point);
             }
             let takes_more = open && held.is_none();
-            let due = self.due(&filling, takes_more);
+            let is_behind = backlog::is_behind(points.newest_commit(), SystemTime::now());
+            let due = self.due(&filling, takes_more, is_behind);
             if idle && due.is_some_and(|due| due <= Instant::now()) {
                 points.flying = points.filling.take();
                 flight.spawn(store(Arc::clone(&self.writer), std::mem::take(&mut filling)));
@@ -271,106 +304,18 @@ impl Sink {
         }
     }
 
-    async fn absorb<P: Point>(
-        &mut self,
-        hop: Hop<P>,
-        filling: &mut Batch,
-        spare: &mut Spare,
-    ) -> Result<P, Error> {
-        for table in &hop.changes.tables {
-            self.encoder(table).await?;
-        }
-        // Again, because a later version may have altered the table for which an earlier one writes.
-        let mut encoders = Vec::with_capacity(hop.changes.tables.len());
-        for table in &hop.changes.tables {
-            encoders.push(self.encoder(table).await?);
-        }
-        self.show_newer(&hop.changes, &encoders).await?;
-        filling.since.get_or_insert_with(Instant::now);
-        filling.snapshots.extend_from_slice(hop.point.snapshots());
-        filling.dead_letters.extend(hop.dead_letters);
-        filling.passed.extend(hop.passed);
-        let redriven = hop.redrive.is_some();
-        filling.redrives.extend(hop.redrive);
-        let committed = filling.committed.len();
-        filling.add(&hop.changes, &encoders, spare);
-        if redriven {
-            // They say nothing of how long a change takes.
-            filling.committed.truncate(committed);
-        }
-        Ok(hop.point)
-    }
-
-    fn knows_tables(&self, changes: &Changes) -> bool {
-        changes.tables.iter().all(|table| self.encoders.contains_key(&table.fingerprint))
-    }
-
-    async fn encoder(&mut self, table: &Arc<Table>) -> Result<Arc<Encoder>, Error> {
-        if let Some(known) = self.encoders.get(&table.fingerprint) {
-            return Ok(Arc::clone(known));
-        }
-        let place = self.place(&table.full_name());
-        self.names.claim(&place.plan.view, &table.full_name())?;
-        let ensure = || shape::ensure(&self.writer.client, &place, table);
-        let columns = until_done!(self.writer, ensure())?;
-        tracing::info!(table = %table.full_name(), view = place.plan.view, "prepared a table");
-        let encoder = Arc::new(Encoder::new(Arc::clone(table), place, columns));
-        self.encoders.retain(|_, known| !known.is_outdated_by(&encoder));
-        self.encoders.insert(table.fingerprint, Arc::clone(&encoder));
-        Ok(encoder)
-    }
-
-    /// Moves the views to the table versions of these changes, if they are newer.
-    async fn show_newer(
-        &mut self,
-        changes: &Changes,
-        encoders: &[Arc<Encoder>],
-    ) -> Result<(), Error> {
-        let first =
-            |table: usize| changes.list.iter().find(|change| change.table as usize == table);
-        for (table, encoder) in encoders.iter().enumerate() {
-            if !self.views.is_due(encoder, u128::MAX) {
-                continue;
-            }
-            let Some(first) = first(table) else { continue };
-            let version = changes.position(first).version();
-            if self.views.is_due(encoder, version) {
-                self.show(encoder, version).await?;
-                self.publish().await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn show(&self, encoder: &Encoder, version: u128) -> Result<(), Error> {
-        let show = || self.views.show(&self.writer.client, encoder, version);
-        until_done!(self.writer, show())
-    }
-
-    /// Tells what can be queried now.
-    async fn publish(&mut self) -> Result<(), Error> {
-        let client = &self.writer.client;
-        until_done!(self.writer, self.views.refresh(client))?;
-        self.writer.leg.moving();
-        Ok(())
-    }
-
-    fn place(&self, table: &TableName) -> Place {
-        Place { database: self.database().to_owned(), plan: self.options.plan(table) }
-    }
-
     fn is_full(&self, batch: &Batch) -> bool {
         batch.rows() >= self.options.batch_rows || batch.bytes() >= self.options.batch_bytes
     }
 
     /// When the batch should leave; `None` while there is nothing to report.
-    fn due(&self, batch: &Batch, takes_more: bool) -> Option<Instant> {
+    fn due(&self, batch: &Batch, takes_more: bool, is_behind: bool) -> Option<Instant> {
         let since = batch.since?;
-        let leaves_at_once = !takes_more || batch.holds_nothing() || self.is_full(batch);
-        Some(match leaves_at_once {
-            true => since,
-            false => since + Duration::from_millis(self.options.flush_interval_ms),
-        })
+        if !takes_more || batch.holds_nothing() || self.is_full(batch) {
+            return Some(since);
+        }
+        let interval = Duration::from_millis(self.options.flush_interval_ms);
+        Some(since + backlog::patience(interval, is_behind))
     }
 
     fn recycle(&self, batch: Batch, spare: &mut Spare) {
@@ -412,6 +357,11 @@ impl<P: Point> Points<P> {
             Some(earlier) => earlier.merge(later),
             none => *none = Some(later),
         }
+    }
+
+    /// Of the batch that fills; 0 if there is none.
+    fn newest_commit(&self) -> i64 {
+        self.filling.as_ref().map(P::newest_commit).unwrap_or_default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::names::default_name;
+use super::names::{VERSIONS_SUFFIX, default_name};
 use crate::table::TableName;
 
 /// How a table's versions are kept.
@@ -51,7 +51,8 @@ pub struct Options {
     /// Encoded bytes after which a batch is sent; twice this much is held at most, one batch on
     /// its way and one filling. Default: 16 MiB.
     pub batch_bytes: usize,
-    /// How long a batch that is not full waits for more rows, in milliseconds. Default: 25.
+    /// How long a batch that is not full waits for more rows, in milliseconds; ten times as long, up to
+    /// 500, while its changes are more than a second old. Default: 25.
     pub flush_interval_ms: u64,
     /// Tables of one batch that are written at the same time. Default: 4.
     pub concurrent_inserts: usize,
@@ -138,6 +139,11 @@ impl Options {
 }
 
 impl Plan {
+    /// The versions table's name, unquoted.
+    pub(super) fn versions_name(&self) -> String {
+        format!("{}{VERSIONS_SUFFIX}", self.view)
+    }
+
     /// Whether versions of one row may lie apart, so that the engine alone cannot collapse them.
     pub(super) fn scatters_versions(&self) -> bool {
         !self.order_by.is_empty() || self.partition_by.is_some()

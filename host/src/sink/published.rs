@@ -7,7 +7,7 @@
 //! A view only ever moves to a later version of its table. Changes from before a schema change come
 //! again after a crash, and from the slower of two partitions; they are stored, and the view stays.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -15,8 +15,9 @@ use super::block::Encoder;
 use super::client::Client;
 use super::error::Error;
 use super::names::literal;
+use super::shape::find_table;
 use crate::serve::{Mirrored, MirroredColumn};
-use crate::table::Table;
+use crate::table::{Column, ColumnType, Table};
 
 /// A view's comment, in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ struct Description {
     table: String,
     /// The first change seen of that table version, 0 before any was.
     since: String,
+    /// Columns that hold bytes, or arrays of them, and no text.
+    binary: Vec<String>,
 }
 
 impl Description {
@@ -36,6 +39,12 @@ impl Description {
             key: table.key().map(|index| table.columns[index].name.clone()).collect(),
             table: format!("{:016x}", table.fingerprint),
             since: since.to_string(),
+            binary: table
+                .columns
+                .iter()
+                .filter(is_binary)
+                .map(|column| column.name.clone())
+                .collect(),
         }
     }
 
@@ -60,15 +69,27 @@ struct FoundView {
 #[derive(Debug)]
 pub(super) struct Views {
     shown: FxHashMap<String, Description>,
+    /// What these read has been made anew, and they are to be.
+    outdated: FxHashSet<String>,
     published: watch::Sender<Vec<Mirrored>>,
 }
 
 impl Views {
+    fn none() -> Views {
+        let published = watch::Sender::default();
+        Views { shown: FxHashMap::default(), outdated: FxHashSet::default(), published }
+    }
+
     /// The views that are there.
     pub(super) async fn find(client: &Client) -> Result<Views, Error> {
-        let mut views = Views { shown: FxHashMap::default(), published: watch::Sender::default() };
+        let mut views = Views::none();
         views.refresh(client).await?;
         Ok(views)
+    }
+
+    /// Each view and the source table that it shows, `schema.table`.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.shown.iter().map(|(view, description)| (view.as_str(), description.source.as_str()))
     }
 
     /// What can be queried, now and whenever it changes.
@@ -82,9 +103,28 @@ impl Views {
         shown.is_none_or(|shown| !shown.shows(&encoder.table) && shown.since() < version)
     }
 
+    /// A view that is there does not count any more: what it reads has been made anew.
+    pub(super) fn outdate(&mut self, view: &str) {
+        if self.shown.remove(view).is_some() {
+            self.outdated.insert(view.to_owned());
+        }
+    }
+
+    /// Reads what a view shows by now: another process may have come farther with its table.
+    pub(super) async fn look_again(&mut self, client: &Client, view: &str) -> Result<(), Error> {
+        if self.outdated.contains(view) {
+            return Ok(());
+        }
+        let found = find_table(client, view).await?;
+        if let Some(description) = found.and_then(|found| describes(&found.comment)) {
+            self.shown.insert(view.to_owned(), description);
+        }
+        Ok(())
+    }
+
     /// Makes a view that shows this table version.
     pub(super) async fn show(
-        &self,
+        &mut self,
         client: &Client,
         encoder: &Encoder,
         since: u128,
@@ -93,7 +133,9 @@ impl Views {
         let comment = serde_json::to_string(&Description::of(table, since));
         let comment = comment.expect("names and numbers are plain text");
         let sql = encoder.place.create_view(&encoder.stored, &comment);
-        client.execute(&format!("create the view `{view}`"), &sql).await
+        client.execute(&format!("create the view `{view}`"), &sql).await?;
+        self.outdated.remove(view);
+        Ok(())
     }
 
     /// Reads and publishes what there is.
@@ -111,9 +153,11 @@ impl Views {
         let mut tables = Vec::with_capacity(found.len());
         for view in found {
             // A view without such a comment is somebody else's.
-            if let Ok(description) = serde_json::from_str::<Description>(&view.comment) {
+            if let Some(description) = describes(&view.comment) {
                 tables.push(mirrored(&view, &description));
-                self.shown.insert(view.name, description);
+                if !self.outdated.contains(&view.name) {
+                    self.shown.insert(view.name, description);
+                }
             }
         }
         self.published.send_if_modified(|published| {
@@ -125,9 +169,30 @@ impl Views {
     }
 }
 
+/// The source table that a view shows, by its comment; nothing for somebody else's.
+pub(super) fn shows(comment: &str) -> Option<String> {
+    describes(comment).map(|description| description.source)
+}
+
+fn describes(comment: &str) -> Option<Description> {
+    serde_json::from_str(comment).ok()
+}
+
+fn is_binary(column: &&Column) -> bool {
+    match &column.kind {
+        ColumnType::Bytea => true,
+        ColumnType::Array(element) => **element == ColumnType::Bytea,
+        _ => false,
+    }
+}
+
 fn mirrored(view: &FoundView, description: &Description) -> Mirrored {
     let columns = view.columns.iter().cloned();
-    let columns = columns.map(|(name, kind)| MirroredColumn { name, kind });
+    let is_binary = |name: &String| description.binary.contains(name);
+    let columns = columns.map(|(name, kind)| {
+        let binary = is_binary(&name) && kind.contains("String");
+        MirroredColumn { name, kind, binary }
+    });
     Mirrored {
         source: description.source.clone(),
         view: view.name.clone(),
@@ -143,18 +208,12 @@ mod tests {
     use super::*;
     use crate::sink::ddl::Place;
     use crate::sink::options::Options;
-    use crate::table::{Column, ColumnType, ReplicaIdentity};
+    use crate::table::ReplicaIdentity;
 
     fn encoder(columns: &[&str]) -> Encoder {
-        let column = |name: &&str| Column {
-            name: (*name).into(),
-            kind: ColumnType::Int4,
-            type_name: "integer".into(),
-            nullable: false,
-            key: *name == "id",
-            default: None,
-            number: None,
-            missing: None,
+        let column = |name: &&str| {
+            let column = Column::new(*name, ColumnType::Int4, "integer");
+            Column { nullable: false, key: *name == "id", ..column }
         };
         let columns = columns.iter().map(column).collect();
         let table = Table::new(1, "public".into(), "t".into(), columns, ReplicaIdentity::Default);
@@ -168,10 +227,9 @@ mod tests {
         let (old, new) = (encoder(&["id"]), encoder(&["id", "n"]));
         let showing = |encoder: &Encoder, since| Views {
             shown: [("t".to_owned(), Description::of(&encoder.table, since))].into_iter().collect(),
-            published: watch::Sender::default(),
+            ..Views::none()
         };
-        let empty = Views { shown: FxHashMap::default(), published: watch::Sender::default() };
-        assert!(empty.is_due(&old, 1));
+        assert!(Views::none().is_due(&old, 1));
         assert!(showing(&old, 10).is_due(&new, 20));
         assert!(!showing(&new, 20).is_due(&old, 10), "a replay");
         assert!(!showing(&new, 20).is_due(&new, 30), "it shows that already");

@@ -17,19 +17,33 @@ use super::datetime::micros;
 use super::ddl::{META, Place, StoredColumn};
 use super::encode::{Codec, Fit};
 use super::error::Error;
-use super::names::{literal, quoted};
+use super::names::{OWN_PREFIX, literal, quoted};
+use super::published::shows;
 use super::types::{Kind, Type};
 use crate::decode::array::unquote;
 use crate::failpoint;
-use crate::table::{Column, ColumnType, Table};
+use crate::table::{Column, ColumnType, Table, TableName};
 
 /// What a comment of ours on a column begins with: `source column OID.NUMBER`.
 const MARK: &str = "source column ";
 
+/// A table or a view as ClickHouse has it.
 #[derive(Deserialize)]
-struct FoundTable {
-    engine: String,
+pub(super) struct FoundTable {
+    pub(super) engine: String,
     sorting_key: String,
+    pub(super) comment: String,
+    /// What a view selects.
+    as_select: String,
+}
+
+/// What a source table has in ClickHouse.
+pub(super) struct Home {
+    /// In source order.
+    pub(super) columns: Vec<StoredColumn>,
+    /// The table was not there before, so a view of its name is of another one, which may have been laid out
+    /// in another way.
+    pub(super) is_new: bool,
 }
 
 #[derive(Deserialize)]
@@ -40,22 +54,45 @@ struct FoundColumn {
     comment: String,
 }
 
-/// Makes the table fit, and gives the columns as they then are, in source order.
-pub(super) async fn ensure(
-    client: &Client,
-    place: &Place,
-    table: &Table,
-) -> Result<Vec<StoredColumn>, Error> {
+/// Makes the table fit, and gives it as it then is.
+pub(super) async fn ensure(client: &Client, place: &Place, table: &Table) -> Result<Home, Error> {
     refuse_reserved(table)?;
     let wanted: Vec<_> = table.columns.iter().map(|column| wanted(table, column)).collect();
     refuse_other_view(client, place, table).await?;
     match find_table(client, &place.versions_name()).await? {
         None => {
-            let sql = place.create_versions(&wanted, &table.full_name().to_string());
+            let sql = place.create_versions(&wanted, &owner(client, &table.full_name()));
             client.execute(&format!("create `{}`", place.versions_name()), &sql).await?;
-            Ok(wanted)
+            Ok(Home { columns: wanted, is_new: true })
         }
-        Some(found) => fit(client, place, table, &found, wanted).await,
+        Some(found) => {
+            refuse_other_source(client, place, table, &found)?;
+            let columns = fit(client, place, table, &found, wanted).await?;
+            Ok(Home { columns, is_new: false })
+        }
+    }
+}
+
+/// The comment on a table with versions: whose rows it holds.
+pub(super) fn owner(client: &Client, table: &TableName) -> String {
+    format!("{table} of {}", client.source())
+}
+
+/// Positions of two sources do not compare, so rows of the one would hide those of the other.
+fn refuse_other_source(
+    client: &Client,
+    place: &Place,
+    table: &Table,
+    found: &FoundTable,
+) -> Result<(), Error> {
+    let other = found.comment.strip_prefix(&format!("{} of ", table.full_name()));
+    match other.filter(|other| *other != client.source()) {
+        None => Ok(()),
+        Some(other) => Err(Error::OtherSource {
+            name: place.versions_name(),
+            table: table.full_name(),
+            other: other.to_owned(),
+        }),
     }
 }
 
@@ -72,8 +109,8 @@ fn refuse_reserved(table: &Table) -> Result<(), Error> {
 
 fn wanted(table: &Table, column: &Column) -> StoredColumn {
     let ty = Type::of(column);
-    // Of what rows from before held the source tells exactly, but for tables that were rewritten since. The
-    // default of now may have been set later, and is only better than nothing at all.
+    // What rows from before the column hold is known exactly from `attmissingval`, unless the table was
+    // rewritten since. Today's default is then the best guess, and taken only where NULL would be wrong.
     let told = column.number.is_some() && column.nullable;
     let before = column.missing.as_deref().or(column.default.as_deref().filter(|_| !told));
     let default = before.and_then(|text| default_of(&ty, &column.kind, text.as_bytes()));
@@ -127,9 +164,11 @@ fn array_of(element: &Type, source: &ColumnType, text: &[u8]) -> Option<String> 
     Some(format!("[{}]", values.join(", ")))
 }
 
-async fn find_table(client: &Client, name: &str) -> Result<Option<FoundTable>, Error> {
+/// The table or view of that name.
+pub(super) async fn find_table(client: &Client, name: &str) -> Result<Option<FoundTable>, Error> {
     let sql = format!(
-        "SELECT engine, sorting_key FROM system.tables WHERE database = {} AND name = {}",
+        "SELECT engine, sorting_key, comment, as_select FROM system.tables \
+         WHERE database = {} AND name = {}",
         literal(client.database()),
         literal(name),
     );
@@ -259,15 +298,27 @@ fn fit_column(
     Ok((StoredColumn { ty: wider, ..wanted }, changes))
 }
 
+/// What is not of the sink's making is left alone. A view is told by its comment or, where somebody put
+/// another one on it, by what it selects.
 async fn refuse_other_view(client: &Client, place: &Place, table: &Table) -> Result<(), Error> {
-    let name = place.plan.view.clone();
-    match find_table(client, &name).await? {
-        Some(found) if found.engine != "View" => {
-            let differences = format!("it is a {}, not a view", found.engine);
-            Err(Error::Shape { name, table: table.full_name(), differences })
+    let (name, table) = (place.plan.view.clone(), table.full_name());
+    let Some(found) = find_table(client, &name).await? else { return Ok(()) };
+    let is_view = found.engine == "View";
+    match shows(&found.comment).filter(|_| is_view) {
+        Some(first) if first != table.to_string() => {
+            Err(Error::NameClash { name, first, second: table })
+        }
+        None if !(is_view && selects_versions(&found, place)) => {
+            Err(Error::NameTaken { name, engine: found.engine, table })
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a view selects the table's versions behind its last truncate, as the sink's views do.
+fn selects_versions(found: &FoundTable, place: &Place) -> bool {
+    let last_truncate = format!("{OWN_PREFIX}truncates WHERE name = {}", literal(&place.plan.view));
+    [place.versions_name(), last_truncate].iter().all(|part| found.as_select.contains(part))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Which snapshots are complete and which cluster they are of, kept beside the rows they brought.
+//! Which snapshots are complete, which cluster they are of and how far its log was told to be done with,
+//! kept beside the rows they brought.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -12,12 +13,16 @@ use crate::hop::{Copied, SnapshotDone};
 use crate::position::Lsn;
 use crate::table::TableName;
 
+/// Tables of which one query asks.
+const TABLES_AT_ONCE: usize = 64;
+
 #[derive(Deserialize)]
 struct Found {
     schema: String,
     name: String,
     at: String,
     oid: u32,
+    terms: String,
     key: Vec<String>,
 }
 
@@ -39,7 +44,8 @@ pub(super) async fn completed(
 ) -> Result<Vec<SnapshotDone>, Error> {
     let sql = format!(
         "SELECT source_schema AS schema, source_table AS name, \
-         toString(consistent_at) AS at, table_oid AS oid, key FROM {} FINAL WHERE pipeline = {}",
+         toString(consistent_at) AS at, table_oid AS oid, \
+         toString(terms) AS terms, key FROM {} FINAL WHERE pipeline = {}",
         home(client),
         literal(pipeline),
     );
@@ -47,30 +53,87 @@ pub(super) async fn completed(
     let database = literal(client.database());
     let sql = format!("SELECT name FROM system.tables WHERE database = {database}");
     let present = client.rows::<Present>("look up tables", &sql).await?;
-    let done = found.into_iter().filter_map(|Found { schema, name, at, oid, key }| {
+    let done = found.into_iter().filter_map(|Found { schema, name, at, oid, terms, key }| {
         let table = TableName { schema, name };
-        let consistent_at = Lsn(at.parse().ok()?);
+        let (consistent_at, terms) = (Lsn(at.parse().ok()?), terms.parse().ok()?);
         let versions = versions_of(&table);
         let is_there = present.iter().any(|table| table.name == versions);
-        let copied = Copied { consistent_at, oid, key };
+        let copied = Copied { consistent_at, oid, terms, key };
         is_there.then_some(SnapshotDone { table, copied })
     });
     Ok(done.collect())
 }
 
-/// The system identifier of the cluster that a pipeline's rows came from.
-pub(super) async fn cluster(client: &Client, pipeline: &str) -> Result<Option<u64>, Error> {
+/// The source of a pipeline's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Provenance {
+    /// The cluster's system identifier.
+    pub system: u64,
+    /// Its timeline.
+    pub timeline: u32,
+    /// The farthest that the slot may have been told. Of several records the one with the greatest counts, and
+    /// of those with the same the last.
+    pub confirmed: Lsn,
+}
+
+/// Where a pipeline's rows came from, if there are any.
+pub(super) async fn provenance(
+    client: &Client,
+    pipeline: &str,
+) -> Result<Option<Provenance>, Error> {
     #[derive(Deserialize)]
     struct Found {
         system: String,
+        timeline: u32,
+        confirmed: String,
     }
     let sql = format!(
-        "SELECT toString(system_identifier) AS system FROM {} FINAL WHERE pipeline = {}",
+        "SELECT toString(system_identifier) AS system, timeline, toString(confirmed) AS confirmed \
+         FROM {} FINAL WHERE pipeline = {}",
         client.table(&format!("{OWN_PREFIX}sources")),
         literal(pipeline),
     );
     let found = client.rows::<Found>("read the source's cluster", &sql).await?;
-    Ok(found.first().and_then(|found| found.system.parse().ok()))
+    Ok(found.first().and_then(|Found { system, timeline, confirmed }| {
+        let (system, confirmed) = (system.parse().ok()?, Lsn(confirmed.parse().ok()?));
+        Some(Provenance { system, timeline: *timeline, confirmed })
+    }))
+}
+
+/// The record of it for `insert into _tailwater_sources`: the columns, and the row.
+pub(super) fn source_row(pipeline: &str, source: Provenance) -> (&'static str, Bytes) {
+    let mut row = Vec::new();
+    write_string(pipeline.as_bytes(), &mut row);
+    row.extend_from_slice(&source.system.to_le_bytes());
+    row.extend_from_slice(&source.timeline.to_le_bytes());
+    row.extend_from_slice(&source.confirmed.0.to_le_bytes());
+    ("pipeline, system_identifier, timeline, confirmed", row.into())
+}
+
+/// The greatest commit of which one of these tables has a row.
+pub(super) async fn newest_commit(
+    client: &Client,
+    tables: impl Iterator<Item = String>,
+) -> Result<Lsn, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        commit: String,
+    }
+    let tables: Vec<String> = tables.collect();
+    let mut newest = Lsn(0);
+    // A query a table takes too long for a thousand of them.
+    for tables in tables.chunks(TABLES_AT_ONCE) {
+        let each = tables
+            .iter()
+            .map(|table| format!("SELECT max(_version) AS newest FROM {}", client.table(table)));
+        let each = each.collect::<Vec<_>>().join(" UNION ALL ");
+        let sql =
+            format!("SELECT toString(bitShiftRight(max(newest), 64)) AS commit FROM ({each})");
+        let found = client.rows::<Found>("look for the newest row", &sql).await?;
+        let commit = found.first().and_then(|found| found.commit.parse().ok());
+        newest = newest.max(Lsn(commit.unwrap_or_default()));
+    }
+    Ok(newest)
 }
 
 /// Takes a pipeline's records back, or that of one table.
@@ -84,7 +147,7 @@ pub(super) async fn forget(
         format!(" AND source_schema = {} AND source_table = {}", literal(schema), literal(name))
     });
     let sql = format!(
-        "ALTER TABLE {}{} DELETE WHERE pipeline = {}{} SETTINGS mutations_sync = 2",
+        "ALTER TABLE {}{} DELETE WHERE pipeline = {}{} SETTINGS mutations_sync = 1",
         home(client),
         on_cluster(cluster),
         literal(pipeline),
@@ -100,11 +163,12 @@ pub(super) fn rows(pipeline: &str, snapshots: &[SnapshotDone]) -> (&'static str,
         for text in [pipeline, &snapshot.table.schema, &snapshot.table.name] {
             write_string(text.as_bytes(), &mut rows);
         }
-        let Copied { consistent_at, oid, key } = &snapshot.copied;
+        let Copied { consistent_at, oid, terms, key } = &snapshot.copied;
         rows.extend_from_slice(&consistent_at.0.to_le_bytes());
         rows.extend_from_slice(&oid.to_le_bytes());
+        rows.extend_from_slice(&terms.to_le_bytes());
         write_varint(key.len() as u64, &mut rows);
         key.iter().for_each(|column| write_string(column.as_bytes(), &mut rows));
     }
-    ("pipeline, source_schema, source_table, consistent_at, table_oid, key", rows.into())
+    ("pipeline, source_schema, source_table, consistent_at, table_oid, terms, key", rows.into())
 }

@@ -287,16 +287,7 @@ mod tests {
     use super::*;
 
     fn column(kind: ColumnType, nullable: bool) -> Column {
-        Column {
-            name: "c".into(),
-            kind,
-            type_name: String::new(),
-            nullable,
-            key: false,
-            default: None,
-            number: None,
-            missing: None,
-        }
+        Column { nullable, ..Column::new("c", kind, "") }
     }
 
     #[test]

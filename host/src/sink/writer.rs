@@ -24,12 +24,15 @@ use super::error::Error;
 use super::letters::Letters;
 use super::names::{OWN_PREFIX, literal};
 use super::options::Dedup;
+use super::snapshots::Provenance;
 use super::toast::Filler;
 use super::{shape, snapshots};
+use crate::backoff::Backoff;
 use crate::dead_letter::{DeadLetter, OpenLetters, Stage};
 use crate::disposition::Disposition;
 use crate::failpoint;
 use crate::hop::SnapshotDone;
+use crate::position::{Lsn, commit_of};
 use crate::serve::Leg;
 use crate::telemetry::logging::Repeated;
 use crate::telemetry::metrics::{ChangeLabels, Metrics, StepLabels};
@@ -41,9 +44,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Attempts something until it works, or fails in a way that another attempt will not change.
 macro_rules! until_done {
     ($writer:expr, $attempt:expr) => {{
-        let mut patience = crate::sink::writer::Patience::new(&$writer);
+        let mut attempts = crate::sink::writer::Attempts::new(&$writer);
         loop {
-            match patience.after($attempt.await).await {
+            match attempts.after($attempt.await).await {
                 Ok(None) => (),
                 Ok(Some(done)) => break Ok(done),
                 Err(error) => break Err(error),
@@ -53,23 +56,24 @@ macro_rules! until_done {
 }
 pub(super) use until_done;
 
-/// The pauses between attempts. The log is told by what all of them share, so that a server that is away
+/// The attempts at one thing. The log is told by what all of them share, so that a server that is away
 /// is one trouble, however many statements wait for it.
-pub(super) struct Patience<'a> {
+pub(super) struct Attempts<'a> {
     writer: &'a Writer,
-    pause: Duration,
+    backoff: Backoff,
+    failed: bool,
 }
 
-impl<'a> Patience<'a> {
-    pub(super) fn new(writer: &'a Writer) -> Patience<'a> {
-        Patience { writer, pause: FIRST_PAUSE }
+impl<'a> Attempts<'a> {
+    pub(super) fn new(writer: &'a Writer) -> Attempts<'a> {
+        Attempts { writer, backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), failed: false }
     }
 
     /// Gives a result on, or waits before the next attempt.
     pub(super) async fn after<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
         let error = match result {
             Ok(done) => {
-                if self.pause > FIRST_PAUSE {
+                if self.failed {
                     self.writer.failures.succeeded();
                 }
                 return Ok(Some(done));
@@ -82,8 +86,9 @@ impl<'a> Patience<'a> {
         self.writer.failures.failed(cause);
         self.writer.leg.stalled(error.sentence());
         self.writer.metrics.reconnects.get_or_create(&STORED).inc();
-        sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.failed = true;
+        let pause = self.backoff.pause(&mut rand::rng());
+        sleep(pause).await;
         Ok(None)
     }
 }
@@ -112,8 +117,7 @@ impl Writer {
             tables.entry(block.encoder.place.versions_name()).or_default().push(block);
         }
         let mut stores = Vec::with_capacity(tables.len());
-        for mut blocks in tables.into_values() {
-            blocks.sort_by_key(|block| block.some_position());
+        for blocks in tables.into_values() {
             stores.push(self.store_table(blocks));
         }
         let mut stores = stream::iter(stores).buffer_unordered(self.concurrent_inserts.max(1));
@@ -130,6 +134,7 @@ impl Writer {
         Ok(())
     }
 
+    /// One block after the other: rows set aside find what those before them hold.
     async fn store_table(&self, blocks: Vec<&mut Block>) -> Result<Vec<DeadLetter>, Error> {
         let mut dead_letters = Vec::new();
         for block in blocks {
@@ -195,7 +200,7 @@ impl Writer {
     /// Whether the table, brought into shape again, has the columns the rows were written for.
     async fn still_fits(&self, encoder: &Encoder) -> Result<bool, Error> {
         let ensure = || shape::ensure(&self.client, &encoder.place, &encoder.table);
-        let columns = until_done!(self, ensure())?;
+        let columns = until_done!(self, ensure())?.columns;
         let types = columns.iter().zip(&encoder.stored);
         Ok(columns.len() == encoder.stored.len() && types.into_iter().all(|(a, b)| a.ty == b.ty))
     }
@@ -287,20 +292,22 @@ impl Writer {
         self.insert_own("snapshots", columns, rows).await
     }
 
-    /// Records the source's cluster.
-    pub(super) async fn store_cluster(&self, system: u64) -> Result<(), Error> {
-        let mut row = Vec::new();
-        write_string(self.pipeline.as_bytes(), &mut row);
-        row.extend_from_slice(&system.to_le_bytes());
-        self.insert_own("sources", "pipeline, system_identifier", row.into()).await
+    /// Records the source, in one attempt.
+    pub(super) async fn store_source(&self, source: Provenance) -> Result<(), Error> {
+        let (columns, row) = snapshots::source_row(&self.pipeline, source);
+        self.insert_own_once("sources", columns, &row).await
     }
 
     /// The own tables drop repeated rows by themselves, and a record taken back may come again.
     async fn insert_own(&self, name: &str, columns: &str, rows: Bytes) -> Result<(), Error> {
+        until_done!(self, self.insert_own_once(name, columns, &rows))
+    }
+
+    async fn insert_own_once(&self, name: &str, columns: &str, rows: &Bytes) -> Result<(), Error> {
         let name = format!("{OWN_PREFIX}{name}");
         let sql = format!("INSERT INTO {} ({columns}) FORMAT RowBinary", self.client.table(&name));
         let task = format!("insert into `{name}`");
-        until_done!(self, self.client.insert(&task, &sql, None, &Bytes::new(), &rows))
+        self.client.insert(&task, &sql, None, &Bytes::new(), rows).await
     }
 
     /// Reads the last truncates at start.
@@ -324,7 +331,15 @@ impl Writer {
         Ok(())
     }
 
-    fn truncates(&self) -> std::sync::MutexGuard<'_, FxHashMap<String, u128>> {
+    /// The commit of the newest truncate of these views.
+    pub(super) fn newest_truncate<'a>(&self, views: impl Iterator<Item = &'a str>) -> Lsn {
+        let truncates = self.truncates();
+        let newest = views.filter_map(|view| truncates.get(view)).max().copied();
+        commit_of(newest.unwrap_or_default())
+    }
+
+    /// The version of each table's last truncate, by view.
+    pub(super) fn truncates(&self) -> std::sync::MutexGuard<'_, FxHashMap<String, u128>> {
         self.truncated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

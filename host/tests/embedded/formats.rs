@@ -100,3 +100,19 @@ fn rows_may_begin_with_what_ends_a_statement() {
         clickhouse.query(&format!("TRUNCATE TABLE {table}")).expect("it is emptied");
     }
 }
+
+#[test]
+fn an_insert_that_selects_may_have_a_column_and_a_function_called_format() {
+    let clickhouse = ClickHouse::shared();
+    let database = database(clickhouse);
+    let table = format!("{database}.t");
+    clickhouse
+        .query(&format!("CREATE TABLE {table} (n UInt8, format String) ENGINE = Memory"))
+        .expect("a table");
+    for select in ["SELECT 1, format('{}-{}', 'a', 'b')", "SELECT 2, format FROM {t} WHERE n = 1"] {
+        let select = select.replace("{t}", &table);
+        clickhouse.query(&format!("INSERT INTO {table} {select}")).expect("it selects");
+    }
+    let found = clickhouse.query(&format!("SELECT * FROM {table} ORDER BY n")).expect("rows");
+    assert_eq!(found, "1\ta-b\n2\ta-b\n");
+}

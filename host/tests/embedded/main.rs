@@ -4,6 +4,7 @@
 mod cut_off;
 mod durability;
 mod formats;
+mod merges;
 mod refusals;
 mod requests;
 mod starts;

@@ -1,10 +1,12 @@
 //! A change that cannot become a row is kept whole, beside those that can.
 
-use tailwater::hop::{Hop, LogPoint};
+use tailwater::dead_letter::{DeadLetter, Stage};
+use tailwater::hop::{Hop, LogPoint, Redrive};
+use tailwater::plugin::Scope;
 use tailwater::redrive::DeadLetters;
 use tailwater::sink::Chosen;
 use tailwater::table::ColumnType;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::feed::{column, delete, hop, insert, key, table, update, users};
 use crate::rig::Rig;
@@ -57,6 +59,28 @@ fn a_table_without_key_takes_inserts_only() {
     assert_eq!(rig.lines("SELECT line FROM {db}.log"), ["a", "a"]);
     let reason = "its table has no key to find the row by; add a primary key";
     assert_eq!(rig.dead_letters(), [reason]);
+}
+
+#[test]
+fn a_letter_whose_table_has_another_shape_by_now_stays_one_and_ends_nothing() {
+    let rig = Rig::new("");
+    rig.deliver([hop(&users(), &[insert(1, &["1", "ann", "x", "1"])])]).expect("it stores");
+    let misfit = table("public", "users", vec![key("name", ColumnType::Text)]);
+    let mut redriven = hop(&misfit, &[insert(2, &["bob"])]);
+    let changes = &redriven.changes;
+    let letter =
+        DeadLetter::new(changes, &changes.list[0], Stage::Store, None, "it did not fit".into());
+    let (done, outcome) = oneshot::channel();
+    let (letters, ids) = (vec![letter], vec!["an id".to_owned()]);
+    redriven.redrive =
+        Some(Redrive { letters, ids, dropped: false, scope: Scope::default(), done });
+    rig.deliver([redriven, hop(&users(), &[insert(3, &["3", "cid", "x", "3"])])])
+        .expect("the sink goes on");
+    let outcome = outcome.blocking_recv().expect("it is told");
+    assert_eq!((outcome.closed, outcome.failed), (Vec::new(), 1));
+    let reasons = rig.dead_letters();
+    assert!(matches!(&reasons[..], [reason] if reason.contains("does not fit")), "{reasons:?}");
+    assert_eq!(rig.users(), ["1\tann\tx\t1", "3\tcid\tx\t3"]);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Names are data: nothing in them can leave its place in a statement.
 
+use std::sync::Arc;
+
 use tailwater::disposition::Disposition;
 use tailwater::sink::quoted;
-use tailwater::table::ColumnType;
+use tailwater::table::{ColumnType, ReplicaIdentity, Table, TableName};
 
 use crate::feed::{column, delete, hop, insert, key, moved, table, truncate, update};
 use crate::rig::Rig;
@@ -63,6 +65,62 @@ fn two_tables_of_one_name_are_refused_before_a_row_of_the_second() {
          ClickHouse; set clickhouse.tables.\"public.billing_users\".name to another name"
     );
     assert_eq!(rig.lines("SELECT count() FROM {db}.billing_users_versions"), ["1"]);
+}
+
+#[test]
+fn a_table_that_holds_rows_of_another_source_is_refused() {
+    let (theirs, mut ours) = (Rig::new(""), Rig::new(""));
+    ours.options.database = Some(theirs.database.clone());
+    let users = table("public", "users", vec![key("id", ColumnType::Int4)]);
+    theirs.deliver([hop(&users, &[insert(1, &["1"])])]).expect("the first one");
+    let error = ours.deliver([hop(&users, &[insert(2, &["2"])])]).expect_err("another source");
+    assert_eq!(error.disposition(), Disposition::Halt);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "`users_versions` in ClickHouse holds public.users of another source, `{}`; set \
+             [clickhouse] database or clickhouse.tables.\"public.users\".name to another name, or \
+             drop it there",
+            theirs.database
+        )
+    );
+    theirs.deliver([hop(&users, &[insert(3, &["3"])])]).expect("the first one goes on");
+    assert_eq!(theirs.lines("SELECT id FROM {db}.users ORDER BY id"), ["1", "3"]);
+}
+
+#[test]
+fn two_tables_that_a_plugin_routes_to_one_are_refused_before_a_row_of_the_second() {
+    let of = |schema: &str, oid| {
+        let columns = vec![key("id", ColumnType::Int4)];
+        Table::new(oid, schema.to_owned(), "users".to_owned(), columns, ReplicaIdentity::Default)
+    };
+    let eu = |table: &Table| {
+        let name = TableName { schema: "eu".to_owned(), name: "users".to_owned() };
+        Arc::new(table.renamed(name))
+    };
+    let (first, renamed) = (of("public", 7), of("hidden", 7));
+    let deliver = |tables: [Arc<Table>; 2]| {
+        let rig = Rig::new("");
+        let stored = rig.deliver(tables.map(|table| hop(&table, &[insert(1, &["1"])])));
+        (stored, rig.lines("SELECT count() FROM {db}.eu_users_versions"))
+    };
+    for second in [eu(&of("legacy", 8)), Arc::new(of("eu", 8))] {
+        let (stored, rows) = deliver([eu(&first), Arc::clone(&second)]);
+        let error = stored.expect_err("two origins");
+        assert_eq!(error.disposition(), Disposition::Halt);
+        let origin = second.origin().name;
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "rows of public.users and of {origin} would both go into eu.users, where a truncate or a \
+                 copy of one would take those of the other along; have the plugin route them to \
+                 different tables"
+            )
+        );
+        assert_eq!(rows, ["1"]);
+    }
+    let (stored, _) = deliver([eu(&first), eu(&renamed)]);
+    stored.expect("the same table under another name");
 }
 
 #[test]

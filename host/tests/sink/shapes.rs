@@ -6,7 +6,7 @@ use tailwater::disposition::Disposition;
 use tailwater::table::{Column, ColumnType, Table};
 use tokio::sync::mpsc;
 
-use crate::feed::{column, hop, insert, key, mixed, table};
+use crate::feed::{column, hop, insert, key, mixed, table, truncate};
 use crate::rig::Rig;
 
 fn notes(more: Vec<Column>) -> Arc<Table> {
@@ -28,6 +28,31 @@ fn a_new_column_appears_and_old_rows_show_its_default() {
     // A replay of the table as it was changes neither the table nor the view.
     rig.deliver([hop(&notes(vec![]), &[insert(1, &["1", "one"])])]).expect("the sink stores");
     assert_eq!(rig.lines(all), ["1\tone\tfree", "2\ttwo\tpro"]);
+}
+
+#[test]
+fn rows_that_a_newer_copy_hides_do_not_ask_for_the_shape_that_the_table_had() {
+    let rig = Rig::new("");
+    let old = notes(vec![]);
+    let of_two = vec![key("id", ColumnType::Int4), key("region", ColumnType::Text)];
+    let new = table("public", "notes", of_two);
+    let events = [insert(1, &["1", "one"]), truncate(2), insert(3, &["3", "three"])];
+    let before = || hop(&old, &events);
+    rig.deliver([before()]).expect("the sink stores");
+    let misfit = rig.deliver([hop(&new, &[insert(4, &["4", "eu"])])]).expect_err("another key");
+    assert_eq!(misfit.disposition(), Disposition::Halt);
+    for name in ["VIEW {db}.notes", "TABLE {db}.notes_versions"] {
+        rig.lines(&format!("DROP {name} SYNC"));
+    }
+    rig.deliver([hop(&new, &[truncate(5), insert(6, &["4", "eu"])])]).expect("a copy");
+    // All of the topic once more: nothing of it is newer than the copy.
+    rig.deliver([before(), hop(&new, &[insert(7, &["5", "us"])])]).expect("the sink goes on");
+    let all = "SELECT * FROM {db}.notes ORDER BY id";
+    assert_eq!(rig.lines(all), ["4\teu", "5\tus"]);
+    // A batch across the copy: one row of it is hidden, the other is not.
+    let across = [insert(4, &["9", "old"]), insert(8, &["6", "as"])];
+    rig.deliver([hop(&new, &across)]).expect("the sink goes on");
+    assert_eq!(rig.lines(all), ["4\teu", "5\tus", "6\tas"]);
 }
 
 #[test]
@@ -86,6 +111,32 @@ fn rows_for_a_table_that_another_process_widened_are_asked_for_again() {
     assert_eq!(rig.lines(all), ["1\t7", "2\t9223372036854775807", "3\t7"]);
 }
 
+/// Two sinks of a group read a table's changes from two partitions, and one of them is behind.
+#[test]
+fn a_view_that_another_process_moved_on_is_not_moved_back_by_a_slower_one() {
+    let rig = Rig::new("");
+    let versions = [
+        notes(vec![]),
+        notes(vec![column("m", ColumnType::Int4)]),
+        notes(vec![column("m", ColumnType::Int4), column("n", ColumnType::Int4)]),
+    ];
+    let [first, second, third] = versions.each_ref();
+    rig.deliver([hop(first, &[insert(1, &["1", "one"])])]).expect("the sink stores");
+    let slower = rig.connect().expect("a ClickHouse");
+    rig.deliver([hop(third, &[insert(3, &["3", "three", "3", "3"])])]).expect("the sink stores");
+    let (input, output) = mpsc::channel(1);
+    rig.runtime.block_on(async {
+        let feeding = async move {
+            let row = insert(2, &["2", "two", "2"]);
+            input.send(hop(second, &[row])).await.expect("the sink runs");
+        };
+        let storing = slower.run(output, drop);
+        tokio::join!(feeding, storing).1.expect("the sink stores");
+    });
+    let all = "SELECT * FROM {db}.notes ORDER BY id";
+    assert_eq!(rig.lines(all), ["1\tone\t\\N\t\\N", "2\ttwo\t2\t\\N", "3\tthree\t3\t3"]);
+}
+
 #[test]
 fn a_dropped_column_leaves_the_view_and_comes_back() {
     let rig = Rig::new("");
@@ -136,8 +187,60 @@ fn a_table_of_another_shape_is_refused_with_each_difference() {
 fn a_table_in_the_views_place_is_refused() {
     is_refused(
         "CREATE TABLE {db}.notes (id Int64) ENGINE = MergeTree ORDER BY id",
-        &["`notes` in ClickHouse does not fit public.notes", "it is a MergeTree, not a view"],
+        &[
+            "`notes` in ClickHouse is a MergeTree that tailwater did not make, and public.notes",
+            "rename it or drop it there, or set clickhouse.tables.\"public.notes\".name",
+        ],
     );
+}
+
+#[test]
+fn a_view_of_the_users_own_is_refused_and_left_as_it_is() {
+    let said = ["`notes` in ClickHouse is a View that tailwater did not make"];
+    is_refused("CREATE VIEW {db}.notes AS SELECT 7 AS seven", &said);
+    let comment = "COMMENT 'of somebody'";
+    is_refused(&format!("CREATE VIEW {{db}}.notes AS SELECT 7 AS seven {comment}"), &said);
+    let rig = Rig::new("");
+    rig.connect().expect("a ClickHouse");
+    rig.lines("CREATE VIEW {db}.notes AS SELECT 7 AS seven");
+    rig.deliver([hop(&notes(vec![]), &[insert(1, &["1", "one"])])]).expect_err("a clash");
+    assert_eq!(rig.lines("SELECT * FROM {db}.notes"), ["7"]);
+    assert_eq!(rig.lines("EXISTS TABLE {db}.notes_versions"), ["0"], "it made a table");
+}
+
+#[test]
+fn a_view_of_the_sinks_own_is_known_whatever_its_comment() {
+    for dedup in ["", "dedup = \"argmax\""] {
+        let rig = Rig::new(dedup);
+        rig.deliver([hop(&notes(vec![]), &[insert(1, &["1", "one"])])]).expect("the sink stores");
+        let select = rig.lines(&format!(
+            "SELECT as_select FROM system.tables WHERE database = '{}' AND name = 'notes' \
+             FORMAT RawBLOB",
+            rig.database
+        ));
+        for comment in ["", " COMMENT 'the notes of the shop'"] {
+            let select = select.join("\n");
+            rig.lines(&format!("CREATE OR REPLACE VIEW {{db}}.notes AS {select}{comment}"));
+            rig.deliver([hop(&notes(vec![]), &[insert(2, &["2", "two"])])]).expect("it goes on");
+            assert_eq!(rig.lines("SELECT id FROM {db}.notes ORDER BY id"), ["1", "2"]);
+        }
+    }
+}
+
+#[test]
+fn a_view_that_another_process_has_made_of_another_table_is_a_clash() {
+    let rig = Rig::new("");
+    let sink = rig.connect().expect("a ClickHouse");
+    let settings = "[tables.\"public.others\"]\nname = \"notes\"";
+    let other = Rig { database: rig.database.clone(), ..Rig::new(settings) };
+    let others = table("public", "others", vec![key("id", ColumnType::Int4)]);
+    other.deliver([hop(&others, &[insert(1, &["1"])])]).expect("the sink stores");
+    let (input, output) = mpsc::channel(1);
+    input.try_send(hop(&notes(vec![]), &[insert(1, &["1", "one"])])).expect("there is room");
+    drop(input);
+    let error = rig.runtime.block_on(sink.run(output, drop)).expect_err("a clash");
+    let said = "public.others and public.notes would both be called `notes` in ClickHouse";
+    assert!(error.to_string().starts_with(said), "{error}");
 }
 
 #[test]
