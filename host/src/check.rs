@@ -53,6 +53,10 @@ pub async fn run(config: &Config, role: Role) -> Vec<Finding> {
     if role != Role::Sink {
         let looking = async {
             let (text, found) = source(config).await?;
+            if role == Role::All {
+                let names = config.clickhouse.names_differ(&found);
+                names.map_err(|error| chain(&error))?;
+            }
             tables = Some(found);
             Ok(text)
         };
@@ -105,27 +109,42 @@ async fn source(config: &Config) -> Result<(String, Vec<TableName>), String> {
 }
 
 async fn plugins(config: &Config) -> Vec<Finding> {
-    let plugins = config.plugin.clone();
+    let (plugins, quarantine) = (config.plugin.clone(), config.quarantine());
+    let unheard = |options: &plugin::Options| config.unheard_by(options).join("` and `");
+    let unheard: Vec<String> = plugins.iter().map(unheard).collect();
     let looking = tokio::task::spawn_blocking(move || {
         let runtime = plugin::Runtime::new(plugin::compiled_code());
-        let look = |options: &plugin::Options| {
+        let runtime = runtime.map(|runtime| runtime.with_quarantine(quarantine));
+        let look = |(options, unheard): (&plugin::Options, &String)| {
             let runtime = runtime.as_ref().map_err(|error| chain(error))?;
-            let (role, digest) =
+            let plugin::Rehearsal { role, digest, instead } =
                 plugin::rehearse(runtime, options).map_err(|error| chain(&error))?;
             let digest = digest.get(..12).unwrap_or(&digest);
-            Ok(format!("{} plugin, sha256 {digest}…", role_name(role)))
+            let instead = instead.map(|why| format!(", which goes on instead: {why}"));
+            let instead = instead.unwrap_or_default();
+            let deaf = role == plugin::Role::Dedup && !unheard.is_empty();
+            let deaf = if deaf { deaf_to(unheard) } else { String::new() };
+            Ok(format!("{} plugin, sha256 {digest}…{instead}{deaf}", role_name(role)))
         };
-        let finding = |options: &plugin::Options| Finding {
-            item: item(&options.name),
-            result: look(options),
+        let finding = |plugin: (&plugin::Options, &String)| Finding {
+            item: item(&plugin.0.name),
+            result: look(plugin),
         };
-        plugins.iter().map(finding).collect()
+        plugins.iter().zip(&unheard).map(finding).collect()
     });
     looking.await.expect("looking at a file does not panic")
 }
 
 fn item(plugin: &str) -> String {
     format!("plugin {plugin}")
+}
+
+/// What is said of a plugin of the sink that tells duplicates, and of plugins of the capture.
+fn deaf_to(unheard: &str) -> String {
+    format!(
+        "; it does not hear of changes that `{unheard}` on the capture sets aside, so that a redrive may \
+         bring an older value back: have both on one leg"
+    )
 }
 
 /// What is said of patterns in a plugin's `tables` that fit no table. One may come later, or be routed

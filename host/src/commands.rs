@@ -10,11 +10,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 pub use dlq::dlq;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 pub use plugin::plugin;
 pub use snapshot::snapshot;
 
 use crate::check;
-use crate::config::{Config, Exit, Role, StatusArgs, TokenCommand};
+use crate::config::{Config, Exit, InstanceArgs, Role, TokenCommand};
 use crate::embedded;
 use crate::serve::{StatusError, fetch_status, hash_token, new_token};
 use crate::telemetry::logging::chain;
@@ -39,7 +40,7 @@ pub async fn check(config: &Config, role: Role) -> Exit {
 }
 
 /// `status`: what a running instance does.
-pub async fn status(config: &Config, arguments: &StatusArgs) -> Exit {
+pub async fn status(config: &Config, arguments: &InstanceArgs) -> Exit {
     match status_text(config, arguments).await {
         Ok((text, exit)) => {
             print(text.trim_end());
@@ -55,12 +56,16 @@ pub async fn status(config: &Config, arguments: &StatusArgs) -> Exit {
 /// The instance does not answer, or refuses.
 pub async fn status_text(
     config: &Config,
-    arguments: &StatusArgs,
+    arguments: &InstanceArgs,
 ) -> Result<(String, Exit), StatusError> {
-    let url = arguments.url.clone().unwrap_or_else(|| own_url(config.http.listen));
-    let status = fetch_status(&url, arguments.token.as_ref()).await?;
+    let status = fetch_status(&instance(config, arguments), arguments.token.as_ref()).await?;
     let ready = !status.readiness.is_empty() && status.readiness.values().all(|leg| leg.moving);
     Ok((status.to_string(), if ready { Exit::Done } else { Exit::NotReady }))
+}
+
+/// The URL of the running instance that is meant: the one named, else the one that these settings make.
+fn instance(config: &Config, named: &InstanceArgs) -> String {
+    named.url.clone().unwrap_or_else(|| own_url(config.http.listen))
 }
 
 /// An address that listens everywhere is asked on loopback.
@@ -71,6 +76,11 @@ fn own_url(listen: SocketAddr) -> String {
         ip => ip,
     };
     format!("http://{}", SocketAddr::new(ip, listen.port()))
+}
+
+/// A text as a part of a URL, whatever is in it.
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// `embedded fetch`: downloads the engine's library.

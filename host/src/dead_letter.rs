@@ -4,6 +4,8 @@
 mod open;
 mod replay;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
@@ -105,7 +107,7 @@ impl DeadLetter {
             backtrace: None,
             part: None,
             replay: Some(Replay {
-                table: Table::clone(table),
+                table: Arc::clone(table),
                 lsn: change.lsn,
                 committed_at: changes.transaction(change).committed_at,
                 xid: changes.transaction(change).xid,

@@ -1,10 +1,12 @@
 //! Named places on the way of a change where a test lets the process die, as a power cut would:
 //! `TAILWATER_FAILPOINT=after_send:3` is the third passage of `after_send`, so that the same test
-//! dies the same death each time. A release build has none of this: [`pass`] is empty there.
+//! dies the same death each time. With `TAILWATER_FAILPOINT_HOLD=FILE` it is held there instead: it makes the
+//! file, and goes on once somebody has removed it. A release build has none of this: [`pass`] is empty there.
 
 /// Every name, in the order of the steps.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     "during_snapshot",
+    "after_prepare",
     "during_swap",
     "during_token_reload",
     "before_send",
@@ -45,8 +47,21 @@ pub fn pass(name: &'static str) {
         && chosen == name
         && left.fetch_sub(1, Ordering::Relaxed) == 1
     {
+        if let Ok(file) = std::env::var("TAILWATER_FAILPOINT_HOLD") {
+            hold(std::path::Path::new(&file));
+            return;
+        }
         let this = rustix::process::getpid();
         let killed = rustix::process::kill_process(this, rustix::process::Signal::KILL);
         unreachable!("SIGKILL to the own process returned {killed:?}");
+    }
+}
+
+/// Only a place on a thread of its own is one to be held at.
+#[cfg(debug_assertions)]
+fn hold(file: &std::path::Path) {
+    std::fs::write(file, "").expect("a test names a file that can be made");
+    while file.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::budget::Room;
 use crate::change::Changes;
 use crate::dead_letter::{DeadLetter, Passed};
 use crate::plugin::{Delta, Scope};
@@ -26,8 +27,10 @@ pub struct Hop<P> {
     pub plugins: Arc<str>,
     /// What may be acknowledged once they are durable.
     pub point: P,
-    /// Said if these changes were dead letters and come through again.
+    /// Set if these changes are dead letters that are driven through again.
     pub redrive: Option<Redrive>,
+    /// What the batch takes of the leg's [`Budget`](crate::budget::Budget), until the last stage has taken it in.
+    pub room: Option<Room>,
 }
 
 /// Dead letters on their way through again. What they become has the positions they always had, so
@@ -69,7 +72,7 @@ impl Redrive {
 }
 
 impl<P> Hop<P> {
-    /// A batch that no plugin has seen yet.
+    /// A batch that no plugin has seen yet, and that takes no room.
     pub fn new(changes: Changes, point: P) -> Hop<P> {
         Hop {
             changes,
@@ -78,6 +81,7 @@ impl<P> Hop<P> {
             plugins: Arc::default(),
             point,
             redrive: None,
+            room: None,
         }
     }
 }
@@ -125,11 +129,11 @@ pub struct Copied {
     /// The snapshot shows every transaction that committed before this LSN and none after it, so
     /// streamed changes of the table with a smaller commit LSN are skipped.
     pub consistent_at: Lsn,
-    /// Which table had the name then, `pg_class.oid`; 0 where an earlier release did not record it.
-    #[serde(default)]
+    /// Which table had the name then, `pg_class.oid`.
     pub oid: u32,
+    /// On which terms it was published, as a hash.
+    pub terms: i64,
     /// The names of its key's columns, which the stream does not tell of a table with full identity.
-    #[serde(default)]
     pub key: Vec<String>,
 }
 

@@ -40,6 +40,12 @@ pub mod change;
 /// How it travels: with the point that may be acknowledged.
 pub mod hop;
 
+/// How much of it may be on its way.
+pub mod budget;
+
+/// When it may wait for more.
+pub mod backlog;
+
 /// What travels with it: where a change stands.
 pub mod position;
 
@@ -50,7 +56,7 @@ pub mod table;
 pub mod dead_letter;
 
 /// Tables that are to be copied again on request.
-pub mod recopy;
+pub mod snapshot_requests;
 
 /// What was set aside, driven through again.
 pub mod redrive;
@@ -61,8 +67,14 @@ pub mod failpoint;
 /// How the process ends.
 pub mod shutdown;
 
-/// What to do about an error.
+/// What to do about an error,
 pub mod disposition;
+
+/// and how long to wait before another attempt.
+pub mod backoff;
+
+/// Where files are kept that can be made again.
+pub mod cache;
 
 /// The embedded ClickHouse engine.
 pub mod embedded;

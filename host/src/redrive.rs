@@ -23,6 +23,9 @@ use crate::telemetry::logging::chain;
 use crate::transport::{self, Offsets, Starts};
 use desk::{Desk, Home};
 
+/// Letters that a list has at the most, unless it is asked for more or less.
+pub const LISTED: usize = 100;
+
 /// The dead letters that the process can reach; cheap to clone.
 #[derive(Clone, Default)]
 pub struct DeadLetters(Arc<Shared>);
@@ -40,6 +43,15 @@ struct Desks {
     sent: Option<Arc<Desk>>,
     /// Of the leg into ClickHouse.
     stored: Option<Arc<Desk>>,
+}
+
+/// A list of letters without what their rows hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// By position.
+    pub letters: Vec<Summary>,
+    /// How many there are besides.
+    pub more: u64,
 }
 
 /// What came of a drive.
@@ -125,24 +137,37 @@ impl DeadLetters {
         self.desks_mut().stored = Some(Arc::new(desk));
     }
 
-    /// Letters by position, `limit` at most; `values`: with what the rows hold.
+    /// The first letters by position, `limit` at most.
     ///
     /// # Errors
     /// [`Refused::Starting`], [`Refused::Store`], [`Refused::Topic`].
-    pub async fn list(
-        &self,
-        chosen: &Chosen,
-        limit: usize,
-        values: bool,
-    ) -> Result<Vec<Summary>, Refused> {
-        let mut all = Vec::new();
+    pub async fn list(&self, chosen: &Chosen, limit: usize) -> Result<Listed, Refused> {
+        let (mut letters, mut total) = (Vec::new(), 0);
         for desk in self.desks()? {
-            all.extend(desk.list(chosen, limit, values).await?);
+            let (found, count) = desk.list(chosen, limit, false).await?;
+            letters.extend(found);
+            total += count;
         }
         let position = |letter: &Summary| letter.position.parse::<Position>().unwrap_or_default();
-        all.sort_by_cached_key(|letter| (position(letter), letter.id.clone()));
-        all.truncate(limit);
-        Ok(all)
+        letters.sort_by_cached_key(|letter| (position(letter), letter.id.clone()));
+        letters.truncate(limit);
+        let more = total.saturating_sub(letters.len() as u64);
+        Ok(Listed { letters, more })
+    }
+
+    /// One letter with what its row holds, if there is one of that id.
+    ///
+    /// # Errors
+    /// As [`DeadLetters::list`].
+    pub async fn show(&self, id: &str) -> Result<Option<Summary>, Refused> {
+        let chosen = Chosen { id: Some(id.to_owned()), ..Chosen::default() };
+        for desk in self.desks()? {
+            let (found, _) = desk.list(&chosen, 1, true).await?;
+            if let Some(letter) = found.into_iter().next() {
+                return Ok(Some(letter));
+            }
+        }
+        Ok(None)
     }
 
     /// Removes letters for good; how many. Those in Kafka are closed: their records stay in the topic.
@@ -203,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn before_a_leg_is_up_no_letter_can_be_reached() {
         let letters = DeadLetters::default();
-        let refused = letters.list(&Chosen::default(), 1, false).await.unwrap_err();
+        let refused = letters.list(&Chosen::default(), 1).await.unwrap_err();
         assert!(refused.to_string().contains("can be reached yet"), "{refused}");
         assert!(letters.redrive(&Chosen::default()).await.is_err());
     }
@@ -222,7 +247,7 @@ mod tests {
         let kafka: transport::Options = toml::from_str(kafka).unwrap();
         let letters = DeadLetters::default();
         letters.open_sent(&kafka, "shop", &head.downgrade(), Vec::new());
-        let refused = letters.list(&Chosen::default(), 1, false).await.unwrap_err();
+        let refused = letters.list(&Chosen::default(), 1).await.unwrap_err();
         let said = refused.to_string();
         assert!(said.contains("letters in Kafka cannot be read: the kafka settings"), "{said}");
     }

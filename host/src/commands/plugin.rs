@@ -1,17 +1,21 @@
 //! `plugin`: projects, components, and the plugins of a running instance.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use hyper::Method;
 use serde::Deserialize as _;
+use serde_json::Value as Json;
 use tailwater_project::{Installed, Language};
 
-use super::{complain, own_url, print, unanswered};
-use crate::config::{Config, Exit, PluginArgs, PluginCommand, Secret};
+use super::{complain, encoded, instance, print, unanswered};
+use crate::config::{Config, Exit, InstanceArgs, PluginArgs, PluginCommand};
 use crate::plugin::{self, Cost, Error, Golden, Grant, Options, Outline, Runtime, Shadow};
-use crate::serve::reload_plugin;
+use crate::serve::ask;
 use crate::telemetry::logging::chain;
 
+/// How long `plugin reload` waits: a plugin is compiled before there is an answer.
+const COMPILING: Duration = Duration::from_secs(120);
 /// Events a call shows in `plugin bench`.
 const BATCHES: [usize; 4] = [1, 16, 256, 4096];
 /// And in `plugin test`.
@@ -35,10 +39,7 @@ pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
             Err(error) => refuse(&chain(&error)),
         },
         PluginCommand::Bench(arguments) => say(bench(arguments).map_err(|error| chain(&error))),
-        PluginCommand::Reload { name, url, token } => {
-            let url = url.clone().unwrap_or_else(|| own_url(config.http.listen));
-            reload(&url, name, token.as_ref()).await
-        }
+        PluginCommand::Reload { name, at } => reload(config, name, at).await,
     }
 }
 
@@ -175,8 +176,9 @@ fn located(path: &Path) -> (PathBuf, PathBuf) {
     }
 }
 
-async fn reload(url: &str, name: &str, token: Option<&Secret>) -> Exit {
-    match reload_plugin(url, name, token).await {
+async fn reload(config: &Config, name: &str, at: &InstanceArgs) -> Exit {
+    let (base, path) = (instance(config, at), format!("/v0/plugins/{}/reload", encoded(name)));
+    match ask::<Json>(Method::POST, &base, &path, at.token.as_ref(), COMPILING).await {
         Ok(answer) => {
             print(&format!("{name}: {}", answer["result"].as_str().unwrap_or("?")));
             if let Ok(shadow) = Shadow::deserialize(&answer["shadow"]) {

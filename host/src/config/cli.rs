@@ -9,6 +9,7 @@ use tailwater_project::{self as plugin_project, Language};
 
 use super::{Config, Secret};
 use crate::plugin;
+use crate::redrive::LISTED;
 use crate::telemetry::logging;
 
 /// Tails a PostgreSQL write-ahead log, through WebAssembly plugins, over Kafka, into an exact copy
@@ -42,14 +43,14 @@ pub enum Command {
     /// Check the configuration, and that source, plugins, Kafka and ClickHouse are reachable
     Check(CheckArgs),
     /// Print what a running instance is doing
-    Status(StatusArgs),
-    /// Plugins: look into them, reload them
+    Status(InstanceArgs),
+    /// Plugins: make, build, test and look into them, have them reloaded
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Dead letters: look at them, drive them through again, drop them
     #[command(subcommand)]
     Dlq(DlqCommand),
-    /// Have a running instance copy a table again
+    /// Have a running instance copy a table again, or drop a copy that does not fit
     Snapshot(SnapshotArgs),
     /// The embedded ClickHouse engine
     #[command(subcommand)]
@@ -98,9 +99,9 @@ pub struct CheckArgs {
     pub role: Role,
 }
 
-/// `status`
+/// Which running instance is asked: all of `status`, and a part of other commands.
 #[derive(Debug, Clone, Args)]
-pub struct StatusArgs {
+pub struct InstanceArgs {
     /// The running instance [default: the address in `[http] listen`]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
@@ -123,29 +124,28 @@ pub enum PluginCommand {
         #[arg(long, value_name = "ROLE", default_value = "transform")]
         role: plugin_project::Role,
     },
-    /// Compile a project into NAME.wasm
+    /// Compile a project into the component NAME.wasm in its directory
     Build {
         /// The project's directory
         #[arg(default_value = ".", value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Print a component's role, imports, digest and size, and what it says of the tables of its golden
-    /// events, if there are any: what it is shown of each, and what becomes of it
+    /// Print a component's role, digest, size, imports and the grants it needs, and of each table of its
+    /// golden events, if there are any, what it is shown and what becomes of it
     Inspect(PluginArgs),
-    /// Run a component over its golden events, offline, and show what differs and what it costs
+    /// Run a component over its golden events, offline, and show what differs and what it costs; exit code
+    /// 1 if something differs
     Test(PluginArgs),
     /// Measure time and instructions per event of golden events, for batches of several sizes
     Bench(PluginArgs),
-    /// Have a running instance read a plugin's settings and file again
+    /// Have a running instance read a plugin's settings and file again; exit code 1 if the version is not
+    /// taken
     Reload {
         /// Its name in the configuration
         name: String,
-        /// The running instance [default: the address in `[http] listen`]
-        #[arg(long, value_name = "URL")]
-        url: Option<String>,
-        /// A token with the scope `admin`
-        #[arg(long, env = "TAILWATER_TOKEN", hide_env_values = true)]
-        token: Option<Secret>,
+        /// Where.
+        #[command(flatten)]
+        at: InstanceArgs,
     },
 }
 
@@ -163,14 +163,17 @@ pub struct PluginArgs {
 /// `dlq`
 #[derive(Debug, Clone, Subcommand)]
 pub enum DlqCommand {
-    /// List them without what their rows hold, by position
+    /// List them by position, without what their rows hold
     List {
+        /// List so many at the most; a last line says how many more there are
+        #[arg(long, value_name = "N", default_value_t = LISTED)]
+        limit: usize,
         /// Which ones.
         #[command(flatten)]
         choice: DlqChoice,
         /// Where.
         #[command(flatten)]
-        at: StatusArgs,
+        at: InstanceArgs,
     },
     /// Print one with its row
     Show {
@@ -178,16 +181,17 @@ pub enum DlqCommand {
         id: String,
         /// Where.
         #[command(flatten)]
-        at: StatusArgs,
+        at: InstanceArgs,
     },
-    /// Drive them through again, from the plugin that failed on; exit code 1 if some fail again
+    /// Drive them through again, from the plugin that failed on, until what becomes of them is stored or sent;
+    /// exit code 1 if some are left
     Redrive {
         /// Which ones.
         #[command(flatten)]
         choice: DlqChoice,
         /// Where.
         #[command(flatten)]
-        at: StatusArgs,
+        at: InstanceArgs,
     },
     /// Remove them for good
     Drop {
@@ -196,7 +200,7 @@ pub enum DlqCommand {
         choice: DlqChoice,
         /// Where.
         #[command(flatten)]
-        at: StatusArgs,
+        at: InstanceArgs,
     },
 }
 
@@ -223,9 +227,16 @@ pub struct SnapshotArgs {
     /// The table in the source
     #[arg(value_name = "SCHEMA.TABLE")]
     pub table: String,
+    /// Ask nobody, but drop the table's copy in ClickHouse, while no instance runs; the next start copies
+    /// the table anew
+    #[arg(long, conflicts_with = "url")]
+    pub replace: bool,
+    /// With --replace: drop also what has this name there and was not made by Tailwater
+    #[arg(long, value_name = "NAME", requires = "replace")]
+    pub drop: Vec<String>,
     /// Where.
     #[command(flatten)]
-    pub at: StatusArgs,
+    pub at: InstanceArgs,
 }
 
 /// `embedded`

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{Config, ConfigError, Role};
 use crate::capture::SourceUrl;
-use crate::plugin::{self, Stage};
+use crate::plugin::{self, OnError, Stage};
 use crate::table::TableName;
 
 impl Config {
@@ -68,6 +68,21 @@ impl Config {
             |plugin: &'a plugin::Options| (plugin.name.as_str(), plugin.idle_patterns(tables));
         let plugins = self.plugin.iter().filter(is_shown_them).map(idle);
         plugins.filter(|(_, patterns)| !patterns.is_empty()).collect()
+    }
+
+    /// Of a plugin of the sink that tells duplicates: the plugins of the capture that may set changes aside
+    /// of which it never hears, because Kafka is between them.
+    #[must_use]
+    pub fn unheard_by<'a>(&'a self, deduplicating: &plugin::Options) -> Vec<&'a str> {
+        if self.kafka.is_none() || deduplicating.stage != Stage::Sink {
+            return Vec::new();
+        }
+        let sets_aside = |plugin: &&plugin::Options| {
+            plugin.stage == Stage::Capture
+                && plugin.on_error == OnError::DeadLetter
+                && plugin.may_share_tables(deduplicating)
+        };
+        self.plugin.iter().filter(sets_aside).map(|plugin| plugin.name.as_str()).collect()
     }
 
     /// The source database's name, which topics and the ClickHouse database are named after. A sink

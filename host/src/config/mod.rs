@@ -21,8 +21,8 @@ use crate::{capture, embedded, plugin, serve, sink, transport};
 
 pub use arguments::{move_secrets, read_arguments};
 pub use cli::{
-    CheckArgs, Cli, Command, DlqChoice, DlqCommand, EmbeddedCommand, PluginArgs, PluginCommand,
-    Role, RunArgs, SnapshotArgs, StatusArgs, TokenCommand,
+    CheckArgs, Cli, Command, DlqChoice, DlqCommand, EmbeddedCommand, InstanceArgs, PluginArgs,
+    PluginCommand, Role, RunArgs, SnapshotArgs, TokenCommand,
 };
 pub use file::{Environment, parse};
 pub use secret::{REDACTED, Secret, redact_url};
@@ -130,6 +130,18 @@ impl Config {
         let mut config: Config = parse(&text, path, environment)?;
         config.start_paths_from(path.parent().unwrap_or(Path::new("")));
         Ok(config)
+    }
+
+    /// The directory of what plugins remember.
+    #[must_use]
+    pub fn plugin_memory(&self) -> PathBuf {
+        self.state.path.clone().unwrap_or_else(|| self.embedded.path.join("plugin-state"))
+    }
+
+    /// The directory of which versions of plugins are not to run again.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.plugin_memory().join("quarantine")
     }
 
     fn start_paths_from(&mut self, directory: &Path) {

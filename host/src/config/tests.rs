@@ -318,3 +318,24 @@ fn patterns_are_held_against_tables_only_where_these_are_known() {
     assert_eq!(idle("[kafka]", Role::Capture), ["a"]);
     assert_eq!(idle("[kafka]", Role::Sink), [""; 0]);
 }
+
+#[test]
+fn a_sink_does_not_hear_of_what_the_capture_sets_aside_of_its_tables_beyond_kafka() {
+    let unheard = |mask: &str, dedup: &str, more: &str| {
+        let section = |name: &str, settings: &str| {
+            format!("[[plugin]]\nname = \"{name}\"\npath = \"p.wasm\"\n{settings}\n")
+        };
+        let text = format!("{more}\n{}{}", section("mask", mask), section("dedup", dedup));
+        let config = read(&text).unwrap();
+        config.unheard_by(&config.plugin[1]).join(" ")
+    };
+    let sink = "stage = \"sink\"";
+    assert_eq!(unheard("", sink, "[kafka]"), "mask");
+    let on = |table: &str| format!("tables = [\"public.{table}\"]");
+    assert_eq!(unheard(&on("users"), &format!("{sink}\n{}", on("users")), "[kafka]"), "mask");
+    assert_eq!(unheard(&on("users"), &format!("{sink}\n{}", on("orders")), "[kafka]"), "");
+    assert_eq!(unheard("on_error = \"halt\"", sink, "[kafka]"), "");
+    assert_eq!(unheard(sink, sink, "[kafka]"), "", "one leg");
+    assert_eq!(unheard("", "", "[kafka]"), "", "one leg");
+    assert_eq!(unheard("", sink, ""), "", "without Kafka there is one leg");
+}

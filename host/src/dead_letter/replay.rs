@@ -14,8 +14,9 @@ use crate::table::Table;
 /// What is needed to drive a change through again, beside its original.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replay {
-    /// The table version that the original is a row of.
-    pub table: Table,
+    /// The table version that the original is a row of; letters of one batch share it.
+    #[serde(with = "shared")]
+    pub table: Arc<Table>,
     /// LSN of the change's own record.
     pub lsn: Lsn,
     /// When it was committed, in microseconds since the Unix epoch.
@@ -27,6 +28,26 @@ pub struct Replay {
     /// The part of the source whose memory the plugins had of the change, if they remember.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
+}
+
+/// A table in JSON is the same, whoever shares it.
+mod shared {
+    use serde::{Deserializer, Serializer};
+
+    use super::{Arc, Deserialize, Serialize, Table};
+
+    pub(super) fn serialize<S: Serializer>(
+        table: &Arc<Table>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Table::serialize(table, serializer)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(
+        deserializer: D,
+    ) -> Result<Arc<Table>, D::Error> {
+        Table::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 impl Replay {
@@ -49,7 +70,7 @@ pub fn changes_of(letters: &[DeadLetter]) -> Changes {
         let Some(op) = Op::of_code(&letter.op) else { continue };
         let Ok(Json::Object(original)) = serde_json::from_str(&letter.original) else { continue };
         let known = tables.entry(replay.table.fingerprint);
-        let table = Arc::clone(known.or_insert_with(|| Arc::new(replay.table.clone())));
+        let table = Arc::clone(known.or_insert_with(|| Arc::clone(&replay.table)));
         let row = |changes: &mut Changes, image: &str, absent| match &original[image] {
             Json::Object(values) => Some(push_row(changes, &table, values, absent)),
             _ => None,
@@ -94,15 +115,9 @@ mod tests {
     use crate::table::{Column, ColumnType, ReplicaIdentity};
 
     fn table() -> Table {
-        let column = |name: &str, key: bool| Column {
-            name: name.into(),
-            kind: ColumnType::Text,
-            type_name: "text".into(),
-            nullable: !key,
-            key,
-            default: None,
-            number: None,
-            missing: None,
+        let column = |name: &str, key: bool| {
+            let column = Column::new(name, ColumnType::Text, "text");
+            Column { nullable: !key, key, ..column }
         };
         let columns = vec![column("id", true), column("note", false), column("big", false)];
         Table::new(1, "public".into(), "t".into(), columns, ReplicaIdentity::Default)
@@ -133,6 +148,8 @@ mod tests {
             DeadLetter::new(&changes, change, Stage::Transform, None, "it failed".to_owned())
         };
         let letters: Vec<DeadLetter> = changes.list.iter().map(letter).collect();
+        let tables = letters.iter().filter_map(|letter| letter.replay.as_ref());
+        assert!(tables.into_iter().all(|replay| Arc::ptr_eq(&replay.table, &changes.tables[0])));
         let again = changes_of(&letters);
         let positions = again.list.iter().map(|change| again.position(change));
         let at = |ordinal| Position { commit, ordinal };

@@ -95,16 +95,8 @@ fn new_column(raw: &[u8], kind: ColumnType) -> Result<Column, Error> {
     let mut name = Vec::new();
     let valid = json::unescape(&mut name, raw);
     let name = String::from_utf8(name).ok().filter(|_| valid);
-    Ok(Column {
-        name: name.ok_or(Error::Envelope { field: "after" })?,
-        type_name: type_name(&kind),
-        kind,
-        nullable: true,
-        key: false,
-        default: None,
-        number: None,
-        missing: None,
-    })
+    let type_name = type_name(&kind);
+    Ok(Column::new(name.ok_or(Error::Envelope { field: "after" })?, kind, type_name))
 }
 
 /// The type a value shows; `None` for null.

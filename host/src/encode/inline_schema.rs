@@ -38,16 +38,9 @@ pub(super) fn shape(
 fn column(field: &Json, keys: &[String]) -> Option<(Column, Wire)> {
     let name = field["field"].as_str()?.to_owned();
     let (kind, wire) = type_of(field)?;
-    let column = Column {
-        type_name: infer::type_name(&kind),
-        kind,
-        nullable: field["optional"].as_bool().unwrap_or(true),
-        key: keys.contains(&name),
-        default: None,
-        number: None,
-        missing: None,
-        name,
-    };
+    let (key, type_name) = (keys.contains(&name), infer::type_name(&kind));
+    let nullable = field["optional"].as_bool().unwrap_or(true);
+    let column = Column { nullable, key, ..Column::new(name, kind, type_name) };
     Some((column, wire))
 }
 

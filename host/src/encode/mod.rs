@@ -30,6 +30,7 @@ mod wire;
 pub use envelope::Encoder;
 pub use reader::{Incoming, Outcome, Reader};
 pub use record::{Batch, Destination, Moved, Record, Span, Target};
+pub(crate) use time::days_from_civil;
 pub use topic::{topic_name, topics_collide};
 
 use crate::disposition::Disposition;

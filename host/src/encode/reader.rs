@@ -375,16 +375,8 @@ mod tests {
 
     /// `public.users (id integer primary key)`
     fn users() -> Arc<Table> {
-        let id = Column {
-            name: "id".to_owned(),
-            kind: ColumnType::Int4,
-            type_name: "integer".to_owned(),
-            nullable: false,
-            key: true,
-            default: None,
-            number: None,
-            missing: None,
-        };
+        let id = Column::new("id", ColumnType::Int4, "integer");
+        let id = Column { nullable: false, key: true, ..id };
         let (schema, name) = ("public".to_owned(), "users".to_owned());
         Arc::new(Table::new(7, schema, name, vec![id], ReplicaIdentity::Default))
     }

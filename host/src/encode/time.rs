@@ -45,7 +45,9 @@ impl Moment {
 }
 
 /// Days since 1970 of a day in the astronomical year count (year 0 is 1 BC).
-pub(super) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+#[inline]
+pub(crate) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    // Years begin in March here, so that the leap day is the last of its year.
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);

@@ -1,16 +1,20 @@
-//! The destination: a ClickHouse server, or the embedded engine, and the sink connected to it.
+//! The destination: a ClickHouse server, or the embedded engine, the sink connected to it, and where a capture into
+//! it goes on.
 
-use super::patience::Patience;
+use std::sync::Arc;
+
+use super::snapshot_requests::forget_stored;
 use super::source::Source;
 use super::{Error, Pipeline};
-use crate::capture::same_cluster;
-use crate::embedded::Engine;
+use crate::capture::{Delivered, Place, Resume, same_cluster};
+use crate::config::Config;
+use crate::embedded::{self, Engine};
 use crate::hop::Snapshots;
 use crate::serve::Endpoint;
 use crate::shutdown::Phase;
-use crate::sink::{self, Origin, Sink};
+use crate::sink::{self, Origin, Provenance, Sink};
 
-/// A sink that is connected.
+/// A sink that is connected, and what has to end after it.
 pub(super) struct Destination {
     pub(super) sink: Sink,
     pub(super) engine: Running,
@@ -28,36 +32,23 @@ impl Running {
     }
 }
 
-impl Destination {
-    /// Records the source's cluster, or refuses one whose positions do not compare with what is
-    /// stored. The engine has ended when this is an error.
-    pub(super) async fn of_cluster(self, source: &Source) -> Result<Destination, Error> {
-        match self.check_cluster(source.system).await {
-            Ok(()) => Ok(self),
-            Err(error) => {
-                self.engine.shut_down().await;
-                Err(error)
-            }
-        }
+/// The settings of the ClickHouse in use: of the server that is named, else of the embedded engine, which is
+/// started.
+///
+/// # Errors
+/// The engine does not start.
+pub async fn clickhouse(
+    config: &Config,
+) -> Result<(sink::Options, Option<Engine>), embedded::Error> {
+    let mut options = config.clickhouse.clone();
+    if options.url.is_some() {
+        return Ok((options, None));
     }
-
-    async fn check_cluster(&self, system: u64) -> Result<(), Error> {
-        let known = self.sink.source_cluster().await?;
-        let database = self.sink.database();
-        let stored = format!("the ClickHouse database `{database}`");
-        let way_out = format!(
-            "to copy this one, drop the database `{database}` in ClickHouse or name a new one with \
-             [clickhouse] database"
-        );
-        same_cluster(known, system, &stored, &way_out)?;
-        Ok(self.sink.record_source_cluster(system).await?)
-    }
-
-    /// The tables that were copied whole.
-    pub(super) async fn completed_snapshots(&self) -> Result<Snapshots, Error> {
-        let done = self.sink.completed_snapshots().await?;
-        Ok(done.into_iter().map(|done| (done.table, done.copied)).collect())
-    }
+    let engine = Engine::start(config.embedded.clone()).await?;
+    options.url = Some(engine.url().to_owned());
+    options.user = engine.user().to_owned();
+    options.password = engine.password().to_owned();
+    Ok((options, Some(engine)))
 }
 
 impl Pipeline {
@@ -68,14 +59,12 @@ impl Pipeline {
         database: &str,
         pipeline: &str,
     ) -> Result<Option<Destination>, Error> {
-        let leg = self.report.leg("sink");
-        let (options, engine) = self.engine().await?;
+        let mut patience = self.patience("reach ClickHouse", "stored", "sink");
+        let (options, engine) = clickhouse(&self.config).await?;
         let origin = Origin { database: database.to_owned(), pipeline: pipeline.to_owned() };
-        let mut patience = Patience::new("reach ClickHouse", "stored", &self.shutdown);
         loop {
-            let metrics = std::sync::Arc::clone(self.report.metrics());
-            let connected =
-                Sink::connect(options.clone(), origin.clone(), metrics, leg.clone()).await;
+            let (metrics, leg) = (Arc::clone(self.report.metrics()), patience.leg().clone());
+            let connected = Sink::connect(options.clone(), origin.clone(), metrics, leg).await;
             let failed = match connected {
                 Ok(sink) => {
                     patience.works();
@@ -84,24 +73,37 @@ impl Pipeline {
                 }
                 Err(error) => Err(error),
             };
-            if !patience.another(failed, &leg, self.report.metrics()).await? {
+            if !patience.another(failed).await? {
                 Running(engine).shut_down().await;
                 return Ok(None);
             }
         }
     }
 
-    /// The settings of the ClickHouse in use; those of the embedded engine if no other is named.
-    async fn engine(&self) -> Result<(sink::Options, Option<Engine>), Error> {
-        let mut options = self.config.clickhouse.clone();
-        if options.url.is_some() {
-            return Ok((options, None));
+    /// Where a capture of the source into the sink goes on, and what is known of the source there from now on.
+    ///
+    /// # Errors
+    /// The source's positions do not compare with what is stored.
+    pub(super) async fn resume_after(
+        &self,
+        sink: &Sink,
+        source: &Source,
+    ) -> Result<(Resume, Provenance), Error> {
+        let known = of_cluster(sink, source).await?;
+        if !source.slot_exists {
+            sink.forget_snapshots().await?;
         }
-        let engine = Engine::start(self.config.embedded.clone()).await?;
-        options.url = Some(engine.url().to_owned());
-        options.user = engine.user().to_owned();
-        options.password = engine.password().to_owned();
-        Ok((options, Some(engine)))
+        let mut snapshots = completed_snapshots(sink).await?;
+        forget_stored(sink, &mut snapshots, self.report.snapshot_requests()).await?;
+        let resume = Resume {
+            system: source.system,
+            timeline: source.log.timeline,
+            confirmed: Some(known.confirmed),
+            snapshots,
+            slot_exists: source.slot_exists,
+            ..Resume::default()
+        };
+        Ok((resume, known))
     }
 
     fn announce(&self, options: &sink::Options, sink: &Sink) {
@@ -124,4 +126,48 @@ impl Pipeline {
             }
         });
     }
+}
+
+/// Records the source's cluster and gives what is known of it, or refuses one whose positions do not
+/// compare with what is stored.
+async fn of_cluster(sink: &Sink, source: &Source) -> Result<Provenance, Error> {
+    let known = sink.provenance().await?;
+    let database = sink.database();
+    let stored = format!("the ClickHouse database `{database}`");
+    let way_out = format!(
+        "to copy this one, drop the database `{database}` in ClickHouse or name a new one with \
+         [clickhouse] database"
+    );
+    same_cluster(known.map(|known| known.system), source.system, &stored, &way_out)?;
+    let delivered = delivered(sink, known, &completed_snapshots(sink).await?).await?;
+    let here = Place { url: &source.url, log: source.log, stored: &stored };
+    here.reaches(delivered, &way_out).await?;
+    if source.slot_exists {
+        here.continues(delivered, &source.options.slot).await?;
+    }
+    let confirmed = known.map_or(source.confirmed, |known| Some(known.confirmed));
+    let (system, timeline) = (source.system, source.log.timeline);
+    let now = Provenance { system, timeline, confirmed: confirmed.unwrap_or_default() };
+    sink.records().provenance(now).await?;
+    Ok(now)
+}
+
+/// How far changes are stored. The record of it is up to a second behind the rows, or more where ClickHouse
+/// refused it, so the newest of them is looked for: a server that was put back by less lacks changes, too. A
+/// change that is stored was flushed to the source's log before it was sent, so a crash there takes none back.
+async fn delivered(
+    sink: &Sink,
+    known: Option<Provenance>,
+    copies: &Snapshots,
+) -> Result<Delivered, Error> {
+    let copied = copies.values().map(|copied| copied.consistent_at).max();
+    let recorded = known.map(|known| known.confirmed).max(copied).unwrap_or_default();
+    let end = recorded.max(sink.newest_commit(copies.keys()).await?);
+    Ok(Delivered { timeline: known.map_or(0, |known| known.timeline), end })
+}
+
+/// The tables that were copied whole.
+async fn completed_snapshots(sink: &Sink) -> Result<Snapshots, Error> {
+    let done = sink.completed_snapshots().await?;
+    Ok(done.into_iter().map(|done| (done.table, done.copied)).collect())
 }

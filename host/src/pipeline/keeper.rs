@@ -16,11 +16,17 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use crate::ack::Durable;
 use crate::failpoint;
 use crate::hop::Point;
-use crate::plugin::{Delta, MemoryError, Pending, Store};
+use crate::plugin::{Delta, MemoryError, Pending, StateStore};
 use crate::shutdown::{Phase, Shutdown};
+use crate::telemetry::metrics::Metrics;
 
 /// How long what is durable waits for company.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// The step that writes the memory of the capture's plugins,
+pub(super) const CAPTURE_MEMORY: &str = "capture-memory";
+/// and of the sink's.
+pub(super) const SINK_MEMORY: &str = "sink-memory";
 
 /// How much memory may be taken by what plugins changed and the thread has not taken yet, in bytes.
 pub(super) const MOST_WAITING: usize = 64 << 20;
@@ -73,9 +79,11 @@ pub(super) trait Ledger: Send + 'static {
 
 /// A leg's memory: where it is kept, and the place at which it begins.
 pub(super) struct Kept<L> {
-    pub(super) store: Arc<Store>,
+    pub(super) store: Arc<StateStore>,
     pub(super) ledger: L,
     pub(super) backlog: Backlog,
+    /// What writing it is called: [`CAPTURE_MEMORY`] or [`SINK_MEMORY`].
+    pub(super) step: &'static str,
 }
 
 /// The thread, if there is something to keep.
@@ -85,19 +93,20 @@ pub(super) struct Keeping(Option<JoinHandle<Result<(), MemoryError>>>);
 pub(super) type Give<P> = Box<dyn FnMut(Durable<P>) + Send>;
 
 /// Gives what is durable to `acknowledge`, once the memory of it is on disk. When the disk fails, `end`
-/// drains.
+/// drains; while it stands still, `metrics` know.
 pub(super) fn keep<L: Ledger>(
     kept: Option<Kept<L>>,
     end: &Shutdown,
+    metrics: &Arc<Metrics>,
     mut acknowledge: impl FnMut(Durable<L::Point>) + Send + 'static,
 ) -> (Give<L::Point>, Keeping) {
-    let Some(Kept { store, mut ledger, backlog }) = kept else {
+    let Some(mut kept) = kept else {
         return (Box::new(acknowledge), Keeping(None));
     };
     let (give, given) = mpsc::channel();
-    let end = end.clone();
+    let (end, metrics) = (end.clone(), Arc::clone(metrics));
     let thread = spawn_blocking(move || {
-        let ended = run(&store, &mut ledger, &backlog, &given, &mut acknowledge);
+        let ended = run(&mut kept, &metrics, &given, &mut acknowledge);
         if ended.is_err() {
             end.advance(Phase::Draining);
         }
@@ -118,9 +127,8 @@ impl Keeping {
 }
 
 fn run<L: Ledger>(
-    store: &Store,
-    ledger: &mut L,
-    backlog: &Backlog,
+    Kept { store, ledger, backlog, step }: &mut Kept<L>,
+    metrics: &Metrics,
     given: &Receiver<Durable<L::Point>>,
     acknowledge: &mut impl FnMut(Durable<L::Point>),
 ) -> Result<(), MemoryError> {
@@ -144,7 +152,10 @@ fn run<L: Ledger>(
         }
         if let Some(progress) = ledger.progress() {
             failpoint::pass("before_keep");
-            store.keep(&pending, &progress)?;
+            metrics.begins(step);
+            let kept = store.keep(&pending, &progress);
+            metrics.awaits_nothing(step);
+            kept?;
             failpoint::pass("after_keep");
             pending = Pending::default();
             held.drain(..).for_each(&mut *acknowledge);

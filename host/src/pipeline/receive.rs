@@ -8,9 +8,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::Error;
 use super::patience::Patience;
+use super::{Error, Pipeline};
 use crate::ack::Durable;
+use crate::budget::Budget;
 use crate::failpoint;
 use crate::hop::Hop;
 use crate::serve::Leg;
@@ -26,14 +27,38 @@ type Acknowledged = std::sync::mpsc::Receiver<Durable<Offsets>>;
 
 /// The stage, on a thread of its own.
 pub(super) struct Receiver {
-    pub(super) options: transport::Options,
-    pub(super) database: String,
+    options: transport::Options,
+    database: String,
     /// Where partitions are read from, if plugins remember.
-    pub(super) starts: Option<Starts>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) leg: Leg,
-    pub(super) shutdown: Shutdown,
-    pub(super) runtime: Handle,
+    starts: Option<Starts>,
+    /// What may be on its way to the store.
+    budget: Budget,
+    metrics: Arc<Metrics>,
+    leg: Leg,
+    shutdown: Shutdown,
+    runtime: Handle,
+}
+
+impl Pipeline {
+    /// A receiver that drains with `end`; `starts` if plugins remember.
+    pub(super) fn receiver(
+        &self,
+        kafka: &transport::Options,
+        database: &str,
+        starts: Option<Starts>,
+        end: &Shutdown,
+    ) -> Receiver {
+        Receiver {
+            options: kafka.clone(),
+            database: database.to_owned(),
+            starts,
+            budget: Budget::default(),
+            metrics: Arc::clone(self.report.metrics()),
+            leg: self.report.leg("receive"),
+            shutdown: end.clone(),
+            runtime: Handle::current(),
+        }
+    }
 }
 
 impl Receiver {
@@ -44,12 +69,13 @@ impl Receiver {
         out: Sender<Hop<Offsets>>,
         acknowledged: &Acknowledged,
     ) -> Result<(), Error> {
-        let mut patience = Patience::new("receive from kafka", "consumed", &self.shutdown);
+        let (leg, metrics) = (self.leg.clone(), Arc::clone(&self.metrics));
+        let mut patience =
+            Patience::new("receive from kafka", "consumed", &self.shutdown, leg, metrics);
         let mut out = Some(out);
         loop {
             let ended = self.consume(&mut out, acknowledged, &patience);
-            let another = patience.another(ended, &self.leg, &self.metrics);
-            if !self.runtime.block_on(another)? {
+            if !self.runtime.block_on(patience.another(ended))? {
                 return Ok(());
             }
         }
@@ -72,10 +98,19 @@ impl Receiver {
             && let Some(next) = out.as_ref()
         {
             commit_stored(&mut consumer, acknowledged)?;
+            // Before, because what is read has to be handed on.
+            let Some(mut room) = self.budget.try_take(self.options.batch_bytes) else {
+                consumer.idle()?;
+                let freed = tokio::time::timeout(LOOK, self.budget.take(self.options.batch_bytes));
+                drop(self.runtime.block_on(async { freed.await.map(drop) }));
+                continue;
+            };
             match next.try_reserve() {
-                Ok(room) => {
-                    if let Some(hop) = consumer.next(LOOK)? {
-                        room.send(hop);
+                Ok(place) => {
+                    if let Some(mut hop) = consumer.next(LOOK)? {
+                        room.shrink(hop.changes.bytes());
+                        hop.room = Some(room);
+                        place.send(hop);
                     }
                 }
                 Err(TrySendError::Full(())) => {

@@ -3,19 +3,18 @@
 //! What was durable one hop on beyond that place is shown to the plugins again, so that they remember
 //! it again; one hop on it is known already and changes nothing.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::keeper::{Kept, Ledger};
+use super::Error;
+use super::keeper::{CAPTURE_MEMORY, Kept, Ledger, SINK_MEMORY};
 use super::source::Source;
 use super::transform::Transform;
-use super::{Error, Pipeline};
 use crate::capture::Resume;
 use crate::hop::{Copied, LogPoint, SnapshotDone};
-use crate::plugin::{MemoryError, Store};
+use crate::plugin::{MemoryError, StateStore};
 use crate::position::{Lsn, Position};
 use crate::table::TableName;
 use crate::transport::{Checkpoint, Offsets, Starts};
@@ -60,39 +59,15 @@ fn progress(checkpoint: &Checkpoint) -> BTreeMap<String, String> {
     BTreeMap::from([(String::new(), text)])
 }
 
-impl Pipeline {
-    /// Opens the memory of a leg's plugins, if one of them remembers anything.
-    pub(super) fn open_memory(
-        &self,
-        transform: &Transform,
-        leg: &str,
-        name: &str,
-    ) -> Result<Option<Arc<Store>>, Error> {
-        let remembering: HashSet<&str> = transform.remembering().collect();
-        if remembering.is_empty() {
-            return Ok(None);
-        }
-        let store = Store::open(&self.memory_directory(), &format!("{leg}-{name}"))?;
-        store.forget_plugins_but(&remembering)?;
-        Ok(Some(Arc::new(store)))
-    }
-
-    fn memory_directory(&self) -> PathBuf {
-        let directory = self.config.state.path.clone();
-        directory.unwrap_or_else(|| self.config.embedded.path.join("plugin-state"))
-    }
-}
-
 /// Puts the plugins' memory back and moves the resume position to where it ends. `sent` is what is
 /// one hop on, where that is known.
 pub(super) fn resume_capture(
-    store: Option<&Arc<Store>>,
+    store: &Arc<StateStore>,
     transform: &mut Transform,
     source: &Source,
     resume: &mut Resume,
     sent: Option<Position>,
-) -> Result<Option<Kept<CaptureLedger>>, Error> {
-    let Some(store) = store else { return Ok(None) };
+) -> Result<Kept<CaptureLedger>, Error> {
     let known = known_checkpoint(store)?;
     let known = known.filter(|known| goes_on(known, source, sent));
     let checkpoint = match known {
@@ -118,23 +93,24 @@ pub(super) fn resume_capture(
     transform.restore(store)?;
     info!(position = %resume.position, "the plugins remember everything up to here");
     let (store, backlog) = (Arc::clone(store), transform.backlog());
-    Ok(Some(Kept { store, ledger: CaptureLedger { checkpoint, copying: true }, backlog }))
+    let ledger = CaptureLedger { checkpoint, copying: true };
+    Ok(Kept { store, ledger, backlog, step: CAPTURE_MEMORY })
 }
 
 /// Puts the plugins' memory of all partitions back, and says where each of them ends.
 pub(super) fn resume_sink(
-    store: Option<&Arc<Store>>,
+    store: &Arc<StateStore>,
     transform: &mut Transform,
-) -> Result<Option<(Starts, Kept<SinkLedger>)>, Error> {
-    let Some(store) = store else { return Ok(None) };
+) -> Result<(Starts, Kept<SinkLedger>), Error> {
     let starts = Starts::of(&store.progress()?, transform.keeps_state());
     store.forget_scopes_but(|scope| starts.knows(scope))?;
     transform.restore(store)?;
     let (store, backlog) = (Arc::clone(store), transform.backlog());
-    Ok(Some((starts, Kept { store, ledger: SinkLedger::default(), backlog })))
+    let kept = Kept { store, ledger: SinkLedger::default(), backlog, step: SINK_MEMORY };
+    Ok((starts, kept))
 }
 
-fn known_checkpoint(store: &Store) -> Result<Option<Checkpoint>, Error> {
+fn known_checkpoint(store: &StateStore) -> Result<Option<Checkpoint>, Error> {
     let text = store.progress()?.remove("");
     let parse = |text: String| {
         serde_json::from_str(&text)
@@ -146,7 +122,7 @@ fn known_checkpoint(store: &Store) -> Result<Option<Checkpoint>, Error> {
 /// Whether the memory is of this source and of what is one hop on. A new slot begins a new history:
 /// the tables are copied, and the plugins are shown all of them again.
 fn goes_on(known: &Checkpoint, source: &Source, sent: Option<Position>) -> bool {
-    if !source.slot_exists || known.system != Some(source.system) {
+    if !source.slot_exists || known.system != source.system {
         return false;
     }
     let goes_on = sent.is_none_or(|sent| known.position <= sent);
@@ -165,7 +141,7 @@ fn has_gap(known: &Checkpoint, source: &Source) -> bool {
 }
 
 /// Begins without a memory, at the place that the resume has.
-fn begin(store: &Store, resume: &Resume, source: &Source) -> Result<Checkpoint, Error> {
+fn begin(store: &StateStore, resume: &Resume, source: &Source) -> Result<Checkpoint, Error> {
     let done = |(table, copied): (&TableName, &Copied)| SnapshotDone {
         table: table.clone(),
         copied: copied.clone(),
@@ -173,7 +149,8 @@ fn begin(store: &Store, resume: &Resume, source: &Source) -> Result<Checkpoint, 
     let checkpoint = Checkpoint {
         position: resume.position,
         confirm: source.confirmed.unwrap_or_default(),
-        system: Some(source.system),
+        system: source.system,
+        timeline: source.log.timeline,
         snapshots: resume.snapshots.iter().map(done).collect(),
     };
     store.begin(&progress(&checkpoint))?;
@@ -190,12 +167,13 @@ mod tests {
         let options = capture::Options::default();
         let (database, slot_exists) = ("shop".to_owned(), confirmed.is_some());
         let confirmed = confirmed.map(Lsn);
-        Source { url, options, database, slot_exists, confirmed, system: 7 }
+        let log = capture::Log::default();
+        Source { url, options, database, slot_exists, confirmed, system: 7, log }
     }
 
     fn known(confirm: u64) -> Checkpoint {
         let position = Position { commit: Lsn(confirm), ordinal: 1 };
-        Checkpoint { position, confirm: Lsn(confirm), system: Some(7), ..Checkpoint::default() }
+        Checkpoint { position, confirm: Lsn(confirm), system: 7, ..Checkpoint::default() }
     }
 
     #[test]
@@ -236,6 +214,8 @@ mod tests {
         crate::hop::Point::merge(&mut merged, LogPoint { copying: true, ..LogPoint::default() });
         ledger.advance(&merged);
         assert!(ledger.progress().is_none(), "a copy began behind what was streamed");
+        ledger.advance(&LogPoint::default());
+        assert!(ledger.progress().is_none(), "letters that are driven through amid it end no copy");
         ledger.advance(&streamed);
         let kept: Checkpoint = serde_json::from_str(&ledger.progress().unwrap()[""]).unwrap();
         assert_eq!(kept, Checkpoint { confirm: Lsn(6), ..known(5) });
@@ -244,7 +224,7 @@ mod tests {
     #[test]
     fn a_memory_of_another_version_ends_the_leg_with_the_way_out() {
         let scratch = tempfile::tempdir().unwrap();
-        let store = Store::open(scratch.path(), "capture-x").unwrap();
+        let store = StateStore::open(scratch.path(), "capture-x").unwrap();
         store.begin(&BTreeMap::from([(String::new(), "what is this".to_owned())])).unwrap();
         let error = known_checkpoint(&store).unwrap_err();
         assert_eq!(error.to_string(), "the plugins cannot remember");

@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::keeper::{CAPTURE_MEMORY, SINK_MEMORY};
 use crate::config::{Config, Role};
 use crate::plugin::{Reloads, Stage, Versions};
-use crate::recopy::Recopies;
 use crate::redrive::DeadLetters;
 use crate::serve::{Context, Endpoint, Leg, Mirrored, PluginStatus, Readiness, Status, StepStatus};
 use crate::shutdown::{Phase, Shutdown};
+use crate::snapshot_requests::SnapshotRequests;
 use crate::telemetry::metrics::{Metrics, StepLabels};
 
 /// How old the status may be.
 const REFRESH: Duration = Duration::from_millis(500);
-/// When changes that wait for a step stand still. With the refresh, less than the five seconds within
-/// which a leg that stands still has to be told.
+/// How long changes wait for a step before it is reported stuck. With the refresh it stays below the five
+/// seconds within which `/readyz` promises to tell.
 const STUCK: Duration = Duration::from_secs(4);
 
 /// The writing ends of what the HTTP interface reads. Cheap to clone.
@@ -34,7 +35,7 @@ struct Shared {
     plugins: Mutex<Vec<(Stage, Versions)>>,
     reloads: Reloads,
     dead_letters: DeadLetters,
-    recopies: Recopies,
+    snapshot_requests: SnapshotRequests,
     steps: &'static [&'static str],
     since: Instant,
 }
@@ -63,7 +64,7 @@ impl Report {
             plugins: Mutex::default(),
             reloads: Reloads::default(),
             dead_letters: DeadLetters::default(),
-            recopies: Recopies::default(),
+            snapshot_requests: SnapshotRequests::default(),
             steps,
             since: Instant::now(),
         }))
@@ -81,8 +82,8 @@ impl Report {
         &self.0.dead_letters
     }
 
-    pub(super) fn recopies(&self) -> &Recopies {
-        &self.0.recopies
+    pub(super) fn snapshot_requests(&self) -> &SnapshotRequests {
+        &self.0.snapshot_requests
     }
 
     pub(super) fn clickhouse(&self, endpoint: Endpoint) {
@@ -109,7 +110,7 @@ impl Report {
             metrics: Arc::clone(&self.0.metrics),
             plugins: self.0.reloads.clone(),
             dead_letters: self.0.dead_letters.clone(),
-            recopies: self.0.recopies.clone(),
+            snapshot_requests: self.0.snapshot_requests.clone(),
         }
     }
 
@@ -128,9 +129,20 @@ impl Report {
     }
 
     fn refresh(&self) {
+        let stuck_for =
+            |step| self.0.metrics.stuck_for(step).filter(|stuck: &Duration| *stuck >= STUCK);
+        for step in [CAPTURE_MEMORY, SINK_MEMORY] {
+            let reason = stuck_for(step).map(|stuck| {
+                format!(
+                    "what plugins remember has been on its way to the disk for {} s; look at the disk of \
+                     [state] path",
+                    stuck.as_secs()
+                )
+            });
+            self.0.readiness.stuck(step, reason);
+        }
         for step in self.0.steps {
-            let stuck = self.0.metrics.stuck_for(step).filter(|stuck| *stuck >= STUCK);
-            let reason = stuck.map(|stuck| {
+            let reason = stuck_for(step).map(|stuck| {
                 format!(
                     "changes wait for the step `{step}`, and none has passed it for {} s; look at what \
                      it writes to, and at the plugins before it",

@@ -1,6 +1,6 @@
 //! The end of leg A: batches go into Kafka, transaction by transaction.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
@@ -27,14 +27,16 @@ pub(super) fn run(
     mut on_delivered: impl FnMut(Delivered<LogPoint>),
 ) -> Result<(), Error> {
     loop {
-        let next = runtime.block_on(next(&mut input, producer.deadline()));
+        let deadline = producer.deadline(producer.is_behind(SystemTime::now()));
+        let next = runtime.block_on(next(&mut input, deadline));
         let ended = matches!(next, Next::End);
         if let Next::Hop(hop) = next {
             failpoint::pass("before_send");
             producer.send(*hop)?;
             failpoint::pass("after_send");
         }
-        if ended || producer.is_due(Instant::now(), !input.is_empty()) {
+        let is_behind = !input.is_empty() || producer.is_behind(SystemTime::now());
+        if ended || producer.is_due(Instant::now(), is_behind) {
             failpoint::pass("before_commit");
             if let Some(delivered) = producer.commit()? {
                 failpoint::pass("after_commit");

@@ -11,7 +11,7 @@ use crate::change::Changes;
 use crate::dead_letter::{DeadLetter, OpenLetters};
 use crate::hop::{Hop, Point, Redrive};
 use crate::plugin::{
-    Chain, Error, MemoryError, Options, PluginStatus, Runtime, Stage, Store, Versions,
+    Chain, Error, MemoryError, Options, PluginStatus, Runtime, Stage, StateStore, Versions,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -54,13 +54,18 @@ impl Transform {
         self.chains.iter().flat_map(Chain::remembering)
     }
 
+    /// The plugins that tell duplicates.
+    pub(super) fn deduplicating(&self) -> impl Iterator<Item = &Options> {
+        self.chains.iter().flat_map(Chain::deduplicating)
+    }
+
     /// Whether one of them keeps a state, of which nothing may be missing.
     pub(super) fn keeps_state(&self) -> bool {
         self.chains.iter().any(Chain::keeps_state)
     }
 
     /// Puts back what is remembered as it is on disk, and keeps it from now on.
-    pub(super) fn restore(&mut self, store: &Store) -> Result<(), MemoryError> {
+    pub(super) fn restore(&mut self, store: &StateStore) -> Result<(), MemoryError> {
         // What was underway in the life before will never be taken.
         self.backlog = Backlog::default();
         self.chains.iter_mut().try_for_each(|chain| chain.restore(store))
@@ -148,9 +153,9 @@ impl Transform {
                 hop.dead_letters.extend(again);
             }
         } else {
-            let mut lost = Vec::new();
+            let mut unseen = Vec::new();
             for chain in self.chains.iter_mut().filter(|chain| !chain.is_empty()) {
-                hop.dead_letters.extend(chain.transform_behind(&mut hop.changes, &mut lost)?);
+                hop.dead_letters.extend(chain.transform_behind(&mut hop.changes, &mut unseen)?);
                 hop.passed.extend(chain.take_passed());
             }
         }

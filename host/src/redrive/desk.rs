@@ -85,20 +85,26 @@ impl Desk {
         }
     }
 
+    /// The first letters by position, and how many there are in all.
     pub(super) async fn list(
         &self,
         chosen: &Chosen,
         limit: usize,
         values: bool,
-    ) -> Result<Vec<Summary>, Refused> {
+    ) -> Result<(Vec<Summary>, u64), Refused> {
         let kept = |kept: &str, letter: Summary| Summary { kept: kept.to_owned(), ..letter };
         match &self.home {
             Home::ClickHouse(letters) => {
                 let found = letters.list(chosen, limit, values).await?;
-                Ok(found.into_iter().map(|letter| kept("clickhouse", letter)).collect())
+                let total = match found.len() < limit {
+                    true => found.len() as u64,
+                    false => letters.count(chosen).await?,
+                };
+                Ok((found.into_iter().map(|letter| kept("clickhouse", letter)).collect(), total))
             }
             Home::Kafka(letters) => {
                 let mut open = open(letters, chosen).await?;
+                let total = open.len() as u64;
                 open.sort_by_key(|entry| entry.letter.position);
                 open.truncate(limit);
                 let mut found: Vec<Summary> = open.iter().map(summary).collect();
@@ -111,7 +117,7 @@ impl Desk {
                 } else {
                     found.iter_mut().for_each(|letter| letter.backtrace = None);
                 }
-                Ok(found.into_iter().map(|letter| kept("kafka", letter)).collect())
+                Ok((found.into_iter().map(|letter| kept("kafka", letter)).collect(), total))
             }
         }
     }

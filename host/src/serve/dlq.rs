@@ -12,11 +12,8 @@ use super::answer::Refusal;
 use super::parameters;
 use super::routes::App;
 use super::token::Scope;
-use crate::redrive::Refused;
+use crate::redrive::{LISTED, Refused};
 use crate::sink::Chosen;
-
-/// Letters in a list, unless `limit` says otherwise.
-const LISTED: usize = 100;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -35,7 +32,7 @@ async fn list(
     let mut query = parameters::parse(query.as_deref())?;
     let limit = parameters::number(&mut query, "limit")?.unwrap_or(LISTED);
     let (chosen, _) = choose(query)?;
-    Ok(Json(app.context.dead_letters.list(&chosen, limit, false).await?).into_response())
+    Ok(Json(app.context.dead_letters.list(&chosen, limit).await?).into_response())
 }
 
 async fn show(
@@ -44,10 +41,9 @@ async fn show(
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
     caller.require(&Scope::Admin)?;
-    let chosen = Chosen { id: Some(id.clone()), ..Chosen::default() };
-    let found = app.context.dead_letters.list(&chosen, 1, true).await?;
+    let found = app.context.dead_letters.show(&id).await?;
     let absent = || Refusal::absent(format!("there is no dead letter {id}; /v0/dlq lists them"));
-    Ok(Json(found.first().ok_or_else(absent)?).into_response())
+    Ok(Json(found.ok_or_else(absent)?).into_response())
 }
 
 async fn redrive(

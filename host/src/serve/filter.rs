@@ -3,8 +3,8 @@
 
 use super::answer::Refusal;
 use super::clickhouse::ClickHouseError;
-use super::tables::{Mirrored, MirroredColumn, quoted};
-use crate::sink::is_exact;
+use super::tables::{Mirrored, MirroredColumn};
+use crate::sink::{is_exact, quoted};
 
 /// A `WHERE` clause, or nothing, and the values of its parameters.
 pub(super) type Filters = (String, Vec<(String, String)>);
@@ -74,10 +74,12 @@ fn null_condition(column: &MirroredColumn, value: &str) -> Result<String, Refusa
 }
 
 /// Compares in the column's own type, which lets ClickHouse use its index. Types that a parameter
-/// cannot have are compared as text.
+/// cannot have are compared as text, and bytes as they are shown.
 fn condition(column: &MirroredColumn, parameter: &str) -> String {
     let name = quoted(&column.name);
     match plain_type(&column.kind) {
+        Some(_) if column.binary => format!("{} = {{{parameter}:String}}", column.as_text()),
+        None if column.binary => format!("toString({}) = {{{parameter}:String}}", column.as_text()),
         Some(kind) => format!("{name} = {{{parameter}:{kind}}}"),
         None => format!("toString({name}) = {{{parameter}:String}}"),
     }
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     fn column(kind: &str) -> MirroredColumn {
-        MirroredColumn { name: "c".to_owned(), kind: kind.to_owned() }
+        MirroredColumn { name: "c".to_owned(), kind: kind.to_owned(), binary: false }
     }
 
     #[test]
@@ -208,7 +210,11 @@ mod tests {
 
     #[test]
     fn null_is_asked_for_by_name() {
-        let named = |name: &str| MirroredColumn { name: name.to_owned(), kind: "Int64".to_owned() };
+        let named = |name: &str| MirroredColumn {
+            name: name.to_owned(),
+            kind: "Int64".to_owned(),
+            binary: false,
+        };
         let table = Mirrored {
             source: "public.t".to_owned(),
             view: "t".to_owned(),

@@ -8,8 +8,11 @@ use super::{filter, guard, parameters};
 
 /// A query string: what it asks for is SQL that only names columns and parameters.
 pub fn query_string(text: &str) {
-    let column =
-        |(name, kind): (&str, &str)| MirroredColumn { name: name.into(), kind: kind.into() };
+    let column = |(name, kind): (&str, &str)| MirroredColumn {
+        name: name.into(),
+        kind: kind.into(),
+        binary: false,
+    };
     let columns = [
         ("id", "Int64"),
         ("name", "LowCardinality(Nullable(String))"),
@@ -33,7 +36,7 @@ pub fn query_string(text: &str) {
     // What is left once the parts that we write are gone is nothing.
     let mut rest = sql.replace(" WHERE ", " AND ");
     for (index, column) in table.columns.iter().enumerate() {
-        let name = super::tables::quoted(&column.name);
+        let name = crate::sink::quoted(&column.name);
         for kind in ["Int64", "String", "DateTime64(6, 'UTC')", "Bool"] {
             let parameter = format!("{{f{index}:{kind}}}");
             rest = rest.replace(&format!(" AND {name} = {parameter}"), "");

@@ -2,7 +2,7 @@
 //!
 //! It reads what the legs publish ([`Readiness`], [`Status`], [`Mirrored`] tables, metrics) and asks
 //! ClickHouse, streaming its answers through. It changes nothing itself: reloads, copies and dead
-//! letters are asked of the pipeline ([`Reloads`], [`Recopies`], [`DeadLetters`]).
+//! letters are asked of the pipeline ([`Reloads`], [`SnapshotRequests`], [`DeadLetters`]).
 
 mod access;
 mod answer;
@@ -16,8 +16,8 @@ mod options;
 mod parameters;
 mod pipe;
 mod readiness;
-mod recopy;
 mod routes;
+mod snapshot;
 mod sql;
 mod status;
 mod tables;
@@ -31,20 +31,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use clickhouse::{Endpoint, clickhouse_version};
 pub use options::{Int64, Options};
 pub use readiness::{Leg, LegState, Readiness};
-pub use status::{PluginStatus, Status, StatusError, StepStatus, ask, fetch_status, reload_plugin};
+pub use status::{PluginStatus, Status, StatusError, StepStatus, ask, fetch_status};
 pub use tables::{Mirrored, MirroredColumn};
 pub use token::{Scope, Token, Tokens, hash_token, new_token};
 
 use crate::disposition::Disposition;
 use crate::plugin::Reloads;
-use crate::recopy::Recopies;
 use crate::redrive::DeadLetters;
+use crate::snapshot_requests::SnapshotRequests;
 use crate::telemetry::metrics::Metrics;
 
 /// How long open answers may go on after the shutdown began.
@@ -68,7 +69,7 @@ pub struct Context {
     /// What `/v0/dlq` shows and drives through again.
     pub dead_letters: DeadLetters,
     /// What `/v0/snapshot` asks.
-    pub recopies: Recopies,
+    pub snapshot_requests: SnapshotRequests,
 }
 
 /// Why the interface does not serve.
@@ -139,7 +140,9 @@ impl Server {
     /// Serves until `shutdown` resolves, then lets open answers end, at most five seconds.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
         let (stopping, mut stopped) = watch::channel(false);
-        let serving = axum::serve(self.listener, self.router).with_graceful_shutdown(async move {
+        // The pieces of an answer do not wait until the ones before are acknowledged.
+        let listener = self.listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+        let serving = axum::serve(listener, self.router).with_graceful_shutdown(async move {
             shutdown.await;
             stopping.send_replace(true);
         });

@@ -28,15 +28,15 @@ pub struct Leg {
 }
 
 impl Readiness {
-    /// Announces a leg (`capture`, `sink`, `clickhouse`): not moving, `starting`.
+    /// Announces a leg (`capture`, `slot`, `send`, `receive` or `sink`): not moving, `starting`.
     pub fn leg(&self, name: impl Into<String>) -> Leg {
         let leg = Leg { name: name.into(), readiness: self.clone() };
         leg.stalled("starting");
         leg
     }
 
-    /// Says of a step that what waits for it does not pass, and why; or no more. A leg that says itself why
-    /// it stands still says more.
+    /// Marks a step as stuck for a reason, or takes that back. Ignored while a leg says itself why it stands
+    /// still, which tells more.
     pub fn stuck(&self, step: &str, reason: Option<String>) {
         let mut legs = self.lock();
         legs.remove(step);

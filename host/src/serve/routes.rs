@@ -17,7 +17,7 @@ use super::answer::Refusal;
 use super::clickhouse::ClickHouse;
 use super::guard::TableFunctions;
 use super::token::{Scope, Tokens};
-use super::{Context, Options, dlq, filter, parameters, pipe, recopy, sql, tail};
+use super::{Context, Options, dlq, filter, parameters, pipe, snapshot, sql, tail};
 
 /// The longest SQL statement, in bytes.
 const STATEMENT_BYTES: usize = 256 * 1024;
@@ -51,7 +51,7 @@ pub(super) fn router(options: Options, tokens: Tokens, context: Context) -> Rout
         .route("/v0/sql", get(sql_get).post(sql_post))
         .route("/v0/plugins/{name}/reload", post(reload))
         .merge(dlq::routes())
-        .merge(recopy::routes())
+        .merge(snapshot::routes())
         .fallback(|| async { Refusal::absent(PATHS) })
         .method_not_allowed_fallback(|| async {
             Refusal::new(

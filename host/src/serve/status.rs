@@ -143,40 +143,26 @@ pub enum StatusError {
 /// # Errors
 /// [`StatusError`].
 pub async fn fetch_status(base: &str, token: Option<&Secret>) -> Result<Status, StatusError> {
-    let url = format!("{}/v0/status", base.trim_end_matches('/'));
-    ask(Method::GET, &url, token, Duration::from_secs(10)).await
+    ask(Method::GET, base, "/v0/status", token, Duration::from_secs(10)).await
 }
 
-/// Has a running instance reload a plugin; gives what came of it.
-///
-/// # Errors
-/// [`StatusError`]; a refusal says why the new version is not taken.
-pub async fn reload_plugin(
-    base: &str,
-    name: &str,
-    token: Option<&Secret>,
-) -> Result<serde_json::Value, StatusError> {
-    let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
-    let url = format!("{}/v0/plugins/{name}/reload", base.trim_end_matches('/'));
-    // It compiles before it answers.
-    ask(Method::POST, &url, token, Duration::from_secs(120)).await
-}
-
-/// Asks a running instance for anything, for so long.
+/// Asks a running instance for anything, for so long. `path` begins with a slash.
 ///
 /// # Errors
 /// [`StatusError`].
 pub async fn ask<T: serde::de::DeserializeOwned>(
     method: Method,
-    url: &str,
+    base: &str,
+    path: &str,
     token: Option<&Secret>,
     limit: Duration,
 ) -> Result<T, StatusError> {
-    let (status, body) = http_ask(method, url, token, limit)
+    let url = format!("{}{path}", base.trim_end_matches('/'));
+    let (status, body) = http_ask(method, &url, token, limit)
         .await
-        .map_err(|source| StatusError::NoAnswer { url: url.to_owned(), source })?;
+        .map_err(|source| StatusError::NoAnswer { url: url.clone(), source })?;
     let text = String::from_utf8_lossy(&body);
-    let refused = |sentence: String| StatusError::Refused { url: url.to_owned(), status, sentence };
+    let refused = |sentence: String| StatusError::Refused { url: url.clone(), status, sentence };
     if status != 200 {
         let answer: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         return Err(refused(answer["error"].as_str().unwrap_or("not tailwater").to_owned()));

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sink::quoted;
+
 /// A mirrored table as ClickHouse shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mirrored {
@@ -22,6 +24,21 @@ pub struct MirroredColumn {
     pub name: String,
     /// ClickHouse's type: `Nullable(Int64)`.
     pub kind: String,
+    /// Whether the source has bytes there, or arrays of them, and no text: in text formats they are base64.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub binary: bool,
+}
+
+impl MirroredColumn {
+    /// The expression that shows the column as text: valid UTF-8 whatever is in it.
+    pub(super) fn as_text(&self) -> String {
+        let name = quoted(&self.name);
+        match (self.binary, self.kind.starts_with("Array(")) {
+            (false, _) => name,
+            (true, false) => format!("base64Encode({name})"),
+            (true, true) => format!("arrayMap(bytes -> base64Encode(bytes), {name})"),
+        }
+    }
 }
 
 impl Mirrored {
@@ -29,30 +46,5 @@ impl Mirrored {
     #[must_use]
     pub fn pipe(&self) -> String {
         format!("{}_snapshot", self.view)
-    }
-}
-
-/// An identifier that ClickHouse reads back as exactly `name`.
-pub(super) fn quoted(name: &str) -> String {
-    let mut text = String::with_capacity(name.len() + 2);
-    text.push('`');
-    for c in name.chars() {
-        match c {
-            '`' | '\\' => text.extend(['\\', c]),
-            '\0' => text.push_str("\\0"),
-            _ => text.push(c),
-        }
-    }
-    text.push('`');
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_identifier_cannot_leave_its_quotes() {
-        assert_eq!(quoted("a`b\\c\0"), "`a\\`b\\\\c\\0`");
     }
 }

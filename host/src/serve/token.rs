@@ -223,6 +223,11 @@ mod tests {
         for wrong in ["", "secon", "second ", "Second", &hash_token("second")] {
             assert!(find(&tokens, wrong).is_none(), "{wrong}");
         }
+        for byte in 0..32 {
+            let mut near = token("second", &[]);
+            near.hash.0[byte] ^= 1;
+            assert!(find(&[near], "second").is_none(), "all but byte {byte} are the same");
+        }
     }
 
     #[test]

@@ -7,7 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 /// `[log]`
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -84,12 +88,43 @@ pub fn start(options: &Options) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal);
     let lines = lines.with_writer(std::io::stderr);
     let started = match options.format {
-        Format::Text => lines.try_init(),
+        Format::Text => lines.fmt_fields(fields()).try_init(),
         Format::Json => lines.json().flatten_event(true).try_init(),
     };
     if started.is_err() {
         tracing::debug!("logging had been started before");
     }
+}
+
+/// The fields of a line of text. Names and messages come from the source, from servers and from plugins; a line
+/// break in one of them would begin a line that looks like one of ours. JSON escapes them itself.
+fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    let write = |out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        let name = field.name().trim_start_matches("r#");
+        let value = escaped(&format!("{value:?}"));
+        match (name, out.has_ansi_escapes()) {
+            ("message", _) => write!(out, "{value}"),
+            // What the `log` crate brings is in the line already.
+            (name, _) if name.starts_with("log.") => Ok(()),
+            (name, true) => write!(out, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}"),
+            (name, false) => write!(out, "{name}={value}"),
+        }
+    };
+    debug_fn(write).delimited(" ")
+}
+
+/// The text with control characters and line breaks as they are written in Rust: `\n`, `\u{1b}`.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
+                escaped.extend(c.escape_default());
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// Failures this close behind a success belong to those before it.
@@ -254,6 +289,37 @@ mod tests {
         let (mut trouble, now) = (Trouble::default(), Instant::now());
         let logged = (0..100).filter(|n| trouble.failed(&n.to_string(), now)).count();
         assert_eq!(logged, MOST_TEXTS);
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(std::sync::Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_name_and_no_message_begins_a_line_of_the_text_log() {
+        let written = Written::default();
+        let lines = tracing_subscriber::fmt().with_ansi(false).fmt_fields(fields());
+        let out = written.clone();
+        let lines = lines.with_writer(move || out.clone()).finish();
+        tracing::subscriber::with_default(lines, || {
+            let forged = "x\n2026-01-01T00:00:00Z ERROR tailwater: \u{1b}[31mended\r\u{2028}\u{85}";
+            tracing::warn!(table = %forged, quoted = forged, count = 2, "a {forged}");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let shown = r"x\n2026-01-01T00:00:00Z ERROR tailwater: \u{1b}[31mended\r\u{2028}\u{85}";
+        let fields = format!("a {shown} table={shown} quoted=\"{shown}\" count=2\n");
+        assert!(text.ends_with(&fields), "{text}");
+        assert_eq!(text.matches(char::is_control).count(), 1, "{text:?}");
     }
 
     #[test]

@@ -34,16 +34,19 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long the broker may take to answer at the start.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a table version's description may come after its first record: both are committed by
-/// one transaction, but become visible partition by partition.
+/// How long a table version's description may come after its first record, where that was written without
+/// transactions. With one, the description is before the end of its topic, which [`compacted::read`] waits for.
 const SCHEMA_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks for it.
 const SCHEMA_PAUSE: Duration = Duration::from_millis(250);
 /// Without a poll for this long the group has to be told that the member still lives; its limit is
 /// `max.poll.interval.ms`, five minutes.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How often it is looked whether partitions were read beyond what is committed.
+/// How often it is looked whether partitions were read beyond what is committed, while records come,
 const SETTLE: Duration = Duration::from_secs(5);
+/// and when none do: a group that is killed before it has settled behind the last record seems to have missed
+/// something once the retention has emptied the partition.
+const SETTLE_IDLE: Duration = Duration::from_millis(250);
 /// Records that are taken before the clock is looked at again.
 const BURST: usize = 64;
 
@@ -134,6 +137,9 @@ impl Consumer {
         if self.settled.elapsed() >= SETTLE {
             self.settle()?;
         }
+        if let Some(ready) = self.ready.take() {
+            return Ok(Some(ready));
+        }
         let give_up = Instant::now() + timeout;
         let interval = Duration::from_millis(self.options.batch_interval_ms);
         loop {
@@ -141,7 +147,11 @@ impl Consumer {
             let until = self.pending.since.map_or(give_up, |since| since + interval);
             let mut wait = until.saturating_duration_since(self.polled);
             if wait.is_zero() {
-                return Ok(self.take());
+                let taken = self.take();
+                if taken.is_none() && self.settled.elapsed() >= SETTLE_IDLE {
+                    self.settle()?;
+                }
+                return Ok(taken);
             }
             // After the first, those that are there are taken without asking the clock for each.
             for _ in 0..BURST {
@@ -265,13 +275,17 @@ impl Consumer {
                 let member = self.kafka.context();
                 let Some(assignment) = member.assignment(topic, partition) else { return Ok(true) };
                 let since = member.since(topic, partition, message.offset());
-                if since.is_some() && self.pending.is_of_another(topic, partition) {
-                    let pending = std::mem::take(&mut self.pending);
-                    self.ready = hand_on(pending, member, &mut self.underway, &self.metrics);
-                }
+                let full = since.is_some() && self.pending.is_of_another(topic, partition);
+                let full = full.then(|| std::mem::take(&mut self.pending));
                 let next = Next { offset: message.offset() + 1, assignment, since };
                 let Consumer { reader, schemas, pending, .. } = self;
-                take_in(&message, next, reader, schemas, pending).map(|()| true)
+                take_in(&message, next, reader, schemas, pending)?;
+                // Not before: with an error this consumer ends, and what is noted as handed on is not read
+                // again.
+                if let Some(full) = full {
+                    self.ready = hand_on(full, member, &mut self.underway, &self.metrics);
+                }
+                Ok(true)
             }
             Some(Err(error)) if is_out_of_range(&error) => Err(self.out_of_range(error)),
             Some(Err(error)) => {

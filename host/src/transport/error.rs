@@ -38,6 +38,15 @@ pub enum Error {
         /// `transaction.timeout.ms`.
         limit: Duration,
     },
+    /// Somebody's transaction stands before the end of a topic of ours.
+    #[error(
+        "topic {topic} cannot be read to its end, because another producer has a transaction open in it; \
+         if that lasts, look for one that hangs with Kafka's tool kafka-transactions.sh"
+    )]
+    Undecided {
+        /// The topic.
+        topic: String,
+    },
     /// Wrong credentials, a certificate that does not fit, or a missing right.
     #[error("kafka refused to {action}: {detail}; check credentials and access rights")]
     Denied {
@@ -133,6 +142,7 @@ impl Error {
         match self {
             Error::Broker { .. }
             | Error::Outlived { .. }
+            | Error::Undecided { .. }
             | Error::Gone { .. }
             | Error::TooLarge => Disposition::Retry,
             Error::Settings(_)
@@ -195,6 +205,7 @@ mod tests {
         assert_eq!(of(Code::BrokerTransportFailure), Disposition::Retry);
         assert_eq!(of(Code::OperationTimedOut), Disposition::Retry);
         assert_eq!(of(Code::MessageSizeTooLarge), Disposition::Retry);
+        assert_eq!(Error::Undecided { topic: "t".into() }.disposition(), Disposition::Retry);
         for code in [Code::Fenced, Code::SaslAuthenticationFailed] {
             assert_eq!(of(code), Disposition::Halt, "{code}");
         }

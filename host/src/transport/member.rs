@@ -246,3 +246,36 @@ impl ConsumerContext for Member {
         tracing::info!(partitions, "partitions assigned");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Start as From;
+    use super::*;
+
+    const TOPIC: &str = "shop.public.users";
+
+    /// What goes to plugins that remember is read by nobody again, so it has to be whole.
+    #[test]
+    fn what_was_read_before_a_partition_was_taken_away_is_not_handed_on_to_plugins_that_remember() {
+        let known = [(starts::scope(TOPIC, 0, 0), "5".to_owned())].into();
+        let starts = Starts::of(&known, true);
+        let member = Member::new("group".into(), From::Earliest, Some(starts.clone()));
+        let read = |offset, assignment| {
+            let mut offsets = Offsets::default();
+            offsets.read(TOPIC, 0, Next { offset, assignment, since: Some(0) });
+            offsets
+        };
+        let begins_at = || starts.get(TOPIC, 0).map(|start| start.next);
+        let assign = |assignment| {
+            member.assigned().entry(TOPIC.into()).or_default().insert(0, assignment);
+        };
+        assert!(!member.note_handed_on(&read(7, 1)), "the partition is not this member's");
+        assign(1);
+        assert!(member.note_handed_on(&read(7, 1)));
+        assert_eq!(begins_at(), Some(7));
+        assign(2);
+        assert!(!member.note_handed_on(&read(9, 1)), "it came back, and is read from 7 on again");
+        assert_eq!(begins_at(), Some(7));
+        assert!(member.note_handed_on(&read(8, 2)));
+    }
+}

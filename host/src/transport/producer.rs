@@ -23,6 +23,7 @@ use super::reach::reach;
 use super::redriven::Redriven;
 use super::topics::{Names, Topics};
 use super::{Checkpoint, Delivered, Delivery, Error, Options};
+use crate::backlog;
 use crate::dead_letter::DeadLetter;
 use crate::encode::{
     self as encode, Batch, Destination, Encoder, Moved, NEW_KEY, OLD_KEY, ORIGIN, Record,
@@ -32,8 +33,6 @@ use crate::position::Position;
 use crate::table::{Table, TableName};
 use crate::telemetry::metrics::Metrics;
 
-/// How much longer than otherwise a transaction lasts while more is waiting than one can hold.
-const BACKLOG_FACTOR: u32 = 10;
 /// How long Kafka may take to begin or to end something.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait for room in the queue before looking again.
@@ -159,9 +158,9 @@ impl Producer {
         Ok((producer, checkpoint))
     }
 
-    /// Says of which cluster the positions are; every checkpoint does from now on.
-    pub fn of_cluster(&mut self, system: u64) {
-        self.checkpoint.system = Some(system);
+    /// Says of which cluster and timeline the positions are; every checkpoint does from now on.
+    pub fn of_cluster(&mut self, system: u64, timeline: u32) {
+        (self.checkpoint.system, self.checkpoint.timeline) = (system, timeline);
     }
 
     /// The slot is gone, and with it the meaning of the checkpoint: writes an empty one.
@@ -169,7 +168,8 @@ impl Producer {
     /// # Errors
     /// As [`Producer::commit`].
     pub fn forget_snapshots(&mut self) -> Result<(), Error> {
-        self.checkpoint = Checkpoint { system: self.checkpoint.system, ..Checkpoint::default() };
+        let Checkpoint { system, timeline, .. } = self.checkpoint;
+        self.checkpoint = Checkpoint { system, timeline, ..Checkpoint::default() };
         self.committed = Position::default();
         self.snapshots_known = false;
         self.transaction.point = Some(LogPoint::default());
@@ -227,19 +227,25 @@ impl Producer {
         Ok(())
     }
 
-    /// When the transaction should be committed; none while there is nothing to commit.
+    /// Whether what was sent and not yet committed is [behind](crate::backlog).
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.transaction.since.map(|since| since + self.interval)
+    pub fn is_behind(&self, now: SystemTime) -> bool {
+        let newest = self.transaction.point.as_ref().map(Point::newest_commit);
+        backlog::is_behind(newest.unwrap_or_default(), now)
     }
 
-    /// Whether the transaction is old or large enough. While there is a backlog nobody waits for
-    /// this change in particular, and longer transactions cost the broker less.
+    /// When the transaction should be committed; none while there is nothing to commit.
     #[must_use]
-    pub fn is_due(&self, now: Instant, backlog: bool) -> bool {
-        let interval = if backlog { self.interval * BACKLOG_FACTOR } else { self.interval };
-        let old = |since: Instant| since + interval <= now;
-        self.transaction.bytes >= self.limit || self.transaction.since.is_some_and(old)
+    pub fn deadline(&self, is_behind: bool) -> Option<Instant> {
+        let patience = backlog::patience(self.interval, is_behind);
+        self.transaction.since.map(|since| since + patience)
+    }
+
+    /// Whether the transaction is old or large enough.
+    #[must_use]
+    pub fn is_due(&self, now: Instant, is_behind: bool) -> bool {
+        let old = self.deadline(is_behind).is_some_and(|deadline| deadline <= now);
+        self.transaction.bytes >= self.limit || old
     }
 
     /// Commits what was sent together with the checkpoint it reaches; the proof of it, or nothing

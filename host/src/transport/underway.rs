@@ -83,3 +83,58 @@ impl Underway {
         passed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::offsets::Next;
+    use super::super::options::Start;
+    use super::*;
+
+    const TOPIC: &str = "shop.public.users";
+    const ASSIGNMENT: u64 = 3;
+
+    fn offsets(offset: i64, assignment: u64) -> Offsets {
+        let mut offsets = Offsets::default();
+        offsets.read(TOPIC, 0, Next { offset, assignment, since: None });
+        offsets
+    }
+
+    fn list(offset: i64) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(TOPIC, 0, Offset::Offset(offset)).unwrap();
+        list
+    }
+
+    /// What may be committed of a partition that was read up to 12, of which `pending` waits for company.
+    fn passed(underway: &Underway, pending: &Offsets) -> Option<Offset> {
+        let member = Member::new("group".into(), Start::Earliest, None);
+        member.assigned().entry(TOPIC.into()).or_default().insert(0, ASSIGNMENT);
+        let passed = underway.passed(&list(12), pending, &member);
+        passed.find_partition(TOPIC, 0).map(|element| element.offset())
+    }
+
+    #[test]
+    fn nothing_is_passed_while_a_record_before_it_is_on_its_way_or_waits_for_company() {
+        let (mut underway, none) = (Underway::default(), Offsets::default());
+        assert_eq!(passed(&underway, &none), Some(Offset::Offset(12)));
+        assert_eq!(passed(&underway, &offsets(11, ASSIGNMENT)), None, "it is not handed on");
+        underway.hand_on(&offsets(9, ASSIGNMENT));
+        underway.hand_on(&offsets(11, ASSIGNMENT));
+        assert_eq!(passed(&underway, &none), None, "nothing is stored");
+        underway.commit(&list(9));
+        assert_eq!(passed(&underway, &none), None, "one is not stored");
+        underway.commit(&list(11));
+        assert_eq!(passed(&underway, &none), Some(Offset::Offset(12)));
+        underway.commit(&list(12));
+        assert_eq!(passed(&underway, &none), None, "it is known already");
+    }
+
+    #[test]
+    fn what_was_handed_on_before_the_partition_was_taken_away_is_read_again_and_holds_nothing_up() {
+        let mut underway = Underway::default();
+        underway.hand_on(&offsets(11, ASSIGNMENT - 1));
+        assert_eq!(passed(&underway, &Offsets::default()), Some(Offset::Offset(12)));
+        underway.hand_on(&offsets(11, ASSIGNMENT));
+        assert_eq!(passed(&underway, &Offsets::default()), None);
+    }
+}

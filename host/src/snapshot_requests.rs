@@ -33,16 +33,16 @@ pub enum Refused {
 
 /// One table, and who waits for the answer.
 #[derive(Debug)]
-pub struct Request {
+pub struct SnapshotRequest {
     /// As it was asked for: `schema.table`.
     pub table: String,
     done: oneshot::Sender<Result<(), Refused>>,
 }
 
-impl Request {
+impl SnapshotRequest {
     /// Tells who asked that the table is marked, so that it will be copied, or that there is no copy of it.
     pub fn answer(self, marked: bool) {
-        let Request { table, done } = self;
+        let SnapshotRequest { table, done } = self;
         // Who asked may have gone.
         done.send(if marked { Ok(()) } else { Err(Refused::Unknown(table)) }).ok();
     }
@@ -50,17 +50,17 @@ impl Request {
 
 /// The requests of a process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Recopies(Arc<Shared>);
+pub struct SnapshotRequests(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     captures: AtomicBool,
     /// The tables whose copies are complete, by name; none known while tables are copied.
     copied: Mutex<Option<HashSet<String>>>,
-    waiting: watch::Sender<Vec<Request>>,
+    waiting: watch::Sender<Vec<SnapshotRequest>>,
 }
 
-impl Recopies {
+impl SnapshotRequests {
     /// From now on there is a capture that obeys.
     pub fn open(&self) {
         self.0.captures.store(true, Ordering::Relaxed);
@@ -97,7 +97,7 @@ impl Recopies {
             Some(_) => {}
         }
         let (done, answer) = oneshot::channel();
-        self.0.waiting.send_modify(|waiting| waiting.push(Request { table, done }));
+        self.0.waiting.send_modify(|waiting| waiting.push(SnapshotRequest { table, done }));
         answer.await.unwrap_or(Err(Refused::Ended))
     }
 
@@ -116,7 +116,7 @@ impl Recopies {
 
     /// The requests that wait; each has to be answered.
     #[must_use]
-    pub fn take(&self) -> Vec<Request> {
+    pub fn take(&self) -> Vec<SnapshotRequest> {
         let mut taken = Vec::new();
         self.0.waiting.send_modify(|waiting| taken = std::mem::take(waiting));
         taken
@@ -129,24 +129,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_answered_by_the_capture_that_takes_it() {
-        let recopies = Recopies::default();
-        let ask = |table: &str| recopies.ask(table.to_owned());
+        let requests = SnapshotRequests::default();
+        let ask = |table: &str| requests.ask(table.to_owned());
         assert_eq!(ask("public.users").await, Err(Refused::NoCapture));
-        recopies.open();
+        requests.open();
         let busy = ask("public.users").await.unwrap_err().to_string();
         assert!(busy.starts_with("tables are being copied, or the capture starts"), "{busy}");
         let name = |name: &str| TableName { schema: "public".into(), name: name.into() };
-        recopies.streams([name("users"), name("user"), name("x")].iter());
+        requests.streams([name("users"), name("user"), name("x")].iter());
         let typo = Refused::Unknown("public.usr".into());
         assert_eq!(ask("public.usr").await, Err(typo), "and the stream goes on");
         let capture = async {
-            recopies.asked().await;
-            let mut taken = recopies.take();
+            requests.asked().await;
+            let mut taken = requests.take();
             while taken.len() < 3 {
-                recopies.asked().await;
-                taken.extend(recopies.take());
+                requests.asked().await;
+                taken.extend(requests.take());
             }
-            assert!(!recopies.is_asked());
+            assert!(!requests.is_asked());
             for request in taken {
                 match request.table.as_str() {
                     "public.users" => request.answer(true),

@@ -11,7 +11,7 @@ use super::answer::Refusal;
 use super::parameters;
 use super::routes::App;
 use super::token::Scope;
-use crate::recopy::Refused;
+use crate::snapshot_requests::Refused;
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/v0/snapshot", routing::post(snapshot))
@@ -26,7 +26,7 @@ async fn snapshot(
     let mut query = parameters::parse(query.as_deref())?;
     let table = parameters::take(&mut query, "table")?;
     let table = table.ok_or_else(|| Refusal::bad("say which table to copy again: `table`"))?;
-    app.context.recopies.ask(table.clone()).await?;
+    app.context.snapshot_requests.ask(table.clone()).await?;
     Ok(Json(json!({ "copying": table })).into_response())
 }
 
