@@ -51,6 +51,16 @@ pub struct Difference {
 }
 
 impl Difference {
+    pub(crate) fn of(rows: &[String], copied: &[String]) -> Difference {
+        let (wanted, found) = (BTreeSet::from_iter(rows), BTreeSet::from_iter(copied));
+        Difference {
+            rows: rows.len(),
+            missing: wanted.difference(&found).map(|row| (*row).clone()).collect(),
+            surplus: found.difference(&wanted).map(|row| (*row).clone()).collect(),
+            doubled: copied.len() - found.len(),
+        }
+    }
+
     /// No difference at all.
     #[must_use]
     pub fn is_none(&self) -> bool {
@@ -77,16 +87,18 @@ impl fmt::Display for Difference {
 
 /// Compares the tables as they are now.
 pub fn differences(source: &Database<'_>, http_url: &str, emails: Emails) -> Result<Difference> {
-    let wanted = SOURCE.replace("{email}", emails.sql());
-    let rows: Vec<String> = source.query(&wanted)?.into_iter().flatten().collect();
-    let copied = query(http_url, COPY)?;
-    let (wanted, found) = (BTreeSet::from_iter(&rows), BTreeSet::from_iter(&copied));
-    Ok(Difference {
-        rows: rows.len(),
-        missing: wanted.difference(&found).map(|row| (*row).clone()).collect(),
-        surplus: found.difference(&wanted).map(|row| (*row).clone()).collect(),
-        doubled: copied.len() - found.len(),
-    })
+    compare(source, &SOURCE.replace("{email}", emails.sql()), http_url, COPY)
+}
+
+/// Compares what two queries answer: one column of the source, and `line` of the copy.
+pub(crate) fn compare(
+    source: &Database<'_>,
+    source_sql: &str,
+    http_url: &str,
+    copy_sql: &str,
+) -> Result<Difference> {
+    let rows: Vec<String> = source.query(source_sql)?.into_iter().flatten().collect();
+    Ok(Difference::of(&rows, &query(http_url, copy_sql)?))
 }
 
 /// Waits until the copy equals the source, which must no longer change; the number of rows.

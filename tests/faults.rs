@@ -1,6 +1,6 @@
 //! One death and what comes after it: the process dies at a named place or at a moment, under load,
-//! is started again, and must leave an exact copy and, over Kafka, each change exactly once. The
-//! same seed makes the same workload and the same death.
+//! is started again, and must leave an exact copy and, over Kafka, each change exactly once: of the shop's
+//! users and of the tables of other kinds. The same seed makes the same workload and the same death.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tailwater_test_support::workload::Runner;
+use tailwater_test_support::workload::{KINDS, Runner};
 use tailwater_test_support::{
     Database, Kafka, Postgres, PostgresVersion, Tailwater, TailwaterProcess, guests, unique_name,
     wait_for, wait_until,
 };
 
-use crate::{Audit, Emails, each_change_once, wait_equal, wait_sent};
+use crate::{
+    Audit, Emails, each_change_once, topics_hold_the_rows, wait_equal, wait_kinds_equal, wait_sent,
+};
 
 const RATE: u64 = 500;
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -33,7 +35,7 @@ pub enum Route {
 
 /// The named places of the product, each with the routes that pass it.
 pub const FAILPOINTS: [(&str, &[Route]); 15] = [
-    ("during_snapshot", &[Route::Direct, Route::Kafka]),
+    (IN_COPY, &[Route::Direct, Route::Kafka]),
     ("during_swap", &[Route::Direct, Route::Kafka]),
     ("during_token_reload", &[Route::Direct, Route::Kafka]),
     ("before_send", &[Route::Kafka]),
@@ -79,9 +81,11 @@ impl Plan {
         let mut random = StdRng::seed_from_u64(seed);
         let (name, routes) = FAILPOINTS[random.random_range(0..FAILPOINTS.len())];
         let route = routes[random.random_range(0..routes.len())];
-        let passage = match happens_once(name) {
-            true => 1,
-            false => random.random_range(1..=30),
+        let passage = match name {
+            // At least once for each table.
+            IN_COPY => random.random_range(1..=1 + KINDS.len()).try_into().unwrap_or(1),
+            name if happens_once(name) => 1,
+            _ => random.random_range(1..=30),
         };
         let death = match random.random_range(0..4) {
             0 => Death::After(random.random_range(1..3_000)),
@@ -99,19 +103,22 @@ fn happens_once(name: &str) -> bool {
     name.starts_with("during_") || name.ends_with("_alter")
 }
 
+/// The place that every copy of a table passes.
+const IN_COPY: &str = "during_snapshot";
+
 /// Runs a plan; the number of rows compared.
 pub fn survive(plan: Plan) -> Result<usize> {
     let version =
         if plan.seed.is_multiple_of(2) { PostgresVersion::V15 } else { PostgresVersion::V18 };
     let source = Postgres::shared(version).create_database()?;
-    let workload = Runner::start(&source.url(), plan.seed, RATE)?;
-    let audit = Audit::install(&source)?;
+    let workload = Runner::start_with_kinds(&source.url(), plan.seed, RATE)?;
+    let audit = Audit::install_with_kinds(&source)?;
     let prefix = unique_name("fault");
     let config = config(&source, plan, &prefix)?;
     let tailwater = Tailwater::with_config(&config)?;
     install(&tailwater, &[])?;
     let mut mark = None;
-    if plan.death != Death::At("during_snapshot", 1) {
+    if !matches!(plan.death, Death::At(IN_COPY, _)) {
         let mut process = tailwater.start()?;
         process.wait_ready(DEADLINE)?;
         if plan.route == Route::Kafka {
@@ -120,7 +127,7 @@ pub fn survive(plan: Plan) -> Result<usize> {
         }
         process.kill9()?;
     }
-    die(&tailwater, plan.death, &source, &config).with_context(|| tailwater.log_tail())?;
+    die(&tailwater, plan, &source, &config).with_context(|| tailwater.log_tail())?;
     tailwater.set_config(&config)?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
@@ -129,17 +136,34 @@ pub fn survive(plan: Plan) -> Result<usize> {
         mark = Some(mark.map_or_else(|| audit.mark(), Ok)?);
     }
     workload.stop()?;
-    let rows = wait_equal(&source, &tailwater.http_url(), Emails::Plain, DEADLINE)
-        .with_context(|| tailwater.log_tail())?;
+    if mark.is_some() {
+        wait_sent(&tailwater, &source)?;
+    }
+    let rows = wait_all_equal(&source, &tailwater).with_context(|| tailwater.log_tail())?;
     let status = process.terminate(DEADLINE)?;
     ensure!(status.success(), "it ended with {status}");
     if let Some(mark) = mark {
-        let topic = format!("{prefix}.public.users");
-        each_change_once(&audit.histories(mark)?, &Kafka::shared().bootstrap(), &topic)?;
+        let bootstrap = Kafka::shared().bootstrap();
+        for table in tables() {
+            let topic = format!("{prefix}.public.{table}");
+            each_change_once(&audit.histories(table, mark)?, &bootstrap, &topic)?;
+        }
+        topics_hold_the_rows(&source, &bootstrap, &prefix)?;
     }
     // So that the next ones have room.
     source.drop_idle_slots()?;
     Ok(rows)
+}
+
+/// The tables of the workload.
+fn tables() -> Vec<&'static str> {
+    ["users"].into_iter().chain(KINDS.map(|kind| kind.name)).collect()
+}
+
+fn wait_all_equal(source: &Database<'_>, tailwater: &Tailwater) -> Result<usize> {
+    let url = tailwater.http_url();
+    let users = wait_equal(source, &url, Emails::Plain, DEADLINE)?;
+    Ok(users + wait_kinds_equal(source, &url, DEADLINE)?)
 }
 
 fn config(source: &Database<'_>, plan: Plan, prefix: &str) -> Result<String> {
@@ -168,8 +192,8 @@ fn config(source: &Database<'_>, plan: Plan, prefix: &str) -> Result<String> {
 }
 
 /// Lives until the death; places that only an event passes get it once the process runs.
-fn die(tailwater: &Tailwater, death: Death, source: &Database<'_>, config: &str) -> Result<()> {
-    let (name, passage) = match death {
+fn die(tailwater: &Tailwater, plan: Plan, source: &Database<'_>, config: &str) -> Result<()> {
+    let (name, passage) = match plan.death {
         Death::At(name, passage) => (name, passage),
         Death::After(life) => {
             let mut process = tailwater.start()?;
@@ -181,7 +205,7 @@ fn die(tailwater: &Tailwater, death: Death, source: &Database<'_>, config: &str)
     };
     let place = format!("{name}:{passage}");
     let mut process = tailwater.start_with(&[("TAILWATER_FAILPOINT", &place)])?;
-    if happens_once(name) && name != "during_snapshot" {
+    if happens_once(name) && name != IN_COPY {
         process.wait_ready(DEADLINE)?;
         match name {
             "during_swap" => install(tailwater, &OTHER)?,
@@ -189,7 +213,10 @@ fn die(tailwater: &Tailwater, death: Death, source: &Database<'_>, config: &str)
                 tailwater.set_config(&format!("{config}{TOKEN}"))?;
                 process.hang_up()?;
             }
-            _ => source.execute("ALTER TABLE users ADD COLUMN note text")?,
+            _ => {
+                let table = tables()[usize::try_from(plan.seed)? % tables().len()];
+                source.execute(&format!("ALTER TABLE {table} ADD COLUMN note text"))?;
+            }
         }
     }
     died_of_it(process).with_context(|| format!("die at {place}"))

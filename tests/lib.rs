@@ -4,13 +4,16 @@
 mod audit;
 mod copy;
 mod faults;
+mod kinds;
 mod once;
 mod topic;
 
 pub use audit::{Audit, History};
 pub use copy::{Difference, Emails, differences, wait_equal};
 pub use faults::{Death, FAILPOINTS, Plan, Route, survive};
+pub use kinds::{topics_hold_the_rows, wait_kinds_equal};
 pub use once::{each_change_once, wait_sent};
 pub use topic::{
-    Raw, Record, committed_offsets, end_offset, end_offset_of, produce, read_committed,
+    Raw, Record, committed_offsets, end_offset, end_offset_of, produce, produce_undecided,
+    read_committed,
 };

@@ -131,6 +131,24 @@ pub fn produce(bootstrap: &str, records: &[Raw]) -> Result<()> {
     Ok(())
 }
 
+/// Writes a record in a transaction that stays open until the producer is told otherwise, and returns once the
+/// broker has it.
+pub fn produce_undecided(bootstrap: &str, raw: &Raw) -> Result<BaseProducer> {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("transactional.id", format!("undecided-{}", raw.topic))
+        .set("transaction.timeout.ms", "600000")
+        .create()?;
+    producer.init_transactions(TIMEOUT)?;
+    producer.begin_transaction()?;
+    let mut record = BaseRecord::<str, str>::to(&raw.topic);
+    (record.key, record.payload) = (raw.key.as_deref(), raw.value.as_deref());
+    producer.send(record).map_err(|(error, _)| error)?;
+    producer.flush(TIMEOUT)?;
+    ensure!(producer.in_flight_count() == 0, "the broker did not take the record");
+    Ok(producer)
+}
+
 /// The end of a topic's first partition: behind its records, committed or not, and marks of transactions.
 pub fn end_offset(bootstrap: &str, topic: &str) -> Result<i64> {
     end_offset_of(bootstrap, topic, 0)

@@ -300,6 +300,21 @@ fn a_pattern_that_fits_no_table_is_remarked() {
 }
 
 #[test]
+fn a_plugin_of_the_sink_that_does_not_hear_of_what_the_capture_sets_aside_is_remarked() {
+    let section = |plugin: &str, settings: &str| {
+        let path = guests::plugin(plugin).unwrap();
+        format!("[[plugin]]\nname = \"{plugin}\"\npath = \"{}\"\n{settings}\n", path.display())
+    };
+    let plugins = section("mask-email", "") + &section("drop-duplicates", "stage = \"sink\"");
+    let findings = look(&(plugins + "[kafka]\nprefix = \"p\"\n"), Role::Sink);
+    let found = of(&findings, "plugin drop-duplicates").unwrap();
+    let remark = "it does not hear of changes that `mask-email` on the capture sets aside";
+    assert!(found.contains(remark), "{found}");
+    let found = of(&findings, "plugin mask-email").unwrap();
+    assert!(!found.contains("hear"), "{found}");
+}
+
+#[test]
 fn a_clickhouse_that_is_down_is_said_without_its_password() {
     let port = free_port().unwrap();
     let text = format!(

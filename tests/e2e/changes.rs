@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tailwater_test_support::{Database, Kafka, Postgres, PostgresVersion, Tailwater, wait_for};
+use tailwater_test_support::{
+    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Session, Tailwater, wait_for,
+};
 
-use crate::legs::Link;
+use crate::legs::{Link, serves};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -171,6 +173,55 @@ fn rows_that_got_another_key_keep_their_large_values_over_kafka() -> Result<()> 
     Ok(())
 }
 
+/// With a synchronous standby the server sends a commit before anybody sees what it did.
+#[test]
+fn a_row_that_got_another_key_in_a_commit_that_waits_keeps_its_large_value_over_kafka() -> Result<()>
+{
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let settings = vec![
+        setting("synchronous_standby_names", "nobody"),
+        setting("synchronous_commit", "local"),
+    ];
+    let options = PostgresOptions { settings, ..PostgresOptions::default() };
+    let postgres = Postgres::start(PostgresVersion::V18, options)?;
+    let source = postgres.create_database()?;
+    source.execute(
+        "CREATE TABLE large (id text PRIMARY KEY, big text);
+         ALTER TABLE large ALTER big SET STORAGE EXTERNAL;
+         INSERT INTO large VALUES ('a', repeat('x', 3000))",
+    )?;
+    let link = Link::plain(Kafka::shared(), "partitions = 1");
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    let (mut capturing, _sinking) = (capture.start()?, sink.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    let equal = || tables_equal(&source, &sink, &[("large", "id", "large")]);
+    wait_for(DEADLINE, "the first copy", equal)?;
+    let waiting = Session::open(&source.url())?;
+    waiting.execute("SET synchronous_commit = on")?;
+    std::thread::scope(|scope| {
+        let committing = scope.spawn(|| waiting.execute("UPDATE large SET id = 'b'"));
+        let asked =
+            wait_for(DEADLINE, "the capture to ask for the row, or for leave to ask", || {
+                let asking = source.query(
+                    "SELECT pid FROM pg_stat_activity WHERE application_name = 'tailwater' AND
+                 (query LIKE '%pg_current_snapshot%' OR query LIKE '%\"public\".\"large\" WHERE%')",
+                )?;
+                ensure!(!asking.is_empty(), "it does not");
+                Ok(())
+            });
+        let visible = source.query("SELECT id FROM large")?;
+        let released = source.query(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+        )?;
+        committing.join().expect("no panic")?;
+        asked?;
+        ensure!(visible == [["a"]], "the commit did not wait: {visible:?}");
+        ensure!(released == [["t"]], "nobody waited");
+        anyhow::Ok(())
+    })?;
+    wait_for(DEADLINE, "the copy to follow", equal)
+}
+
 #[test]
 fn an_idle_database_does_not_pin_the_log_while_its_neighbour_writes() -> Result<()> {
     let postgres = Postgres::shared(PostgresVersion::V15);
@@ -190,4 +241,40 @@ fn an_idle_database_does_not_pin_the_log_while_its_neighbour_writes() -> Result<
         ensure!(moved == [["t"]], "{moved:?}");
         Ok(())
     })
+}
+
+/// Bytes that are no UTF-8 are no JSON text.
+#[test]
+fn bytes_are_shown_as_valid_json_and_found_by_what_is_shown() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute(
+        "CREATE TABLE files (id bytea PRIMARY KEY, body bytea, parts bytea[]);
+         INSERT INTO files VALUES ('\\x01', '\\xe000', ARRAY['\\xc0', NULL]::bytea[]), ('\\x02', NULL, '{}')",
+    )?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let _process = tailwater.start()?;
+    let first = "{\"id\":\"AQ==\",\"body\":\"4AA=\",\"parts\":[\"wA==\",null]}\n";
+    let second = "{\"id\":\"Ag==\",\"body\":null,\"parts\":[]}\n";
+    serves(&tailwater, "files", &format!("{first}{second}"))?;
+    for (asked, rows) in [
+        ("body=4AA%3D", first),
+        ("id=Ag%3D%3D", second),
+        ("body.is=null", second),
+        ("offset=1", second),
+        ("parts=%5B'wA%3D%3D',NULL%5D", first),
+    ] {
+        let answer = tailwater.get(&format!("/v0/pipes/files_snapshot.ndjson?{asked}"))?;
+        ensure!(answer.text() == rows, "{asked}: {} {}", answer.status, answer.text());
+    }
+    let csv = tailwater.get("/v0/pipes/files_snapshot.csv?limit=1")?.text();
+    ensure!(csv.ends_with("\"AQ==\",\"4AA=\",\"['wA==',NULL]\"\n"), "{csv}");
+    for format in ["json", "ndjson"] {
+        let asked = format!(
+            "/v0/sql?q=SELECT%20body%20FROM%20files%20WHERE%20body%3C%3E''&format={format}"
+        );
+        let answer = tailwater.get(&asked)?;
+        let text = std::str::from_utf8(&answer.body)?.replace(": ", ":");
+        ensure!(text.contains("\"body\":\"\u{fffd}\\u0000\""), "{text}");
+    }
+    Ok(())
 }

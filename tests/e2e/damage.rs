@@ -2,19 +2,17 @@
 //! is stored of it.
 
 use anyhow::{Result, ensure};
-use tailwater_test_support::{Postgres, PostgresVersion, Proxy, Tailwater};
+use tailwater_test_support::{Postgres, PostgresVersion};
 
 use crate::bad_input::{FAILED, ends_with};
-use crate::legs::{DEADLINE, serves};
+use crate::legs::{DEADLINE, behind_proxy, serves};
 
 #[test]
 fn what_was_damaged_on_its_way_from_the_source_ends_the_run_and_is_read_again() -> Result<()> {
     let source = Postgres::shared(PostgresVersion::V18).create_database()?;
     source.execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")?;
     source.execute("INSERT INTO notes VALUES (1, 'copied')")?;
-    let (port, proxy) = (source.postgres().port(), Proxy::start(source.postgres().port())?);
-    let url = source.tcp_url().replace(&port.to_string(), &proxy.port().to_string());
-    let tailwater = Tailwater::with_source(&format!("{url}?sslmode=disable"))?;
+    let (proxy, tailwater) = behind_proxy(&source, "")?;
 
     proxy.damage(b"1\tcopied\n", b"1 copied\n".as_ref());
     let said = "capture stopped: the snapshot of public.notes cannot be read: a COPY line came with \

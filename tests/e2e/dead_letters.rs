@@ -58,7 +58,7 @@ pub(crate) fn ask(tailwater: &Tailwater, method: &str, path: &str) -> Result<Jso
 
 fn letters(tailwater: &Tailwater) -> Result<Vec<Json>> {
     let answer = ask(tailwater, "GET", "")?;
-    Ok(answer.as_array().context("a list")?.clone())
+    Ok(answer["letters"].as_array().context("a list")?.clone())
 }
 
 pub(crate) fn wait_letters(tailwater: &Tailwater, count: usize) -> Result<()> {
@@ -100,6 +100,12 @@ fn sets_aside(source: &Database<'_>, tailwater: &Tailwater) -> Result<()> {
     let listed = command(tailwater, &["list", "--plugin", "guest"])?;
     ensure!(listed.lines().count() == 2 && listed.contains("public.people"), "{listed}");
     ensure!(!listed.contains("poison"), "a list holds a row's value: {listed}");
+    let cut = command(tailwater, &["list", "--limit", "1"])?;
+    ensure!(cut.lines().next() == listed.lines().next(), "it is not the first: {cut}");
+    ensure!(cut.lines().nth(1) == Some("and 1 more; --limit 2 lists all"), "{cut}");
+    let cut = ask(tailwater, "GET", "?limit=1")?;
+    ensure!(cut["letters"].as_array().is_some_and(|letters| letters.len() == 1), "{cut}");
+    ensure!(cut["more"] == 1, "{cut}");
     let id = letters(tailwater)?[1]["id"].as_str().context("an id")?.to_owned();
     let shown = ask(tailwater, "GET", &format!("/{id}"))?;
     ensure!(shown["original"].as_str().is_some_and(|row| row.contains("poison")), "{shown}");

@@ -210,14 +210,19 @@ fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
     source.execute("INSERT INTO documents VALUES (2, 'after')")?;
     serves(&sink, "documents", &format!("{first}{{\"id\":2,\"body\":\"after\"}}\n"))?;
     let records = read_committed(&Kafka::shared().bootstrap(), &link.topic("documents"))?;
-    let keys: Vec<_> = records.iter().map(|record| record.key.clone()).collect();
-    let wanted = ["{\"id\":1}", "{\"id\":2}"].map(|key| Some(key.to_owned()));
-    ensure!(keys == wanted, "each change once, but {keys:?}");
+    let keys: Vec<_> = records.iter().filter_map(|record| record.key.as_deref()).collect();
+    ensure!(keys == ["{\"id\":1}", "{\"id\":2}"], "each change once, but {keys:?}");
     ensure!(awake.is_running()?, "the successor ended:\n{}", successor.log_tail());
     // It knows already if its transaction was still open; else it learns by the next one.
     ensure!(awake.terminate(DEADLINE)?.success(), "the successor ended badly");
     source.execute("INSERT INTO documents VALUES (3, 'for nobody')")?;
-    says(&zombie, "transport stopped: another tailwater took over this pipeline")
+    // As Kafka says it, or the source, whichever it asks first.
+    wait_for(DEADLINE, "the zombie to say why", || {
+        let log = zombie.log();
+        let of_kafka = log.contains("transport stopped: another tailwater took over this pipeline");
+        ensure!(of_kafka || log.contains("another tailwater took over slot "), "{log}");
+        Ok(())
+    })
 }
 
 /// Every start reads the topic of checkpoints, to which up to twenty records a second go for good.
@@ -276,20 +281,23 @@ fn a_process_that_stood_still_for_longer_than_its_transaction_may_goes_on() -> R
     wait_sent(&capture, &source)?;
     let _sinking = sink.start()?;
     let (bootstrap, topic) = (kafka.bootstrap(), link.topic("documents"));
+    // What stands before a copy is there.
+    let before = end_offset(&bootstrap, &topic)?;
     source.execute("INSERT INTO documents VALUES (1, 'in an open transaction')")?;
     wait_until(DEADLINE, "the row to be there", || {
-        end_offset(&bootstrap, &topic).is_ok_and(|end| end == 1)
+        end_offset(&bootstrap, &topic).is_ok_and(|end| end == before + 1)
     })?;
     let process = Pid::from_raw(i32::try_from(capturing.id())?).context("a process id")?;
     kill_process(process, Signal::STOP)?;
     wait_until(DEADLINE, "the broker's mark that the row does not count", || {
-        end_offset(&bootstrap, &topic).is_ok_and(|end| end == 2)
+        end_offset(&bootstrap, &topic).is_ok_and(|end| end == before + 2)
     })?;
     kill_process(process, Signal::CONT)?;
     source.execute("INSERT INTO documents VALUES (2, 'after')")?;
     let rows = "{\"id\":1,\"body\":\"in an open transaction\"}\n{\"id\":2,\"body\":\"after\"}\n";
     serves(&sink, "documents", rows).with_context(|| capture.log_tail())?;
-    ensure!(read_committed(&bootstrap, &topic)?.len() == 2, "a change is there twice");
+    let rows = read_committed(&bootstrap, &topic)?.into_iter().filter(|row| row.key.is_some());
+    ensure!(rows.count() == 2, "a change is there twice");
     says(&capture, "a transaction was open for longer than the 4 s that kafka waits")?;
     ensure!(capturing.is_running()?, "it ended:\n{}", capture.log_tail());
     Ok(())

@@ -88,5 +88,6 @@ fn killed_under_load_kafka_holds_each_change_exactly_once() -> Result<()> {
     let status = process.terminate(DEADLINE)?;
     ensure!(status.success(), "it ended with {status}");
     let topic = format!("{prefix}.public.users");
-    each_change_once(&audit.histories(mark)?, &kafka.bootstrap(), &topic).with_context(context)
+    each_change_once(&audit.histories("users", mark)?, &kafka.bootstrap(), &topic)
+        .with_context(context)
 }

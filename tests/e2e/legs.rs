@@ -1,7 +1,9 @@
 //! The two halves as processes of their own, joined by nothing but Kafka.
 
 use anyhow::{Result, ensure};
-use tailwater_test_support::{ClickHouse, Database, Kafka, Tailwater, unique_name, wait_for};
+use tailwater_test_support::{
+    ClickHouse, Database, Kafka, Proxy, Tailwater, unique_name, wait_for,
+};
 
 use std::time::Duration;
 
@@ -73,6 +75,11 @@ impl Link {
         role("sink", &self.section)
     }
 
+    /// The same with further sections.
+    pub(crate) fn sink_with(&self, sections: &str) -> Result<Tailwater> {
+        role("sink", &format!("{}{sections}", self.section))
+    }
+
     /// Kafka to a server that several share.
     pub(crate) fn sink_into(&self, clickhouse: &ClickHouse) -> Result<Tailwater> {
         role("sink", &self.sink_sections(clickhouse))
@@ -101,6 +108,17 @@ fn role(role: &str, sections: &str) -> Result<Tailwater> {
 
 fn set(tailwater: &Tailwater, sections: &str) -> Result<()> {
     tailwater.set_config(&format!("{sections}\n[http]\nlisten = \"{{listen}}\"\n"))
+}
+
+/// The whole way in one process, from a source behind a proxy; `more` are further lines of `[source]`.
+pub(crate) fn behind_proxy(source: &Database<'_>, more: &str) -> Result<(Proxy, Tailwater)> {
+    let port = source.postgres().port();
+    let proxy = Proxy::start(port)?;
+    let url = source.tcp_url().replace(&port.to_string(), &proxy.port().to_string());
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{url}?sslmode=disable\"\n{more}\n\n[http]\nlisten = \"{{listen}}\"\n"
+    ))?;
+    Ok((proxy, tailwater))
 }
 
 /// Waits for exactly these rows of a snapshot pipe, as lines of JSON.

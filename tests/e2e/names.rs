@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::bad_input::{FAILED, ends_with};
 use anyhow::{Result, ensure};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -71,4 +72,29 @@ fn any_name_of_the_source_is_copied_streamed_and_served() -> Result<()> {
     }
     ensure!(process.is_running()?, "it ended:\n{}", tailwater.log_tail());
     Ok(())
+}
+
+/// The one would be stored where the versions of the other are.
+#[test]
+fn a_table_that_is_called_like_the_versions_of_another_is_refused_with_both_names() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    make(&source, "notes", "body")?;
+    let config = |more: &str| {
+        let url = source.url();
+        format!("[source]\nurl = \"{url}\"\n{more}\n[http]\nlisten = \"{{listen}}\"\n")
+    };
+    let said = "public.notes and public.notes_versions would both be called `notes_versions` in \
+                ClickHouse; set clickhouse.tables.\"public.notes_versions\".name to another name";
+    let tailwater = Tailwater::with_config(&config(""))?;
+    let process = tailwater.start()?;
+    serves(&tailwater, "notes", "body", "copied")?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    make(&source, "notes_versions", "body")?;
+    ends_with(&tailwater, FAILED, &[said])?;
+    tailwater.set_config(&config(
+        "[clickhouse.tables.\"public.notes_versions\"]\nname = \"versions_of_notes\"",
+    ))?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "versions_of_notes", "body", "copied")?;
+    serves(&tailwater, "notes", "body", "copied")
 }

@@ -7,20 +7,18 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Proxy, Tailwater,
-    wait_for, wait_until,
+    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater, wait_for,
+    wait_until,
 };
 use tailwater_tests::{Audit, Emails, each_change_once, wait_equal, wait_sent};
 
-use crate::legs::{DEADLINE, Link, says};
+use crate::legs::{DEADLINE, Link, behind_proxy, says, serves};
 
 pub(crate) const RATE: u64 = 500;
 
-/// So long a service is away; `TAILWATER_TEST_OUTAGE_S=60` for the long version.
-fn outage() -> Duration {
-    let seconds = std::env::var("TAILWATER_TEST_OUTAGE_S").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(8))
-}
+/// So long a broker is away: longer than most of a client's own limits, and as long as it may leave a
+/// transaction open.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 fn lasts(outage: Duration) -> Result<()> {
     let begun = Instant::now();
@@ -53,11 +51,11 @@ fn a_broker_that_crashes_in_the_middle_of_transactions_holds_each_change_once() 
     kafka.restart()?;
     wait_sent(&capture, &source)?;
     kafka.crash()?;
-    lasts(outage())?;
+    lasts(OUTAGE)?;
     kafka.restart()?;
     recovers(&source, workload, &sink)?;
     ensure!(capturing.is_running()?, "the capture ended:\n{}", capture.log_tail());
-    each_change_once(&audit.histories(mark)?, &kafka.bootstrap(), &link.topic("users"))
+    each_change_once(&audit.histories("users", mark)?, &kafka.bootstrap(), &link.topic("users"))
 }
 
 #[test]
@@ -101,11 +99,7 @@ fn a_source_that_falls_silent_is_noticed_in_bounded_time() -> Result<()> {
     let postgres = Postgres::start(PostgresVersion::V15, options)?;
     let source = postgres.create_database()?;
     let workload = Runner::start(&source.url(), 14, RATE)?;
-    let proxy = Proxy::start(postgres.port())?;
-    let url = source.tcp_url().replace(&postgres.port().to_string(), &proxy.port().to_string());
-    let tailwater = Tailwater::with_config(&format!(
-        "[source]\nurl = \"{url}\"\nsilence_timeout_s = 12\n\n[http]\nlisten = \"{{listen}}\"\n"
-    ))?;
+    let (proxy, tailwater) = behind_proxy(&source, "silence_timeout_s = 12")?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
     proxy.go_deaf();
@@ -151,9 +145,14 @@ fn metric(tailwater: &Tailwater, name: &str) -> Result<f64> {
 
 /// Resident memory of a process, in bytes.
 fn resident(process: u32) -> Result<u64> {
+    memory(process, "VmRSS:")
+}
+
+/// One of the sizes that the kernel tells of a process, in bytes.
+fn memory(process: u32, size: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.context("find VmRSS")?.trim().trim_end_matches(" kB");
+    let line = status.lines().find_map(|line| line.strip_prefix(size));
+    let kilobytes = line.context("find the size")?.trim().trim_end_matches(" kB");
     Ok(kilobytes.parse::<u64>()? << 10)
 }
 
@@ -200,6 +199,42 @@ fn a_clickhouse_that_is_away_makes_the_slot_lag_and_not_the_memory_grow() -> Res
     let tailwater = into(&clickhouse, &source)?;
     let (away, back) = (|| clickhouse.crash(), || clickhouse.restart());
     lags_without_growing(&source, workload, &tailwater, away, back)
+}
+
+/// Each is a batch of its own, of which the queues would hold many.
+#[test]
+fn large_rows_wait_in_the_slot_and_not_in_memory_while_clickhouse_is_away() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")?;
+    let clickhouse = ClickHouse::start()?;
+    let tailwater = into(&clickhouse, &source)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO notes VALUES (0, 'small')")?;
+    serves(&tailwater, "notes", "{\"id\":0,\"body\":\"small\"}\n")?;
+    let before = resident(process.id())?;
+    clickhouse.crash()?;
+    source.execute(
+        "INSERT INTO notes SELECT n, repeat('0123456789abcdef', 3 << 19) FROM generate_series(1, 30) n",
+    )?;
+    wait_for(DEADLINE, "all stages to stand", || {
+        let lag = metric(&tailwater, "tailwater_lag_seconds{step=\"stored\"}")?;
+        ensure!(lag > 8.0, "what waits is {lag} s old");
+        Ok(())
+    })?;
+    clickhouse.restart()?;
+    wait_for(DEADLINE, "the rows", || {
+        let sql =
+            format!("SELECT count(), min(length(body)) FROM {}.notes WHERE id > 0", source.name());
+        let found = clickhouse.query(&sql)?;
+        ensure!(found == "30\t25165824\n", "{found}");
+        Ok(())
+    })?;
+    let grown = memory(process.id(), "VmHWM:")?.saturating_sub(before);
+    println!("grown by {} MiB", grown >> 20);
+    ensure!(grown < 300 << 20, "the memory grew by {grown} bytes");
+    ensure!(process.is_running()?, "it ended by itself:\n{}", tailwater.log_tail());
+    Ok(())
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -60,10 +60,18 @@ impl Author {
     }
 }
 
-/// One for all, so that the SDK is compiled once.
+/// One for all, so that what the SDK depends on is compiled once.
 fn target() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR");
     target.map_or_else(|| workspace_root().join("target"), PathBuf::from).join("projects")
+}
+
+/// The right to make and build projects in Rust, for one test at a time. To cargo the SDK of each is the
+/// same crate, `sdk/guest` of its workspace: two projects that take turns in one target directory are
+/// linked with each other's copy, and the component's line tables name whose.
+fn cargo_alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn builds_and_passes_its_golden_events(language: &str, role: &str) -> Result<()> {
@@ -112,6 +120,7 @@ fn differences_are_shown(author: &Author, name: &str, project: &Path) -> Result<
 
 #[test]
 fn a_new_project_in_rust_builds_and_passes_its_golden_events() -> Result<()> {
+    let _cargo = cargo_alone();
     builds_and_passes_its_golden_events("rust", "transform")?;
     builds_and_passes_its_golden_events("rust", "dedup")
 }
@@ -142,6 +151,7 @@ fn a_new_project_in_c_builds_and_passes_its_golden_events() -> Result<()> {
 
 #[test]
 fn a_new_rust_projects_own_tests_pass() -> Result<()> {
+    let _cargo = cargo_alone();
     let author = Author::new()?;
     for role in ["transform", "dedup"] {
         let name = format!("tested-{role}");
@@ -158,6 +168,7 @@ fn a_new_rust_projects_own_tests_pass() -> Result<()> {
 
 #[test]
 fn a_trap_of_a_new_rust_project_is_told_with_file_and_line() -> Result<()> {
+    let cargo = cargo_alone();
     let author = Author::new()?;
     author.succeed(&["new", "--lang", "rust", "trapping"])?;
     let project = author.project("trapping");
@@ -168,6 +179,7 @@ fn a_trap_of_a_new_rust_project_is_told_with_file_and_line() -> Result<()> {
     let line = text.lines().position(|line| line.contains("poison")).context("the line")? + 1;
     fs::write(&file, text)?;
     author.succeed(&["build", "trapping"])?;
+    drop(cargo);
     let source = Postgres::shared(PostgresVersion::V18).create_database()?;
     source.execute("CREATE TABLE users (id bigint PRIMARY KEY, name text)")?;
     source.execute("INSERT INTO users VALUES (1, 'poison')")?;
@@ -183,7 +195,7 @@ fn a_trap_of_a_new_rust_project_is_told_with_file_and_line() -> Result<()> {
     wait_for(DEADLINE, "the dead letter", || {
         let listed = tailwater.get("/v0/dlq")?.text();
         let letters: serde_json::Value = serde_json::from_str(&listed)?;
-        let id = letters[0]["id"].as_str().context("a letter")?.to_owned();
+        let id = letters["letters"][0]["id"].as_str().context("a letter")?.to_owned();
         let letter = tailwater.get(&format!("/v0/dlq/{id}"))?.text();
         ensure!(letter.contains(&format!("src/lib.rs:{line})")), "{letter}");
         Ok(())

@@ -5,6 +5,7 @@ use tailwater_test_support::{
     ClickHouse, Database, Kafka, Postgres, PostgresVersion, Tailwater, http_request,
 };
 
+use crate::bad_input::{FAILED, ends_with};
 use crate::legs::{DEADLINE, Link, serves};
 use crate::outages::into_url;
 
@@ -108,6 +109,77 @@ fn a_copy_on_request_that_is_cut_short_is_taken_by_the_next_start() -> Result<()
     let (status, said) = ask(&tailwater, "public.notes")?;
     ensure!(status == 200, "{status} {said}");
     process.wait_exit(DEADLINE)?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", COPIED)
+}
+
+/// `tailwater snapshot public.notes --replace` with the settings of a run, and what it says.
+fn replaces(tailwater: &Tailwater, more: &[&str], code: i32, said: &str) -> Result<()> {
+    let config = tailwater.directory().join("tailwater.toml").display().to_string();
+    let arguments = ["snapshot", "public.notes", "--replace", "--config", &config];
+    let command = Tailwater::with_arguments(arguments.into_iter().chain(more.iter().copied()))?;
+    let status = command.run_to_end(DEADLINE)?;
+    let log = command.log();
+    ensure!(status.code() == Some(code) && log.contains(said), "{status} without {said}: {log}");
+    Ok(())
+}
+
+/// The engine's password is nowhere, and it runs only while the process does.
+#[test]
+fn a_table_that_does_not_fit_is_replaced_in_the_embedded_engine() -> Result<()> {
+    let source = source()?;
+    let url = source.url();
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{url}\"\n[embedded]\npath = \"data\"\n[http]\nlisten = \"{{listen}}\"\n"
+    ))?;
+    let process = tailwater.start()?;
+    serves(&tailwater, "notes", COPIED)?;
+    serves(&tailwater, "others", COPIED)?;
+    replaces(&tailwater, &[], FAILED, "is used by another process; stop it")?;
+    source.execute(
+        "ALTER TABLE notes ALTER body TYPE text[] USING ARRAY[body]; INSERT INTO notes VALUES (2, '{x}')",
+    )?;
+    let status = process.wait_exit(DEADLINE)?;
+    ensure!(status.code() == Some(FAILED), "it ended with {status}:\n{}", tailwater.log());
+    let said =
+        ["to drop it and copy the table again run `tailwater snapshot public.notes --replace`"];
+    ends_with(&tailwater, FAILED, &said)?;
+    replaces(
+        &tailwater,
+        &[],
+        0,
+        "dropped `notes` and `notes_versions` in ClickHouse; the next start",
+    )?;
+    replaces(&tailwater, &[], FAILED, "has no copy of public.notes")?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", "{\"id\":1,\"body\":[\"copied\"]}\n{\"id\":2,\"body\":[\"x\"]}\n")?;
+    serves(&tailwater, "others", COPIED)?;
+    let copies = tailwater.log().matches("copied the table").count();
+    ensure!(copies == 3, "{copies} copies:\n{}", tailwater.log());
+    Ok(())
+}
+
+#[test]
+fn what_tailwater_did_not_make_is_replaced_only_if_it_is_named() -> Result<()> {
+    let (source, clickhouse) = (source()?, ClickHouse::shared());
+    let tailwater = into_url(&clickhouse.url(), clickhouse, &source)?;
+    clickhouse.query(&format!("CREATE DATABASE {}", source.name()))?;
+    clickhouse.query(&format!(
+        "CREATE TABLE {}.notes (id Int64) ENGINE = MergeTree ORDER BY id COMMENT 'theirs'",
+        source.name()
+    ))?;
+    let said = "`notes` in ClickHouse is a MergeTree that tailwater did not make";
+    ends_with(&tailwater, FAILED, &[said])?;
+    let whose = "it is a MergeTree with the comment `theirs`; if it may be dropped all the same, add \
+                 `--drop notes`";
+    replaces(&tailwater, &[], FAILED, whose)?;
+    replaces(
+        &tailwater,
+        &["--drop", "others"],
+        FAILED,
+        "`others` is not in the way of public.notes",
+    )?;
+    replaces(&tailwater, &["--drop", "notes"], 0, "dropped `notes`")?;
     let _process = tailwater.start()?;
     serves(&tailwater, "notes", COPIED)
 }

@@ -121,7 +121,7 @@ fn a_new_group_is_told_that_the_beginning_of_a_topic_is_gone() -> Result<()> {
     let _capturing = capture.start()?;
     wait_sent(&capture, &source)?;
     kafka.delete_records(&link.topic("notes"))?;
-    let said = ["kafka has deleted records 0 to 1 of partition 0", "have the table copied again"];
+    let said = ["kafka has deleted records 0 to ", "of partition 0", "have the table copied again"];
     ends_with(&link.sink()?, FAILED, &said)
 }
 

@@ -24,14 +24,14 @@ use crate::legs::Link;
 const DEADLINE: Duration = Duration::from_secs(120);
 const MEMBERS: usize = 12;
 /// The member that is there from the beginning.
-const FIRST: usize = 100;
+pub(crate) const FIRST: usize = 100;
 const KILLS: usize = 5;
 /// Rows that take a while to copy.
 const ROWS: u64 = 30_000;
 const SINKS: usize = 3;
 const CHANGES: usize = 10;
 
-fn members() -> Result<Database<'static>> {
+pub(crate) fn members() -> Result<Database<'static>> {
     let source = Postgres::shared(PostgresVersion::V18).create_database()?;
     source.execute("CREATE TABLE members (id int PRIMARY KEY, name text)")?;
     Ok(source)
@@ -49,7 +49,7 @@ fn plugins(stage: &str) -> Result<String> {
     ))
 }
 
-fn config(source: &Database<'_>, more: &str) -> Result<String> {
+pub(crate) fn config(source: &Database<'_>, more: &str) -> Result<String> {
     let (url, listen, plugins) = (source.url(), "{listen}", plugins("capture")?);
     Ok(format!("[source]\nurl = \"{url}\"\n\n[http]\nlisten = \"{listen}\"\n\n{more}\n{plugins}"))
 }
@@ -100,7 +100,7 @@ fn survive(
 }
 
 /// Gets the copy of the tables behind it: what a copy shows are rows, not their changes.
-fn begin(source: &Database<'_>, tailwater: &Tailwater) -> Result<()> {
+pub(crate) fn begin(source: &Database<'_>, tailwater: &Tailwater) -> Result<()> {
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
     source.execute(&format!("INSERT INTO members VALUES ({FIRST}, 'a')"))?;
@@ -125,7 +125,7 @@ fn die(tailwater: &Tailwater, places: &[&str], seed: u64) -> Result<()> {
 }
 
 /// Waits until each member's name is its count.
-fn serves(tailwater: &Tailwater, counts: &BTreeMap<usize, u64>) -> Result<()> {
+pub(crate) fn serves(tailwater: &Tailwater, counts: &BTreeMap<usize, u64>) -> Result<()> {
     let line = |(id, count): (&usize, &u64)| format!("{{\"id\":{id},\"name\":\"{count}\"}}\n");
     let expected: String = counts.iter().map(line).collect();
     wait_for(DEADLINE, "the counts in the snapshot pipe", || {

@@ -12,7 +12,7 @@ use crate::legs::{DEADLINE, says, serves};
 use crate::outages::into_url;
 
 /// Within which a stop is done.
-const PROMISED: Duration = Duration::from_secs(5);
+pub(crate) const PROMISED: Duration = Duration::from_secs(5);
 
 fn source() -> Result<Database<'static>> {
     let source = Postgres::shared(PostgresVersion::V15).create_database()?;
@@ -21,7 +21,7 @@ fn source() -> Result<Database<'static>> {
 }
 
 /// `/readyz` says so.
-fn tells(tailwater: &Tailwater, reason: &str) -> Result<()> {
+pub(crate) fn tells(tailwater: &Tailwater, reason: &str) -> Result<()> {
     wait_for(DEADLINE, "the reason in /readyz", || {
         let answer = tailwater.get("/readyz")?;
         let told = answer.status == 503 && answer.text().contains(reason);

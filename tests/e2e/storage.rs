@@ -97,6 +97,42 @@ fn a_table_that_is_read_only_is_waited_for() -> Result<()> {
     Ok(())
 }
 
+/// Else the next start would find the slot farther than it was ever told to be.
+#[test]
+fn a_slot_is_told_nothing_that_is_not_recorded() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1)")?;
+    let clickhouse = ClickHouse::start()?;
+    let tailwater =
+        into_url(&clickhouse.url(), &clickhouse, &source)?.variable("TAILWATER_LOG", "debug");
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let confirmed = || {
+        source.query(
+            "SELECT confirmed_flush_lsn FROM pg_replication_slots
+             WHERE database = current_database()",
+        )
+    };
+    let records = format!("{}._tailwater_sources", source.name());
+    let readonly = |on: u8| {
+        clickhouse.query(&format!("ALTER TABLE {records} MODIFY SETTING table_readonly = {on}"))
+    };
+    readonly(1)?;
+    source.execute("INSERT INTO notes VALUES (2)")?;
+    crate::legs::serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")?;
+    crate::legs::says(&tailwater, "the slot is not told what was stored")?;
+    let before = confirmed()?;
+    source.execute("INSERT INTO notes VALUES (3)")?;
+    crate::legs::serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n")?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    ensure!(confirmed()? == before, "{before:?} and then {:?}", confirmed()?);
+    readonly(0)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("DELETE FROM notes WHERE id < 3")?;
+    crate::legs::serves(&tailwater, "notes", "{\"id\":3}\n")
+}
+
 /// What was read and found no room behind is read again, by the connection after.
 #[test]
 fn a_source_that_crashes_while_clickhouse_takes_nothing_takes_no_row_along() -> Result<()> {

@@ -1,6 +1,57 @@
-//! Who asks for dead letters in a way that means nothing is told so.
+//! Dead letters are listed so many at a time, and who asks for them in a way that means nothing is told so.
+
+use serde_json::Value;
+use tailwater::hop::{Hop, LogPoint};
+use tailwater::sink::{self, Origin, Sink};
+use tailwater_test_support::{ClickHouse, unique_name};
+use tokio::sync::mpsc;
 
 use crate::interface::{Interface, sentence};
+
+/// So many letters of the table `public.people`, in a database of their own.
+fn set_aside(interface: &Interface, count: u32) {
+    let (server, database) = (ClickHouse::shared(), unique_name("letters"));
+    let options = sink::Options {
+        url: Some(server.url()),
+        user: server.user().to_owned(),
+        password: server.password().to_owned(),
+        ..sink::Options::default()
+    };
+    let context = interface.context();
+    let origin = Origin { database: database.clone(), pipeline: "tests".into() };
+    let leg = interface.readiness.leg("sink");
+    let connecting = Sink::connect(options, origin, context.metrics, leg);
+    let letters = interface.runtime.block_on(connecting).expect("a sink").letters();
+    let sql = format!(
+        "INSERT INTO {database}._tailwater_dead_letters (version, position, source_table, op, stage) \
+         SELECT bitShiftLeft(toUInt128(number + 1), 64) + 1, concat('0/', hex(number + 1), ':1'), \
+         'public.people', 'c', 'store' FROM numbers({count})"
+    );
+    server.query(&sql).expect(&sql);
+    let (head, _leg) = mpsc::channel::<Hop<LogPoint>>(1);
+    context.dead_letters.open_direct(letters, &head.downgrade(), Vec::new());
+}
+
+#[test]
+fn a_list_of_letters_is_as_long_as_asked_for_and_tells_how_many_more_there_are() {
+    let interface = Interface::start("");
+    set_aside(&interface, 103);
+    for (query, listed, more) in [
+        ("", 100, 3),
+        ("?limit=2", 2, 101),
+        ("?limit=0", 0, 103),
+        ("?limit=103", 103, 0),
+        ("?limit=500&table=public.people", 103, 0),
+        ("?limit=2&table=public.users", 0, 0),
+    ] {
+        let response = interface.get(&format!("/v0/dlq{query}"));
+        let answer: Value = serde_json::from_slice(&response.body).expect("it is JSON");
+        let letters = answer["letters"].as_array().expect("a list");
+        assert_eq!((letters.len(), answer["more"].as_u64()), (listed, Some(more)), "{query}");
+        let first = letters.first().map(|letter| letter["position"].as_str());
+        assert_eq!(first, (listed > 0).then_some(Some("0/01:1")), "{query}");
+    }
+}
 
 #[test]
 fn a_choice_of_letters_that_means_nothing_is_refused() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tailwater::commands;
-use tailwater::config::{Config, Exit, Secret, StatusArgs};
+use tailwater::config::{Config, Exit, InstanceArgs, Secret};
 use tailwater::serve::{Mirrored, MirroredColumn, fetch_status};
 use tailwater::shutdown::Phase;
 use tailwater_test_support::wait_until;
@@ -55,7 +55,7 @@ fn metrics_are_in_the_open_format() {
 fn the_status_comes_back_as_it_was_and_can_be_printed() {
     let interface = Interface::start("");
     interface.readiness.leg("capture").moving();
-    let column = MirroredColumn { name: "id".into(), kind: "Int64".into() };
+    let column = MirroredColumn { name: "id".into(), kind: "Int64".into(), binary: false };
     interface.tables.send_replace(vec![Mirrored {
         source: "public.users".into(),
         view: "users".into(),
@@ -80,7 +80,7 @@ fn the_status_command_tells_the_shell_whether_it_is_ready() {
     let mut config = Config::default();
     config.http.listen = interface.address.parse().unwrap();
     let run = || {
-        let arguments = StatusArgs { url: None, token: None };
+        let arguments = InstanceArgs { url: None, token: None };
         interface.runtime.block_on(commands::status_text(&config, &arguments)).unwrap()
     };
     let (printed, exit) = run();
@@ -110,7 +110,7 @@ fn a_status_that_cannot_be_had_is_one_sentence() {
 }
 
 #[test]
-fn what_is_not_there_is_said() {
+fn unknown_paths_and_pipes_are_404_with_a_sentence() {
     let interface = Interface::start("");
     for path in ["/", "/v0", "/v1/sql", "/metrics/", "/v0/pipes/", "/v0/pipes/a/b.json"] {
         let response = interface.get(path);

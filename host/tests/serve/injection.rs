@@ -92,7 +92,11 @@ fn table(database: &str, view: &str, column: &str, rows: [&str; 2]) -> Mirrored 
     ] {
         ClickHouse::shared().query(&sql).unwrap_or_else(|error| panic!("{view:?}: {error:#}"));
     }
-    let of = |name: &str, kind: &str| MirroredColumn { name: name.into(), kind: kind.into() };
+    let of = |name: &str, kind: &str| MirroredColumn {
+        name: name.into(),
+        kind: kind.into(),
+        binary: false,
+    };
     Mirrored {
         source: format!("public.{view}"),
         view: view.to_owned(),

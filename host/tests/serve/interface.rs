@@ -23,11 +23,11 @@ pub struct Interface {
     pub metrics: Arc<Metrics>,
     pub clickhouse: watch::Sender<Option<Endpoint>>,
     pub tables: watch::Sender<Vec<Mirrored>>,
+    pub status: watch::Sender<Status>,
     pub shutdown: Shutdown,
     pub serving: JoinHandle<()>,
     pub runtime: Runtime,
     context: Context,
-    _status: watch::Sender<Status>,
 }
 
 /// The `[http]` section of a file with this text, on a free port.
@@ -65,7 +65,7 @@ impl Interface {
             metrics: Arc::clone(&metrics),
             plugins: tailwater::plugin::Reloads::default(),
             dead_letters: tailwater::redrive::DeadLetters::default(),
-            recopies: tailwater::recopy::Recopies::default(),
+            snapshot_requests: tailwater::snapshot_requests::SnapshotRequests::default(),
         };
         let runtime = Runtime::new().expect("a runtime");
         let server = runtime.block_on(Server::bind(options(text), context.clone())).expect("bind");
@@ -80,11 +80,11 @@ impl Interface {
             metrics,
             clickhouse,
             tables,
+            status,
             shutdown,
             serving,
             runtime,
             context,
-            _status: status,
         }
     }
 

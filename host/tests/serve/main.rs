@@ -8,3 +8,4 @@ mod interface;
 mod limits;
 mod refusals;
 mod sql;
+mod status;

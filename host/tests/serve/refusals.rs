@@ -10,8 +10,11 @@ use crate::interface::{Interface, sentence};
 /// An interface that mirrors `users (id, email)`, without a ClickHouse.
 fn users() -> Interface {
     let interface = Interface::start("sql_max_seconds = 0");
-    let column =
-        |name: &str, kind: &str| MirroredColumn { name: name.to_owned(), kind: kind.to_owned() };
+    let column = |name: &str, kind: &str| MirroredColumn {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        binary: false,
+    };
     interface.tables.send_replace(vec![Mirrored {
         source: "public.users".to_owned(),
         view: "users".to_owned(),

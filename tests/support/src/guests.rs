@@ -18,7 +18,7 @@ use crate::workspace_root;
 /// What plugins in a language are built from besides their own directories.
 fn inputs(language: Language) -> &'static [&'static str] {
     match language {
-        Language::Rust => &["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "guest-sdk", "wit"],
+        Language::Rust => &["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "guest-sdk"],
         Language::Python => &["wit"],
         Language::Go => &["wit", "guest-sdk/go", "guest-sdk/no-wasi.wat"],
         Language::JavaScript => &["wit", "guest-sdk/js"],

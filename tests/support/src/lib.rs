@@ -8,6 +8,7 @@
 //! * [`guests`]: the plugins, built from source.
 //! * [`wait_until`]: the only way to wait for anything.
 
+pub mod bindings;
 pub mod cache;
 mod certificates;
 mod child;

@@ -3,7 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Proxy {
     /// Bytes a second that each connection forwards; zero for as many as come.
     pace: Arc<AtomicU64>,
     damage: Arc<Mutex<Option<Damage>>>,
+    /// A connection over which these pass is deaf from then on.
+    deafening: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 /// Bytes to put others in place of.
@@ -39,6 +41,8 @@ impl Proxy {
         let (pace, damage) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Option<Damage>>>::default());
         let (deaf, counted) = (Arc::clone(&deaf_below), Arc::clone(&connections));
         let (paced, damaged) = (Arc::clone(&pace), Arc::clone(&damage));
+        let deafening = Arc::<Mutex<Option<Vec<u8>>>>::default();
+        let deafened = Arc::clone(&deafening);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let number = counted.fetch_add(1, Ordering::SeqCst);
@@ -47,17 +51,20 @@ impl Proxy {
                 };
                 // A pair that cannot be cloned is dropped, which closes it for both ends.
                 if let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) {
+                    let own = Arc::<AtomicBool>::default();
                     let limits = || Limits {
                         deaf: Arc::clone(&deaf),
                         pace: Arc::clone(&paced),
                         damage: Arc::clone(&damaged),
+                        deafening: Arc::clone(&deafened),
+                        own: Arc::clone(&own),
                     };
                     forward(client, server, number, limits());
                     forward(to, from, number, limits());
                 }
             }
         });
-        Ok(Self { port, deaf_below, connections, pace, damage })
+        Ok(Self { port, deaf_below, connections, pace, damage, deafening })
     }
 
     /// The port to connect to.
@@ -79,9 +86,18 @@ impl Proxy {
         *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(damage);
     }
 
-    /// Lets everything through as it is again.
+    /// Lets nothing through any more on a connection, new or old, over which these bytes come from now on, in
+    /// one piece as for [`damage`](Self::damage); not them either.
+    pub fn go_deaf_to(&self, bytes: &[u8]) {
+        assert!(!bytes.is_empty(), "every message holds no byte");
+        let deafening = bytes.to_vec();
+        *self.deafening.lock().unwrap_or_else(PoisonError::into_inner) = Some(deafening);
+    }
+
+    /// Lets everything through as it is again, on connections that are not deaf.
     pub fn mend(&self) {
         *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.deafening.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Lets nothing through any more on the connections that are open now; new ones work.
@@ -95,9 +111,24 @@ struct Limits {
     deaf: Arc<AtomicU64>,
     pace: Arc<AtomicU64>,
     damage: Arc<Mutex<Option<Damage>>>,
+    deafening: Arc<Mutex<Option<Vec<u8>>>>,
+    /// Whether this connection is deaf, whatever the others are.
+    own: Arc<AtomicBool>,
 }
 
 impl Limits {
+    fn are_deaf(&self, number: u64) -> bool {
+        number < self.deaf.load(Ordering::SeqCst) || self.own.load(Ordering::SeqCst)
+    }
+
+    fn look_for_deafening(&self, bytes: &[u8]) {
+        let deafening = self.deafening.lock().unwrap_or_else(PoisonError::into_inner);
+        let passes = |of: &Vec<u8>| bytes.windows(of.len()).any(|window| window == of);
+        if deafening.as_ref().is_some_and(passes) {
+            self.own.store(true, Ordering::SeqCst);
+        }
+    }
+
     fn damage(&self, bytes: &mut [u8]) {
         let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(Damage { of, to }) = damage else { return };
@@ -113,7 +144,8 @@ fn forward(mut from: TcpStream, mut to: TcpStream, number: u64, limits: Limits) 
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
-            let deaf = number < limits.deaf.load(Ordering::SeqCst);
+            limits.look_for_deafening(&buffer[..read]);
+            let deaf = limits.are_deaf(number);
             limits.damage(&mut buffer[..read]);
             if !deaf && to.write_all(&buffer[..read]).is_err() {
                 break;
@@ -123,7 +155,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, number: u64, limits: Limits) 
                 drop(wait_until(takes, "the pace", || false));
             }
         }
-        if number >= limits.deaf.load(Ordering::SeqCst) {
+        if !limits.are_deaf(number) {
             // An end that has gone already is what this is to bring about.
             drop(to.shutdown(Shutdown::Both));
         }

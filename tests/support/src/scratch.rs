@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn names_differ() {
+    fn unique_names_never_repeat() {
         assert_ne!(unique_name("a"), unique_name("a"));
     }
 }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use tailwater_test_support::bindings;
 
 /// Tailwater's own tooling; every command sets the machine up first if that is still to be done.
 #[derive(Debug, Parser)]
@@ -35,6 +36,8 @@ enum Task {
     Test(test::Options),
     /// Build the plugins into target/plugins.
     Guests,
+    /// Write the SDK's bindings of wit/ anew.
+    Bindings,
     /// Measure what the plugins cost per event, in every language.
     BenchPlugins(bench_plugins::Options),
     /// Start PostgreSQL 15 and 18 and Kafka, print their addresses, stop them at Ctrl-C.
@@ -57,6 +60,7 @@ fn main() -> Result<ExitCode> {
         Task::Setup => steps::setup(),
         Task::Test(options) => test::run(&options),
         Task::Guests => steps::setup().and_then(|()| steps::guests()),
+        Task::Bindings => bindings::write(),
         Task::BenchPlugins(options) => bench_plugins::run(&options),
         Task::Services => services::run(),
         Task::Bench(options) => bench::run(&options),

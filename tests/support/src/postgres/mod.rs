@@ -246,6 +246,32 @@ impl Postgres {
         self.restart()
     }
 
+    /// Copies the server's files while it is down, for [`restore`](Self::restore).
+    pub fn back_up(&self) -> Result<()> {
+        self.stop()?;
+        let mut cp = Command::new("cp");
+        run(cp.arg("--archive").arg(self.data()).arg(self.scratch.join("backup")))?;
+        self.restart()
+    }
+
+    /// Puts back the files as [`back_up`](Self::back_up) found them, and starts the server.
+    pub fn restore(&self) -> Result<()> {
+        self.stop()?;
+        fs::remove_dir_all(self.data())?;
+        fs::rename(self.scratch.join("backup"), self.data())?;
+        self.restart()
+    }
+
+    /// Restarts as a standby that is promoted before anybody can connect: all of the log is replayed, and
+    /// goes on as another timeline.
+    pub fn promote(&self) -> Result<()> {
+        self.stop()?;
+        let settings = "hot_standby = off\nrestore_command = 'false'\n";
+        files::append(&self.data().join("postgresql.conf"), settings)?;
+        fs::write(self.data().join("recovery.signal"), "")?;
+        self.restart()
+    }
+
     /// Ends every walsender of the server; how many there were.
     pub fn kill_walsenders(&self) -> Result<usize> {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication";

@@ -1,10 +1,13 @@
-//! The live workload of a small shop: one `users` table, inserts, updates and deletes at a rate.
+//! The live workload of a small shop: one `users` table, inserts, updates and deletes at a rate, and beside
+//! it tables of other kinds where they are asked for.
 
+mod kinds;
 mod runner;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+pub use self::kinds::{KINDS, KINDS_SCHEMA, Kind, Kinds};
 pub use self::runner::{Counts, Runner};
 
 /// Creates the shop's table.
@@ -171,8 +174,9 @@ mod tests {
     #[test]
     fn the_same_seed_makes_the_same_statements() {
         let statements = |seed| {
-            let mut shop = Shop::new(seed);
-            (0..200).map(|_| shop.next_statement().1).collect::<Vec<_>>()
+            let (mut shop, mut kinds) = (Shop::new(seed), Kinds::new(seed));
+            let both = |_| [shop.next_statement().1, kinds.next_statement().1];
+            (0..200).flat_map(both).collect::<Vec<_>>()
         };
         assert_eq!(statements(7), statements(7));
         assert_ne!(statements(7), statements(8));

@@ -1,4 +1,4 @@
-//! Runs a [`Shop`] against a database in the background.
+//! Runs a [`Shop`], alone or with [`Kinds`] beside it, against a database in the background.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,27 +10,29 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio_postgres::{Client, NoTls};
 
-use super::{Action, SCHEMA, Shop};
+use super::{Action, KINDS_SCHEMA, Kinds, SCHEMA, Shop};
 use crate::{wait_until, wait_until_async};
 
 /// Users there are before the workload begins.
 const FIRST_USERS: usize = 1_000;
 /// A transaction has between one and this many statements.
 const LARGEST_TRANSACTION: usize = 20;
+/// One statement in so many is for the tables of other kinds, if they are there.
+const KINDS_TURN: u32 = 5;
 /// A rate is kept by pausing when ahead of it by this much.
 const PACE: Duration = Duration::from_millis(2);
 /// A transaction of the workload has ended by then.
 const PAUSE_DEADLINE: Duration = Duration::from_secs(30);
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How many rows were changed in committed transactions.
+/// How many rows were changed in committed transactions, of users unless there are other tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Users inserted, the first ones included.
+    /// Rows inserted, the first users included.
     pub inserts: u64,
-    /// Users updated in place or given a new key.
+    /// Rows updated in place or given a new key.
     pub updates: u64,
-    /// Users deleted.
+    /// Rows deleted.
     pub deletes: u64,
 }
 
@@ -60,28 +62,67 @@ pub struct Runner {
     thread: Option<JoinHandle<Result<()>>>,
 }
 
-/// Creates the table and its first users in the database at `url`, over a unix socket or plain TCP.
-fn prepare(url: &str, shop: &mut Shop) -> Result<u64> {
-    runtime()?.block_on(async {
-        let client = connect(url).await?;
-        client.batch_execute(SCHEMA).await.context("create the shop's table")?;
-        client.batch_execute(&shop.insert_many(FIRST_USERS)).await.context("insert users")?;
-        Ok(FIRST_USERS as u64)
-    })
+/// What is run.
+struct Load {
+    shop: Shop,
+    kinds: Option<Kinds>,
+    /// Whose statement is next.
+    turns: StdRng,
+}
+
+impl Load {
+    /// Creates the tables and their first rows in the database at `url`, over a unix socket or plain TCP;
+    /// how many users there are.
+    fn prepare(&mut self, url: &str) -> Result<u64> {
+        runtime()?.block_on(async {
+            let client = connect(url).await?;
+            client.batch_execute(SCHEMA).await.context("create the shop's table")?;
+            let users = self.shop.insert_many(FIRST_USERS);
+            client.batch_execute(&users).await.context("insert users")?;
+            if let Some(kinds) = &mut self.kinds {
+                client.batch_execute(KINDS_SCHEMA).await.context("create the other tables")?;
+                let rows = kinds.first_rows().join("; ");
+                client.batch_execute(&rows).await.context("insert the first rows")?;
+            }
+            Ok(FIRST_USERS as u64)
+        })
+    }
+
+    /// And what it does to a row, or to some; nothing if it empties a table.
+    fn next_statement(&mut self) -> (Option<Action>, String) {
+        if let Some(kinds) =
+            self.kinds.as_mut().filter(|_| self.turns.random_range(0..KINDS_TURN) == 0)
+        {
+            return kinds.next_statement();
+        }
+        let (action, sql) = self.shop.next_statement();
+        (Some(action), sql)
+    }
 }
 
 impl Runner {
     /// Creates the table and its first users in the database at `url`, over a unix socket or plain
     /// TCP, and changes `rate` rows a second from then on.
     pub fn start(url: &str, seed: u64, rate: u64) -> Result<Self> {
-        let mut shop = Shop::new(seed);
+        Self::run(url, seed, rate, None)
+    }
+
+    /// [`start`](Self::start) with the tables of other kinds beside the shop's, which are changed in the same
+    /// transactions and count for the rate; a statement that changes several rows counts once.
+    pub fn start_with_kinds(url: &str, seed: u64, rate: u64) -> Result<Self> {
+        Self::run(url, seed, rate, Some(Kinds::new(seed)))
+    }
+
+    fn run(url: &str, seed: u64, rate: u64, kinds: Option<Kinds>) -> Result<Self> {
+        let turns = StdRng::seed_from_u64(seed);
+        let mut load = Load { shop: Shop::new(seed), kinds, turns };
         let shared = Arc::new(Shared::default());
         shared.rate.store(rate, Ordering::Relaxed);
-        shared.inserts.store(prepare(url, &mut shop)?, Ordering::Relaxed);
+        shared.inserts.store(load.prepare(url)?, Ordering::Relaxed);
         let sizes = StdRng::seed_from_u64(seed);
         let (url, theirs) = (url.to_owned(), Arc::clone(&shared));
         let thread = std::thread::spawn(move || {
-            runtime()?.block_on(async { run(&connect(&url).await?, shop, sizes, &theirs).await })
+            runtime()?.block_on(async { run(&connect(&url).await?, load, sizes, &theirs).await })
         });
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -139,15 +180,15 @@ impl Drop for Runner {
     }
 }
 
-async fn run(client: &Client, mut shop: Shop, mut sizes: StdRng, shared: &Shared) -> Result<()> {
+async fn run(client: &Client, mut load: Load, mut sizes: StdRng, shared: &Shared) -> Result<()> {
     let mut pace = Pace::new();
     while !shared.stop.load(Ordering::Relaxed) {
         let size = sizes.random_range(1..=LARGEST_TRANSACTION);
         let mut sql = String::from("BEGIN");
         let mut actions = Vec::with_capacity(size);
         for _ in 0..size {
-            let (action, statement) = shop.next_statement();
-            actions.push(action);
+            let (action, statement) = load.next_statement();
+            actions.extend(action);
             sql.push_str("; ");
             sql.push_str(&statement);
         }

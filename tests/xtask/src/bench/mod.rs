@@ -17,6 +17,7 @@ mod usage;
 
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fs, io};
 
 use anyhow::{Result, bail};
 use tailwater_test_support::{Kafka, Postgres, PostgresOptions, PostgresVersion, Warmth};
@@ -64,10 +65,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// A binary of tailwater that is built already, instead of this tree's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = built)]
     binary: Option<PathBuf>,
     /// Another binary of tailwater, measured beside this one in the cases that read inserts
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = built)]
     against: Option<PathBuf>,
     /// Debezium on Kafka Connect too
     #[arg(long)]
@@ -78,6 +79,11 @@ pub(crate) struct Options {
     /// Seconds of each latency measurement
     #[arg(long, default_value_t = 20)]
     latency_seconds: u64,
+}
+
+/// Tailwater starts in a directory of its own, where a relative path would lead elsewhere.
+fn built(path: &str) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
 }
 
 impl Options {

@@ -163,7 +163,7 @@ impl Dashboard {
 
     fn plugin_time(&self, plugin: &str) -> String {
         let rows = self.now().of_plugin("rows_total", plugin);
-        let busy = self.now().of_plugin("busy_seconds", plugin);
+        let busy = self.now().of_plugin("busy_seconds_total", plugin);
         if rows > 0.0 { format!("{:.2} us", busy / rows * 1e6) } else { "-".to_owned() }
     }
 }
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_stand_apart() {
+    fn large_numbers_are_shown_in_groups_of_three() {
         assert_eq!(grouped(999.0), "999");
         assert_eq!(grouped(1_000.0), "1,000");
         assert_eq!(grouped(-123_456.0), "-123,456");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_sign() {
+    fn what_rounds_to_zero_is_shown_without_a_sign() {
         assert_eq!(grouped(std::iter::empty::<f64>().sum()), "0");
         assert_eq!(grouped(-0.3), "0");
     }
