@@ -322,6 +322,7 @@ fn malformed_patches_are_refused_whole() {
 fn values_that_their_column_cannot_hold_are_faults_of_their_rows() {
     let invalid = "it gave a value that its type cannot hold to id, a integer";
     sets_everything_aside("word-for-number", "", invalid, "row");
+    sets_everything_aside("zeros-before-number", "", invalid, "row");
     sets_everything_aside("number-too-large", "", invalid, "row");
     let null = "it gave NULL where none may be to id, a integer";
     sets_everything_aside("null-for-not-null", "", null, "row");
@@ -347,6 +348,7 @@ fn a_table_that_is_refused_sets_its_rows_aside_without_calls() {
         ("loop-in-subscribe", "deadline_ms = 50", "longer than its deadline"),
         ("want-missing-column", "", "it wants column nowhere of public.members, which has none"),
         ("want-native-text", "", "name of public.members is text, which has no native form"),
+        ("want-too-much", "", "it wants 100002 columns of public.members, which has 2"),
     ] {
         let mut chain = hostile(deed, settings);
         for _ in 0..2 {
@@ -361,6 +363,28 @@ fn a_table_that_is_refused_sets_its_rows_aside_without_calls() {
         }
         assert_eq!(chain.calls(), 0, "{deed}");
     }
+}
+
+#[test]
+fn a_plugin_that_does_not_answer_about_tables_takes_one_deadline_of_a_batch() {
+    let mut chain = hostile("loop-in-subscribe", "deadline_ms = 300");
+    let columns = [("id", ColumnType::Int4), ("name", ColumnType::Text)];
+    let tables: Vec<_> = (0..10).map(|number| table(&format!("t{number}"), &columns)).collect();
+    let insert = |batch: Batch, table: &Arc<Table>| batch.insert(table, &["1", "ann"]);
+    let mut changes = tables.iter().fold(Batch::at(7), insert).done();
+    let started = Instant::now();
+    let letters = chain.run(&mut changes);
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(5 * 300), "the stream stood still for {took:?}");
+    let [first, others @ ..] = &letters[..] else { panic!("no letters") };
+    assert!(first.reason.starts_with("it does not take table public.t0: "), "{}", first.reason);
+    let reason = "it is not asked about the table, another one of the batch took its deadline";
+    assert!(others.len() == 9 && others.iter().all(|letter| letter.reason == reason));
+    assert_eq!(chain.faults("deadline"), 1);
+    let mut changes = tables.iter().fold(Batch::at(8), insert).done();
+    let letters = chain.run(&mut changes);
+    let asked = letters.iter().filter(|letter| letter.reason.starts_with("it does not take"));
+    assert_eq!((asked.count(), chain.faults("deadline")), (2, 2), "one more is asked about");
 }
 
 #[test]

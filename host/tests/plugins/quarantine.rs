@@ -8,7 +8,7 @@ use tailwater::plugin::{Chain, Error, Reloaded, Runtime, Stage, rehearse};
 use tailwater::telemetry::metrics::Metrics;
 use tailwater_test_support::Scratch;
 
-use crate::chains::{Loaded, RUNTIME, options, test_guest_file};
+use crate::chains::{Loaded, RUNTIME, options, plugin_file, test_guest_file};
 use crate::reload::PANICS;
 
 /// A machine on which a process starts again and again.
@@ -85,6 +85,19 @@ fn a_restart_goes_on_with_the_version_that_a_bad_build_was_rolled_back_to() {
     assert_eq!(chain.reload(&machine.scratch, ""), Err(told), "nobody lifted it");
     fs::remove_file(file).expect("it is ours");
     assert!(matches!(chain.reload(&machine.scratch, ""), Ok(Reloaded::Accepted { .. })));
+}
+
+#[test]
+fn a_restart_goes_on_with_what_ran_when_a_bad_build_was_put_back() {
+    let machine = Machine::new();
+    machine.roll_back();
+    machine.put(&plugin_file("mask-email-c"));
+    let chain = machine.start("").expect("the plugin loads");
+    let running = chain.status().digest;
+    machine.put(&test_guest_file("trapper-c"));
+    let refused = chain.reload(&machine.scratch, "").expect_err("it is in quarantine");
+    assert!(refused.contains("is in quarantine since"), "{refused}");
+    assert_eq!(machine.start("").expect("it goes on").status().digest, running);
 }
 
 #[test]

@@ -299,6 +299,23 @@ fn a_row_that_hangs_both_versions_costs_the_one_before_what_is_left_of_two_deadl
 }
 
 #[test]
+fn rows_that_all_hang_both_versions_cost_a_batch_three_deadlines() {
+    const DEADLINE: u32 = 1500;
+    let scratch = Scratch::new("reload").expect("a directory");
+    let settings = format!("deadline_ms = {DEADLINE}\nconfig = {{ deed = 'loop-on-poison' }}");
+    let mut chain = watched(&scratch, &test_guest_file("hostile"), &settings);
+    assert_eq!(chain.people("ben"), (3, 0));
+    chain.reload(&scratch, &format!("retries = 1\n{settings}")).expect("it loads");
+    let insert =
+        |batch: Batch, row: u64| batch.insert(&users(), &[&row.to_string(), "poison", "a"]);
+    let (mut changes, started) = ((1..=40).fold(Batch::at(9), insert).done(), Instant::now());
+    assert_eq!((chain.run(&mut changes).len(), changes.len()), (40, 0));
+    let (took, deadline) = (started.elapsed(), Duration::from_millis(DEADLINE.into()));
+    assert!(took < deadline * 3 + deadline * 3 / 4, "the stream stood for {took:?}");
+    assert_eq!(chain.reloads("rolled-back"), 0);
+}
+
+#[test]
 fn after_its_probation_a_version_stands_on_its_own() {
     let scratch = Scratch::new("reload").expect("a directory");
     let mut chain = harmless(&scratch, "");

@@ -256,9 +256,36 @@ pub(crate) fn number(index: usize) -> u32 {
     u32::try_from(index).expect("a batch holds fewer than 2^32 changes")
 }
 
-/// Whether a text is what a column of that kind may hold.
+/// Whether a text is what a column of that kind may hold. Numbers go into JSON and into keys as they are, so
+/// they have to be written as PostgreSQL would: `007` is none.
 pub(crate) fn fits(kind: Kind, text: &[u8]) -> bool {
-    kind == Kind::Text || Native::parse(kind, text).is_some()
+    let well_written = match (kind, std::str::from_utf8(text)) {
+        (Kind::Text, _) => return true,
+        (_, Err(_)) => false,
+        (Kind::Boolean, _) => true,
+        (Kind::Integer { .. }, Ok(text)) => text != "-0" && is_whole(text),
+        (Kind::Float { .. }, Ok(text)) => is_float(text),
+    };
+    well_written && Native::parse(kind, text).is_some()
+}
+
+/// Digits after a sign, with no 0 before others.
+fn is_whole(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    are_digits(digits) && (digits == "0" || !digits.starts_with('0'))
+}
+
+fn are_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// JSON's number, or one of PostgreSQL's words.
+fn is_float(text: &str) -> bool {
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    matches!(text, "NaN" | "Infinity" | "-Infinity")
+        || is_whole(whole) && are_digits(fraction) && are_digits(exponent)
 }
 
 #[cfg(test)]
@@ -275,6 +302,27 @@ mod tests {
             all.pack_nothing(rows);
             assert_eq!(all.nulls(), each.nulls(), "{rows} rows");
             assert_eq!((all.ends, all.data), (each.ends, each.data), "{rows} rows");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_not_written_as_postgres_writes_them_do_not_fit() {
+        let whole = Kind::Integer { min: i32::MIN.into(), max: i32::MAX.into() };
+        for text in ["0", "7", "-12", "2147483647"] {
+            assert!(fits(whole, text.as_bytes()), "{text}");
+        }
+        for text in ["007", "+5", "-0", "-07", "", "-", "1.0", " 1", "2147483648", "1\0"] {
+            assert!(!fits(whole, text.as_bytes()), "{text}");
+        }
+        let float = Kind::Float { single: false };
+        for text in ["0", "-0", "1.50", "1e+15", "1e-05", "-2.5e3", "NaN", "Infinity", "-Infinity"]
+        {
+            assert!(fits(float, text.as_bytes()), "{text}");
+        }
+        let refused =
+            ["007", ".5", "5.", "+1.5", "1E5", "1e", "inf", "nan", "-NaN", "", "1.5.5", "1e5e5"];
+        for text in refused {
+            assert!(!fits(float, text.as_bytes()), "{text}");
         }
     }
 }

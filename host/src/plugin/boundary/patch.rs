@@ -1,6 +1,8 @@
 //! A plugin's answer into host rows: checked whole, which only reads them, then applied, because rows of an
 //! answer that is refused are shown again, as they were.
 
+use std::mem;
+
 use crate::change::{Cell, Changes, Value};
 use crate::plugin::boundary::columns::number;
 use crate::plugin::boundary::plan::{Kind, Plan, Want};
@@ -9,6 +11,7 @@ use crate::plugin::boundary::values::{
     Item, check_values, item, misfit, push_item, text_bytes, unfit, write_native,
 };
 use crate::plugin::guest::bindings::types::{Edit, Fault, Patch, RowKeys, ValuesResult};
+use crate::table::Column;
 
 /// What an answer says of its rows, once it is known to be sound.
 #[derive(Debug, Default)]
@@ -35,12 +38,39 @@ impl Verdicts {
 }
 
 /// What is known of an answer beside its patch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Beside {
-    /// Further rows at fault.
-    pub(crate) faults: Vec<Fault>,
+    /// Rows to which a value was given that its column cannot hold.
+    pub(crate) unfit: Unfit,
     /// Text that will go into the batch.
     pub(crate) bytes: usize,
+}
+
+impl Beside {
+    /// Of an answer about so many rows that has nothing beside its patch.
+    pub(crate) fn of(rows: usize) -> Beside {
+        let unfit = Unfit { rows, known: Vec::new(), faults: Vec::new() };
+        Beside { unfit, bytes: 0 }
+    }
+}
+
+/// Rows to which an answer gives values that their columns cannot hold. One fault a row is kept, however
+/// often the answer names it.
+#[derive(Debug)]
+pub(crate) struct Unfit {
+    rows: usize,
+    /// Empty before the first one.
+    known: Vec<bool>,
+    faults: Vec<Fault>,
+}
+
+impl Unfit {
+    pub(super) fn note(&mut self, row: u32, why: &str, column: &Column) {
+        self.known.resize(self.rows, false);
+        if !mem::replace(&mut self.known[row as usize], true) {
+            self.faults.push(unfit(row, why, column));
+        }
+    }
 }
 
 /// Checks a patch; `rows` index `changes.list`. The error says what is malformed.
@@ -53,15 +83,15 @@ pub(crate) fn check(
 ) -> Result<Verdicts, String> {
     check_ascending("discard", patch.discard.iter().copied(), rows.len())?;
     check_ascending("faults", patch.faults.iter().map(|fault| fault.row), rows.len())?;
-    let mut faults = patch.faults;
-    faults.extend(beside.faults);
-    let mut bytes = beside.bytes;
+    let Beside { mut unfit, mut bytes } = beside;
     for edit in &patch.edits {
         let want = wanted(plan, edit)?;
         check_edit(edit, rows.len())?;
         bytes = bytes.saturating_add(text_bytes(&edit.values));
-        find_unfit(want, changes, rows, edit, &mut faults);
+        find_unfit(want, changes, rows, edit, &mut unfit);
     }
+    let mut faults = patch.faults;
+    faults.extend(unfit.faults);
     faults.sort_by_key(|fault| fault.row);
     faults.dedup_by_key(|fault| fault.row);
     let Patch { edits, discard, .. } = patch;
@@ -168,7 +198,7 @@ fn edited(edit: &Edit, count: usize) -> impl Iterator<Item = (usize, usize)> + '
 }
 
 /// Finds rows whose new value its column cannot hold.
-fn find_unfit(want: &Want, changes: &Changes, rows: &[u32], edit: &Edit, faults: &mut Vec<Fault>) {
+fn find_unfit(want: &Want, changes: &Changes, rows: &[u32], edit: &Edit, unfit: &mut Unfit) {
     let text = matches!(edit.values, ValuesResult::Packed(_) | ValuesResult::Strings(_));
     if want.kind == Kind::Text && want.nullable && text {
         return;
@@ -179,7 +209,7 @@ fn find_unfit(want: &Want, changes: &Changes, rows: &[u32], edit: &Edit, faults:
         let nullable = want.nullable || !matches!(before, Value::Text(_));
         if let Some(why) = misfit(item(&edit.values, index), want.kind, nullable) {
             let column = &changes.table(change).columns[want.column];
-            faults.push(unfit(number(row), why, column));
+            unfit.note(number(row), why, column);
         }
     }
 }
@@ -201,5 +231,21 @@ fn apply_edit(want: &Want, changes: &mut Changes, rows: &[u32], edit: &Edit, ver
             (item, _) => push_item(changes, item, want.kind),
         };
         changes.set_cell(target, want.column, cell);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::ColumnType;
+
+    #[test]
+    fn of_a_row_that_is_named_again_and_again_one_fault_is_kept() {
+        let column = Column::new("name", ColumnType::Text, "text");
+        let Beside { mut unfit, .. } = Beside::of(3);
+        (0..1000).for_each(|_| unfit.note(2, "NULL", &column));
+        unfit.note(0, "NULL", &column);
+        assert_eq!(unfit.faults.iter().map(|fault| fault.row).collect::<Vec<_>>(), [2, 0]);
+        assert_eq!(unfit.faults[0].message, "it gave NULL to name, a text");
     }
 }

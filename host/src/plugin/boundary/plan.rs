@@ -79,9 +79,19 @@ pub(crate) fn with_table<T>(id: u32, table: &Table, call: impl FnOnce(types::Tab
     call(types::Table { id, schema: &table.schema, name: &table.name, columns: &columns })
 }
 
+/// In how many ways a column may be wanted: each of the three forms, of the row as it is and as it was.
+const WAYS: usize = 6;
+
 impl Plan {
     /// Resolves an interest against the table it was given for.
     pub(crate) fn new(id: u32, table: &Table, interest: &types::Interest) -> Result<Plan, Outcome> {
+        let (wanted, known) = (interest.columns.len(), table.columns.len());
+        // Each is a copy of what it names, made before the plugin is called.
+        if wanted > known * WAYS {
+            let name = table.full_name();
+            let why = format!("it wants {wanted} columns of {name}, which has {known}");
+            return Err(Outcome::Malformed(why));
+        }
         let wants = interest.columns.iter().map(|want| Want::new(table, want));
         Ok(Plan {
             id,

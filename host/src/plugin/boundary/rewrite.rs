@@ -12,7 +12,7 @@ use crate::plugin::boundary::fates::{Fates, deleted_row};
 use crate::plugin::boundary::patch::{Beside, Verdicts, check_ascending, check_not_descending};
 use crate::plugin::boundary::plan::Kind;
 use crate::plugin::boundary::shape::{ROUTED_TABLES_MAX, Shape, Source, table_name};
-use crate::plugin::boundary::values::{check_values, item, misfit, push_item, text_bytes, unfit};
+use crate::plugin::boundary::values::{check_values, item, misfit, push_item, text_bytes};
 use crate::plugin::guest::bindings::shapes::{AddedRows, Rewriting, Route};
 use crate::plugin::guest::bindings::types::{ColumnValuesResult, Patch};
 use crate::table::Table;
@@ -46,7 +46,7 @@ pub(crate) fn check(
         return Err(format!("a route to table {} of {}", route.table, tables.len()));
     }
     let bytes = routed_bytes(shape, &tables, &routes)?;
-    let mut beside = Beside { bytes, ..Beside::default() };
+    let mut beside = Beside { bytes, ..Beside::of(count) };
     if derived.len() != shape.derived {
         return Err(format!("{} derived columns of {}", derived.len(), shape.derived));
     }
@@ -58,7 +58,7 @@ pub(crate) fn check(
         for (row, index) in rows.iter().enumerate() {
             let op = changes.list[*index as usize].op;
             if let Some(why) = unfit_derived(column, row, op, kind, known.nullable) {
-                beside.faults.push(unfit(number(row), why, known));
+                beside.unfit.note(number(row), why, known);
             }
         }
     }
@@ -110,7 +110,7 @@ fn check_added(
         let kind = Kind::of(&column.kind);
         for (index, origin) in rows.origins.iter().enumerate() {
             if let Some(why) = misfit(item(values, index), kind, column.nullable && !column.key) {
-                beside.faults.push(unfit(*origin, why, column));
+                beside.unfit.note(*origin, why, column);
             }
         }
     }

@@ -8,7 +8,10 @@ use crate::plugin::boundary::type_name;
 use crate::plugin::guest::bindings::shapes::{self, NewColumn, NewTable};
 use crate::table::{Column, ReplicaIdentity, Table, TableName};
 
-/// Tables to which one plugin may route the rows of one table. Each has a topic and a ClickHouse
+/// As many as PostgreSQL has, with as many derived ones.
+const COLUMNS_MAX: usize = 3200;
+
+/// Tables to which one plugin may send the rows of one table, its homes and those that it fills among them. Each has a topic and a ClickHouse
 /// table of its own, so more are an error of the plugin rather than a wish.
 pub(crate) const ROUTED_TABLES_MAX: usize = 1000;
 
@@ -41,6 +44,7 @@ pub(crate) enum Source {
 impl Shape {
     /// Resolves what a plugin said of a table. The error says what is wrong with it.
     pub(crate) fn new(table: &Arc<Table>, shape: &shapes::Shape) -> Result<Shape, String> {
+        check_size(table, shape)?;
         let dropped = dropped(table, shape)?;
         let names = new_names(table, shape)?;
         let mut columns = Vec::new();
@@ -89,7 +93,7 @@ impl Shape {
         if let Some(known) = routed.get(name) {
             return Some(Arc::clone(known));
         }
-        if routed.len() == ROUTED_TABLES_MAX {
+        if routed.len() + self.homes.len() + self.added.len() >= ROUTED_TABLES_MAX {
             return None;
         }
         let table = Arc::new(self.table.renamed(name.clone()));
@@ -102,6 +106,18 @@ impl Shape {
         let columns = &self.table.columns[self.table.columns.len() - self.derived..];
         columns.iter().map(|column| (Kind::of(&column.kind), column))
     }
+}
+
+/// Refuses what is more than tables and columns may be, before anything is made of it.
+fn check_size(table: &Table, shape: &shapes::Shape) -> Result<(), String> {
+    if shape.homes.len() + shape.tables.len() > ROUTED_TABLES_MAX {
+        return Err(format!("it sends rows to more than {ROUTED_TABLES_MAX} tables"));
+    }
+    let most = shape.tables.iter().map(|added| added.columns.len()).max().unwrap_or_default();
+    if most.max(table.columns.len() + shape.derives.len()) > COLUMNS_MAX {
+        return Err(format!("it makes a table of more than {COLUMNS_MAX} columns"));
+    }
+    Ok(())
 }
 
 /// The same table version where nothing of it changes, so that nothing after it sees another.

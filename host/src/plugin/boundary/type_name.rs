@@ -2,11 +2,16 @@
 
 use crate::table::ColumnType;
 
-/// The type of that name; none if it is no built-in type that columns may be made of.
+/// The type of that name; none if it is no built-in type that columns may be made of. An array's name is the
+/// same whatever its dimensions.
 pub(crate) fn parse(name: &str) -> Option<ColumnType> {
-    if let Some(element) = name.strip_suffix("[]") {
-        return Some(ColumnType::Array(Box::new(parse(element)?)));
+    match name.strip_suffix("[]") {
+        Some(element) => Some(ColumnType::Array(Box::new(parse_element(element)?))),
+        None => parse_element(name),
     }
+}
+
+fn parse_element(name: &str) -> Option<ColumnType> {
     let (base, modifier) = split(name)?;
     let digits = || match modifier.as_deref() {
         None => Some(6),
@@ -98,6 +103,12 @@ mod tests {
         for (name, expected) in cases {
             assert_eq!(parse(name), Some(expected), "{name}");
         }
+    }
+
+    #[test]
+    fn an_array_of_arrays_has_the_name_of_an_array() {
+        assert_eq!(parse("integer[][]"), None);
+        assert_eq!(parse(&format!("text{}", "[]".repeat(1_000_000))), None);
     }
 
     #[test]

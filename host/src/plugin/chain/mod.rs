@@ -194,6 +194,7 @@ impl Chain {
     /// What a batch changed of what is remembered counts, unless it failed.
     fn conclude(&mut self, done: &Result<(), Error>) {
         for member in &mut self.members {
+            member.forget_time();
             match (done, &mut self.deltas) {
                 (Ok(()), Some(deltas)) if member.remembers() => {
                     deltas.push(member.commit_with_delta());

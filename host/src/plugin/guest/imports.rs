@@ -31,6 +31,7 @@ const GRANTED: [&str; 4] = [
 const LINE_BYTES_MAX: usize = 2048;
 /// Elements of a table; a component of a megabyte has a few thousand.
 const TABLE_ELEMENTS_MAX: usize = 1 << 20;
+const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
 
 /// What a component imports beyond the contract.
 pub(crate) fn foreign_imports(component: &Component) -> Vec<String> {
@@ -193,13 +194,16 @@ impl ResourceLimiter for Memory {
         Ok(true)
     }
 
+    /// Its tables are memory, too.
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+        let bytes = |elements: usize| elements.saturating_mul(TABLE_ELEMENT_BYTES);
+        Ok(desired <= TABLE_ELEMENTS_MAX
+            && self.memory_growing(bytes(current), bytes(desired), maximum)?)
     }
 }
 
@@ -299,5 +303,22 @@ impl metrics::Host for Guest {
             }
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_count_as_memory_all_together() {
+        let mut memory = Memory { bytes_max: 20 << 20, bytes: 0, exceeded: false };
+        let grow = |memory: &mut Memory, from, to| memory.table_growing(from, to, None).unwrap();
+        assert!(!grow(&mut memory, 0, TABLE_ELEMENTS_MAX + 1), "one is too large");
+        assert!(grow(&mut memory, 0, 1 << 20) && grow(&mut memory, 0, 1 << 20));
+        assert!(!memory.exceeded);
+        assert!(!grow(&mut memory, 0, 1 << 20), "three are 24 MiB");
+        assert!(memory.exceeded);
+        assert!(memory.memory_growing(0, 4 << 20, None).unwrap(), "what is left is left");
     }
 }

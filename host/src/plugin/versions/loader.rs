@@ -180,6 +180,9 @@ impl Loader {
         };
         // A pinned file is meant and no other.
         let instead = ban.instead.as_deref().filter(|_| self.options.digest.is_none());
+        // It may have been taken back itself since, where files were exchanged while nothing ran.
+        let is_free = |digest: &&str| self.runtime.quarantine.find(digest, &self.options).is_none();
+        let instead = instead.filter(is_free);
         let before = instead.and_then(|digest| self.runtime.code_of(digest));
         let refusal = self.runtime.quarantine.refusal(ban, &self.options);
         let Some(before) = before else { return Err(refusal) };

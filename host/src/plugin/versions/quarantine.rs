@@ -57,17 +57,20 @@ impl Quarantine {
 
     /// Takes in a version; `running` is the identity of the one that goes on.
     pub(crate) fn put(&self, digest: &str, options: &Options, why: &str, running: &str) {
-        let before = running.split_whitespace().next().unwrap_or_default();
-        let same_settings = Version::identity_of(before, options) == running;
         let ban = Ban {
             plugin: options.name.clone(),
             digest: digest.to_owned(),
             since: now(),
             why: why.to_owned(),
-            instead: same_settings.then(|| before.to_owned()),
+            instead: code_of(running, options),
         };
-        let Some(file) = self.file(digest, options) else {
-            self.here().insert(key(digest, options), ban);
+        self.keep(options, ban);
+    }
+
+    fn keep(&self, options: &Options, ban: Ban) {
+        let key = key(&ban.digest, options);
+        let Some(file) = self.file(&ban.digest, options) else {
+            self.here().insert(key, ban);
             return;
         };
         if let Err(error) = write(&file, &ban) {
@@ -76,7 +79,15 @@ impl Quarantine {
                 %plugin, %file, %error,
                 "the quarantine of a plugin version is not written down, it ends with the process"
             );
-            self.here().insert(key(digest, options), ban);
+            self.here().insert(key, ban);
+        }
+    }
+
+    /// Notes which version goes on now instead of one in quarantine, for the next start.
+    pub(crate) fn goes_on(&self, ban: &Ban, options: &Options, running: &str) {
+        let instead = code_of(running, options);
+        if ban.instead != instead {
+            self.keep(options, Ban { instead, ..ban.clone() });
         }
     }
 
@@ -117,6 +128,12 @@ impl Quarantine {
     fn here(&self) -> MutexGuard<'_, HashMap<String, Ban>> {
         self.0.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The SHA-256 of a version, by its identity, if it has these settings.
+fn code_of(identity: &str, options: &Options) -> Option<String> {
+    let digest = identity.split_whitespace().next().unwrap_or_default();
+    (Version::identity_of(digest, options) == identity).then(|| digest.to_owned())
 }
 
 /// By rename: a reader never sees half of it.

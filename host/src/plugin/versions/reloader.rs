@@ -213,6 +213,7 @@ impl Reloader {
             }
             let quarantine = &self.loader.runtime.quarantine;
             if let Some(ban) = quarantine.find(&digest, options) {
+                quarantine.goes_on(&ban, options, &self.handover.accepted());
                 return Err(self.reject(&chain(&quarantine.refusal(ban, options))));
             }
         }

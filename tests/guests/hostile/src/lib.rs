@@ -24,6 +24,7 @@ enum Deed {
     RefuseSubscribe,
     WantMissingColumn,
     WantNativeText,
+    WantTooMuch,
     LoopInProcess,
     LoopOnPoison,
     PanicOnPoison,
@@ -50,6 +51,7 @@ enum Deed {
     EndBeyondData,
     DataBeyondEnd,
     WordForNumber,
+    ZerosBeforeNumber,
     NumberTooLarge,
     NullForNotNull,
     FloodLog,
@@ -97,6 +99,7 @@ impl Guest for Hostile {
             Deed::RefuseSubscribe => return Err("it does not like the table".to_owned()),
             Deed::WantMissingColumn => columns.push(want("nowhere", Form::Packed)),
             Deed::WantNativeText => columns.push(want("name", Form::Native)),
+            Deed::WantTooMuch => columns.extend((0..100_000).map(|_| want("name", Form::Packed))),
             _ => {}
         }
         Ok(Some(Interest { columns, ops: true, positions: true, times: true }))
@@ -154,6 +157,7 @@ fn misbehave(deed: Deed, rows: u32) -> Result<Patch, String> {
         Deed::EndBeyondData => edit(1, Some(vec![0]), packed(vec![9], b"short".to_vec())),
         Deed::DataBeyondEnd => edit(1, Some(vec![0]), packed(vec![2], b"longer".to_vec())),
         Deed::WordForNumber => edit(0, None, every("many")),
+        Deed::ZerosBeforeNumber => edit(0, None, every("007")),
         Deed::NumberTooLarge => edit(0, None, every("9999999999")),
         Deed::NullForNotNull => edit(0, None, Values::Strings(vec![None; rows as usize])),
         Deed::FloodLog => flood(0..10_000),

@@ -66,6 +66,14 @@ impl Guest for Reshaper {
         CONFIG.with_borrow(|config| match config.deed.as_str() {
             "drop-key" => shape.drops.push("id".into()),
             "drop-unknown" => shape.drops.push("nowhere".into()),
+            "many-homes" => {
+                let home = |index| TableName { schema: "s".into(), name: format!("t{index}") };
+                shape.homes.extend((0..1000).map(home));
+            }
+            "wide" => {
+                shape.derives.extend((0..3200).map(|at| column(&format!("c{at}"), "text", false)))
+            }
+            "deep" => shape.derives.push(column("note", &format!("text{}", "[]".repeat(9)), false)),
             "clash" => shape.renames.push(Rename { column: "profile".into(), to: "region".into() }),
             "derived-key" => shape.derives.push(column("note", "text", true)),
             "message-key" => shape.message_key.push("gone".into()),

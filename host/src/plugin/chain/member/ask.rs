@@ -21,9 +21,6 @@ impl Member {
         task: &Task,
         room: usize,
     ) -> Shown {
-        if task.rows.is_empty() {
-            return Shown::Ignored;
-        }
         let plan = match self.subscription(table) {
             Subscription::Ignored => return Shown::Ignored,
             Subscription::Refused(reason) => return Shown::Refused(reason),
@@ -66,7 +63,7 @@ impl Member {
             instance.with_state(&mut memory.state, |instance| instance.process(batch))
         });
         let patch = answered(answer)?;
-        patch::check(plan, changes, rows, patch, Beside::default()).map_err(malformed)
+        patch::check(plan, changes, rows, patch, Beside::of(rows.len())).map_err(malformed)
     }
 
     fn reshape(&mut self, plan: &Plan, changes: &Changes, rows: &[u32]) -> Result<Verdicts, Shown> {

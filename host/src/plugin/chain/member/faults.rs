@@ -47,6 +47,11 @@ impl Member {
         self.hangs.note(outcome, self.instance.took(), self.loader.options.deadline())
     }
 
+    /// The batch is through, and what its rows took counts no more.
+    pub(crate) fn forget_time(&mut self) {
+        self.hangs.forget();
+    }
+
     /// Whether a row that hung is looked at again when the batch is through.
     pub(super) fn suspect(&mut self, table: &Arc<Table>, task: &Task, outcome: &Outcome) -> bool {
         let shows = shows(&self.loader.options, &self.usual, &self.instance, self.role());

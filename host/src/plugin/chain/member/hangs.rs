@@ -83,6 +83,11 @@ pub(super) struct Hangs {
 }
 
 impl Hangs {
+    /// The batch will not be shown again.
+    pub(super) fn forget(&mut self) {
+        *self = Hangs::default();
+    }
+
     /// Forgets the batch, but for what it took, in case it is shown again.
     pub(super) fn end(&mut self) {
         let before = if self.hung { self.spent } else { Duration::ZERO };

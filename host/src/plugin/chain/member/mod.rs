@@ -92,6 +92,8 @@ pub(crate) struct Member {
     pub(super) swapped_from: Option<String>,
     /// Why its instance was not replaced in this batch, though it is dead.
     down: Option<String>,
+    /// It was asked about a table of the batch and did not answer in time.
+    questions_hang: bool,
 }
 
 impl Drop for Member {
@@ -133,6 +135,7 @@ impl Member {
             has_begun: false,
             swapped_from: None,
             down: None,
+            questions_hang: false,
         }
     }
 

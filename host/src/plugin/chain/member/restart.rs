@@ -39,7 +39,8 @@ impl Member {
         }
     }
 
-    fn note_failure(&mut self, outcome: &Outcome, kind: &'static str) {
+    /// Counts what failed, and what it took if that is why.
+    pub(super) fn note_failure(&mut self, outcome: &Outcome, kind: &'static str) {
         self.count_fault(kind);
         // What was set aside before says nothing of what flows.
         if let Outcome::Deadline(given) = outcome

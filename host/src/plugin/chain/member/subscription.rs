@@ -1,4 +1,5 @@
-//! What a plugin wants of a table version. An instance is asked once at most, when the first rows of it come.
+//! What a plugin wants of a table version. An instance is asked once at most, when the first rows of it come. One
+//! that does not answer in time is asked about no other table of that batch: each may take a deadline.
 
 use std::sync::Arc;
 
@@ -29,6 +30,10 @@ impl Member {
         if let Some(why) = self.replace_dead() {
             return Subscription::Refused(why);
         }
+        if self.questions_hang {
+            let why = "it is not asked about the table, another one of the batch took its deadline";
+            return Subscription::Refused(why.to_owned());
+        }
         let id = number(self.subscriptions.len());
         self.instance.look_at(table, None);
         let answer = with_table(id, table, |shown| self.instance.subscribe(shown));
@@ -40,7 +45,8 @@ impl Member {
             Err(outcome) => Err(outcome),
         };
         let subscription = subscription.unwrap_or_else(|outcome| {
-            self.count_fault(outcome.kind());
+            self.note_failure(&outcome, outcome.kind());
+            self.questions_hang = matches!(outcome, Outcome::Deadline(_));
             let (plugin, name) = (&self.version.id.name, table.full_name());
             tracing::error!(%plugin, table = %name, %outcome, "plugin does not take the table");
             Subscription::Refused(format!(

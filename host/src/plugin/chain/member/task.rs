@@ -39,9 +39,10 @@ impl Task {
         self.rows.rchunks(self.rows.len().div_ceil(PARTS)).map(part).collect()
     }
 
-    pub(super) fn without(mut self, row: usize) -> Task {
+    /// The rows but for one of them, if there are others.
+    pub(super) fn without(mut self, row: usize) -> Option<Task> {
         self.rows.remove(row);
-        self
+        (!self.rows.is_empty()).then_some(self)
     }
 }
 
@@ -84,4 +85,16 @@ pub(super) fn by_run(changes: &Changes) -> Vec<Rows> {
         rows.push(number(index));
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_its_only_row_there_is_no_task() {
+        let task = |rows: &[u32]| Task { rows: rows.to_vec(), ..Task::default() };
+        assert_eq!(task(&[3, 5, 7]).without(1).map(|task| task.rows), Some(vec![3, 7]));
+        assert!(task(&[3]).without(0).is_none());
+    }
 }

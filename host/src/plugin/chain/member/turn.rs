@@ -74,11 +74,13 @@ impl Member {
 
     /// Forgets a batch, and what was asked ahead of it but not taken.
     pub(crate) fn end(&mut self) {
-        self.has_begun = false;
+        if mem::take(&mut self.has_begun) {
+            self.hangs.end();
+        }
         self.down = None;
+        self.questions_hang = false;
         self.unseen.clear();
         self.ahead = Ahead::default();
-        self.hangs.end();
         self.instance.look_away();
     }
 
@@ -188,7 +190,7 @@ impl Member {
                 Shown::Unreadable(row) => {
                     let reason = "a value is not what its column's type says".to_owned();
                     self.set_aside(changes, task.rows[row], reason, fates)?;
-                    tasks.push(task.without(row));
+                    tasks.extend(task.without(row));
                 }
                 Shown::Refused(reason) => self.set_all_aside(changes, &task, &reason, fates)?,
                 Shown::Failed(outcome) => {
