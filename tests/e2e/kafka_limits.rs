@@ -123,18 +123,43 @@ fn a_record_that_the_broker_refuses_after_all_is_said_and_set_aside() -> Result<
     capturing.wait_ready(DEADLINE)?;
     insert(&source, 1, 100)?;
     wait_sent(&capture, &source)?;
-    let (bootstrap, topic) = (kafka.bootstrap(), link.topic("documents"));
-    let of_topic = ["--entity-type", "topics", "--entity-name", &topic];
-    let lower = ["--alter", "--add-config", "max.message.bytes=10000"];
-    let arguments = ["--bootstrap-server", &bootstrap].into_iter().chain(of_topic).chain(lower);
-    kafka.tool("kafka.admin.ConfigCommand", arguments)?;
+    alter(&link.topic("documents"), "max.message.bytes=10000")?;
     insert(&source, 2, 100_000)?;
     says(&capture, "transport stopped: a record is larger than the broker takes; raise `max.")?;
     wait_sent(&capture, &source)?;
-    let letters = read_committed(&bootstrap, &format!("{}.tailwater.dead-letters", link.prefix))?;
+    let letters =
+        read_committed(&kafka.bootstrap(), &format!("{}.tailwater.dead-letters", link.prefix))?;
     let body = source.query("SELECT body FROM documents WHERE id = 2")?[0][0].clone();
     ensure!(original(&letters, "2")? == body, "the original is not whole");
     ensure!(capturing.is_running()?, "it ended:\n{}", capture.log_tail());
+    Ok(())
+}
+
+fn alter(topic: &str, setting: &str) -> Result<()> {
+    let (kafka, bootstrap) = (Kafka::shared(), Kafka::shared().bootstrap());
+    let of_topic = ["--entity-type", "topics", "--entity-name", topic];
+    let altered = ["--alter", "--add-config", setting];
+    let arguments = ["--bootstrap-server", &bootstrap].into_iter().chain(of_topic).chain(altered);
+    kafka.tool("kafka.admin.ConfigCommand", arguments).map(drop)
+}
+
+#[test]
+fn a_topic_that_is_compacted_is_said_to_take_no_copy_and_takes_it_when_it_is_not_any_more()
+-> Result<()> {
+    let source = documents()?;
+    insert(&source, 1, 100)?;
+    let link = Link::plain(Kafka::shared(), "");
+    Kafka::shared().create_topic(&link.topic("documents"), 1, &["cleanup.policy=compact"])?;
+    let capture = link.capture(&source, "")?;
+    let _capturing = capture.start()?;
+    says(
+        &capture,
+        "transport stopped: kafka refuses a record as invalid: a topic with cleanup.policy=compact takes",
+    )?;
+    alter(&link.topic("documents"), "cleanup.policy=delete")?;
+    wait_sent(&capture, &source)?;
+    let records = read_committed(&Kafka::shared().bootstrap(), &link.topic("documents"))?;
+    ensure!(records.len() == 2, "the truncate and the row, not {}", records.len());
     Ok(())
 }
 

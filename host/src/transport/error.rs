@@ -92,6 +92,11 @@ pub enum Error {
          `max_message_bytes` in section [kafka] so that such records become dead letters"
     )]
     TooLarge,
+    /// A truncate has no key, and a compacted topic takes nothing without one.
+    #[error(
+        "kafka refuses a record as invalid: a topic with cleanup.policy=compact takes none without a key,          as a truncate is, with which the copy of a table begins; set cleanup.policy=delete for the topic"
+    )]
+    Keyless,
     /// What plugins remember is elsewhere, and cannot be made again.
     #[error(
         "what the plugins remember of partition {partition} of {topic} is not on this machine, and \
@@ -144,7 +149,8 @@ impl Error {
             | Error::Outlived { .. }
             | Error::Undecided { .. }
             | Error::Gone { .. }
-            | Error::TooLarge => Disposition::Retry,
+            | Error::TooLarge
+            | Error::Keyless => Disposition::Retry,
             Error::Settings(_)
             | Error::Fenced
             | Error::Denied { .. }
@@ -182,6 +188,7 @@ impl Error {
                 | Code::SSL),
             ) => Error::Denied { action, detail: code.to_string() },
             Some(Code::MessageSizeTooLarge) => Error::TooLarge,
+            Some(Code::InvalidRecord) => Error::Keyless,
             _ => Error::Broker { action, source },
         }
     }
