@@ -82,7 +82,7 @@ impl Place<'_> {
         }
         let switches = match now {
             ..=1 => Vec::new(),
-            now => switches(self.url.clone(), now).await?,
+            now => switches(self.url, now).await?,
         };
         let left = switches.iter().find(|(timeline, _)| *timeline == known).map(|(_, at)| *at);
         if left.is_some_and(|left| end <= left) {
@@ -111,8 +111,9 @@ fn suffices(log: Log, delivered: Lsn, stored: &str, way_out: &str) -> Result<(),
     ))
 }
 
-/// The timelines before this one, and where each was left.
-async fn switches(url: SourceUrl, timeline: u32) -> Result<Vec<(u32, Lsn)>, Error> {
+/// The timelines before this one, and where each was left. A host that was left behind may still answer.
+async fn switches(url: &SourceUrl, timeline: u32) -> Result<Vec<(u32, Lsn)>, Error> {
+    let (_, url) = reach(url).await?;
     let ask = move || {
         let mut connection = Connection::open(&url)?;
         let command = format!("TIMELINE_HISTORY {timeline}");

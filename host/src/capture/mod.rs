@@ -156,7 +156,8 @@ struct Reached {
     slot_exists: bool,
     /// Whether there was a stream.
     streamed: bool,
-    /// Whether another process had the slot after that.
+    /// Whether the slot was in use since: another process may have it, or the server has not noticed yet that
+    /// our own connection is gone.
     contested: bool,
     /// Whether plugins remember a part of a copy.
     half_copied: bool,
@@ -275,7 +276,7 @@ impl Capture {
         connection.start_copy(&self.start_replication())?;
         info!(slot = %self.options.slot, after = %reached.position, "streaming");
         self.leg.moving();
-        reached.streamed = true;
+        (reached.streamed, reached.contested) = (true, false);
         failures.succeeded();
         let copied = reached.snapshots.keys();
         self.snapshot_requests
