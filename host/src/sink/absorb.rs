@@ -62,9 +62,7 @@ impl Sink {
                 continue;
             }
             match self.encoder(table).await {
-                Err(error @ (Error::Shape { .. } | Error::NameTaken { .. }))
-                    if redrive.is_some() =>
-                {
+                Err(error) if redrive.is_some() && error.is_of_the_table() => {
                     let of = changes.list.iter().filter(|change| change.table == index);
                     dead_letters.extend(of.map(|change| {
                         DeadLetter::new(changes, change, Stage::Store, None, error.to_string())

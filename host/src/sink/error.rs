@@ -239,6 +239,20 @@ impl Error {
         }
     }
 
+    /// Whether there is no place for this table's rows, whatever becomes of others.
+    pub(super) fn is_of_the_table(&self) -> bool {
+        matches!(
+            self,
+            Error::NameClash { .. }
+                | Error::OtherSource { .. }
+                | Error::RouteClash { .. }
+                | Error::NameTaken { .. }
+                | Error::ReservedName { .. }
+                | Error::ReservedColumn { .. }
+                | Error::Shape { .. }
+        )
+    }
+
     /// Whether the table may have been altered behind our back.
     pub(super) fn doubts_shape(&self) -> bool {
         matches!(self, Error::Server { code, .. } if SHAPE.contains(code))

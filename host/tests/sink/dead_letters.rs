@@ -1,5 +1,7 @@
 //! A change that cannot become a row is kept whole, beside those that can.
 
+use std::sync::Arc;
+
 use tailwater::dead_letter::{DeadLetter, Stage};
 use tailwater::hop::{Hop, LogPoint, Redrive};
 use tailwater::plugin::Scope;
@@ -62,25 +64,35 @@ fn a_table_without_key_takes_inserts_only() {
 }
 
 #[test]
-fn a_letter_whose_table_has_another_shape_by_now_stays_one_and_ends_nothing() {
-    let rig = Rig::new("");
-    rig.deliver([hop(&users(), &[insert(1, &["1", "ann", "x", "1"])])]).expect("it stores");
+fn a_letter_for_which_there_is_no_place_by_now_stays_one_and_ends_nothing() {
     let misfit = table("public", "users", vec![key("name", ColumnType::Text)]);
-    let mut redriven = hop(&misfit, &[insert(2, &["bob"])]);
-    let changes = &redriven.changes;
-    let letter =
-        DeadLetter::new(changes, &changes.list[0], Stage::Store, None, "it did not fit".into());
-    let (done, outcome) = oneshot::channel();
-    let (letters, ids) = (vec![letter], vec!["an id".to_owned()]);
-    redriven.redrive =
-        Some(Redrive { letters, ids, dropped: false, scope: Scope::default(), done });
-    rig.deliver([redriven, hop(&users(), &[insert(3, &["3", "cid", "x", "3"])])])
-        .expect("the sink goes on");
-    let outcome = outcome.blocking_recv().expect("it is told");
-    assert_eq!((outcome.closed, outcome.failed), (Vec::new(), 1));
-    let reasons = rig.dead_letters();
-    assert!(matches!(&reasons[..], [reason] if reason.contains("does not fit")), "{reasons:?}");
-    assert_eq!(rig.users(), ["1\tann\tx\t1", "3\tcid\tx\t3"]);
+    let legacy = table("legacy", "users", users().columns.clone());
+    let routed = Arc::new(legacy.renamed(users().full_name()));
+    let reserved = table("public", "log", vec![key("_version", ColumnType::Text)]);
+    let cases = [
+        (misfit, &["bob"][..], "does not fit"),
+        (routed, &["2", "bob", "x", "2"], "would both go into public.users"),
+        (reserved, &["bob"], "which tailwater needs for itself"),
+    ];
+    for (table, row, why) in cases {
+        let rig = Rig::new("");
+        rig.deliver([hop(&users(), &[insert(1, &["1", "ann", "x", "1"])])]).expect("it stores");
+        let mut redriven = hop(&table, &[insert(2, row)]);
+        let changes = &redriven.changes;
+        let letter =
+            DeadLetter::new(changes, &changes.list[0], Stage::Store, None, "it did not fit".into());
+        let (done, outcome) = oneshot::channel();
+        let (letters, ids) = (vec![letter], vec!["an id".to_owned()]);
+        redriven.redrive =
+            Some(Redrive { letters, ids, dropped: false, scope: Scope::default(), done });
+        let then = |id: &str, at| hop(&users(), &[insert(at, &[id, "cid", "x", "3"])]);
+        rig.deliver([then("3", 3), redriven, then("4", 4)]).expect("the sink goes on");
+        let outcome = outcome.blocking_recv().expect("it is told");
+        assert_eq!((outcome.closed, outcome.failed), (Vec::new(), 1));
+        let reasons = rig.dead_letters();
+        assert!(matches!(&reasons[..], [reason] if reason.contains(why)), "{reasons:?}");
+        assert_eq!(rig.users(), ["1\tann\tx\t1", "3\tcid\tx\t3", "4\tcid\tx\t3"]);
+    }
 }
 
 #[test]
