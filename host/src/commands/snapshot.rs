@@ -52,8 +52,11 @@ async fn replace(config: &Config, arguments: &SnapshotArgs) -> Exit {
         // A server's own limit may have its reasons; here nobody could lift it.
         options.settings.insert("max_table_size_to_drop".to_owned(), "0".to_owned());
     }
-    let source = TableName { schema: schema.to_owned(), name: name.to_owned() };
-    let dropped = sink::discard(&options, &database, &source, drop).await;
+    let (of, source) = (
+        config.source_name(&database),
+        TableName { schema: schema.to_owned(), name: name.to_owned() },
+    );
+    let dropped = sink::discard(&options, &database, of, &source, drop).await;
     if let Some(engine) = engine {
         engine.shutdown().await;
     }

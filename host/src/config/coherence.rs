@@ -106,6 +106,13 @@ impl Config {
         })
     }
 
+    /// By what the source whose rows are in ClickHouse is told from others: its database's name, or over Kafka
+    /// the prefix of its topics.
+    #[must_use]
+    pub fn source_name<'a>(&'a self, database: &'a str) -> &'a str {
+        self.kafka.as_ref().map_or(database, |kafka| kafka.prefix(database))
+    }
+
     fn plugins_differ(&self) -> Result<(), String> {
         let mut seen = HashSet::new();
         for plugin in &self.plugin {

@@ -61,7 +61,9 @@ impl Pipeline {
     ) -> Result<Option<Destination>, Error> {
         let mut patience = self.patience("reach ClickHouse", "stored", "sink");
         let (options, engine) = clickhouse(&self.config).await?;
-        let origin = Origin { database: database.to_owned(), pipeline: pipeline.to_owned() };
+        let source = self.config.source_name(database).to_owned();
+        let (database, pipeline) = (database.to_owned(), pipeline.to_owned());
+        let origin = Origin { database, source, pipeline };
         loop {
             let (metrics, leg) = (Arc::clone(self.report.metrics()), patience.leg().clone());
             let connected = Sink::connect(options.clone(), origin.clone(), metrics, leg).await;
@@ -162,7 +164,7 @@ async fn delivered(
 ) -> Result<Delivered, Error> {
     let copied = copies.values().map(|copied| copied.consistent_at).max();
     let recorded = known.map(|known| known.confirmed).max(copied).unwrap_or_default();
-    let end = recorded.max(sink.newest_commit(copies.keys()).await?);
+    let end = sink.newest_commit(copies.keys(), recorded).await?;
     Ok(Delivered { timeline: known.map_or(0, |known| known.timeline), end })
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(options: &Options, source_database: &str) -> Client {
+    pub(super) fn new(options: &Options, source_database: &str, source: &str) -> Client {
         let url = options.url.as_deref().expect("who has no server passes the embedded engine's");
         let compression = match options.compression {
             Compression::None => clickhouse::Compression::None,
@@ -57,7 +57,7 @@ impl Client {
             http = http.with_setting(name, value);
         }
         let database = options.database.clone().unwrap_or_else(|| source_database.to_owned());
-        Client { http, database, source: source_database.to_owned() }
+        Client { http, database, source: source.to_owned() }
     }
 
     /// The database's name.

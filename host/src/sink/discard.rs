@@ -57,8 +57,8 @@ pub enum NotDropped {
 }
 
 /// Drops the view and the versions of a source table, and gives the names of what was dropped. What is not of
-/// the sink's making for this table is dropped only if it is in `named`. `source_database` is where they are
-/// unless the options name a database.
+/// the sink's making for this table of this `source` is dropped only if it is in `named`. `source_database` is where
+/// they are unless the options name a database.
 ///
 /// # Errors
 /// Nothing is dropped where one of the two is somebody else's and not named, where `named` has another name
@@ -69,10 +69,11 @@ pub enum NotDropped {
 pub async fn discard(
     options: &Options,
     source_database: &str,
+    source: &str,
     table: &TableName,
     named: &[String],
 ) -> Result<Vec<String>, NotDropped> {
-    let client = Client::new(options, source_database);
+    let client = Client::new(options, source_database, source);
     let plan = options.plan(table);
     let names = [plan.view.clone(), plan.versions_name()];
     if let Some(other) = named.iter().find(|name| !names.contains(name)) {

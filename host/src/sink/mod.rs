@@ -88,6 +88,8 @@ impl<P> Stored<P> {
 pub struct Origin {
     /// The source database's name, which is the ClickHouse database's too unless that is set.
     pub database: String,
+    /// By what the source is told from others: that name, or the prefix of its topics.
+    pub source: String,
     /// The pipeline's name; finished snapshots are recorded under it.
     pub pipeline: String,
 }
@@ -133,7 +135,7 @@ impl Sink {
         metrics: Arc<Metrics>,
         leg: Leg,
     ) -> Result<Sink, Error> {
-        let client = Client::new(&options, &origin.database);
+        let client = Client::new(&options, &origin.database, &origin.source);
         make_database(&client, &options).await?;
         let writer = Writer {
             client,
@@ -223,7 +225,7 @@ impl Sink {
         Records(Arc::clone(&self.writer))
     }
 
-    /// The greatest commit of which these tables have rows or a truncate. It reads a column of each.
+    /// The greatest commit after this one of which these tables have rows or a truncate; this one if there is none.
     ///
     /// # Errors
     ///
@@ -231,10 +233,11 @@ impl Sink {
     pub async fn newest_commit(
         &self,
         tables: impl Iterator<Item = &TableName>,
+        known: Lsn,
     ) -> Result<Lsn, Error> {
         let places: Vec<Place> = tables.map(|table| self.place(table)).collect();
         let versions = places.iter().map(Place::versions_name);
-        let rows = snapshots::newest_commit(&self.writer.client, versions).await?;
+        let rows = snapshots::newest_commit(&self.writer.client, versions, known).await?;
         Ok(rows.max(self.writer.newest_truncate(places.iter().map(|place| &*place.plan.view))))
     }
 

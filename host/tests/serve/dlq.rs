@@ -18,7 +18,8 @@ fn set_aside(interface: &Interface, count: u32) {
         ..sink::Options::default()
     };
     let context = interface.context();
-    let origin = Origin { database: database.clone(), pipeline: "tests".into() };
+    let origin =
+        Origin { database: database.clone(), source: database.clone(), pipeline: "tests".into() };
     let leg = interface.readiness.leg("sink");
     let connecting = Sink::connect(options, origin, context.metrics, leg);
     let letters = interface.runtime.block_on(connecting).expect("a sink").letters();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tailwater::hop::{Copied, SnapshotDone};
+use tailwater::position::Lsn;
 use tailwater_test_support::wait_until;
 use tokio::sync::mpsc;
 
@@ -71,4 +72,26 @@ fn a_copy_whose_rows_somebody_dropped_is_not_complete() {
     assert_eq!(complete(), 1);
     rig.lines("DROP TABLE {db}.users_versions SYNC");
     assert_eq!(complete(), 0);
+}
+
+#[test]
+fn the_newest_commit_is_found_without_reading_what_is_older() {
+    let rig = Rig::new("");
+    rig.deliver([hop(&users(), &[insert(9, &["1", "a", "b", "1"])])]).expect("the sink stores");
+    let old = "_version) SELECT number + 2, 'old', bitShiftLeft(toUInt128(3), 64) + number";
+    rig.lines(&format!("INSERT INTO {{db}}.users_versions (id, name, {old} FROM numbers(500000)"));
+    rig.merge("users_versions");
+    let (sink, table) = (rig.connect().expect("a ClickHouse"), users().full_name());
+    let newest = |known| {
+        let newest = sink.newest_commit([&table].into_iter(), Lsn(known));
+        rig.runtime.block_on(newest).expect("it answers").0
+    };
+    assert_eq!([0, 3, 8, 9, 10].map(newest), [9, 9, 9, 9, 10]);
+    let later = "SELECT max(_version) FROM {db}.users_versions WHERE _version >";
+    let plan = |commit: &str| {
+        rig.lines(&format!("EXPLAIN indexes = 1 {later} toUInt128('{commit}')")).join("\n")
+    };
+    let (none, few) = (plan("184467440737095516160"), plan("147573952589676412928"));
+    assert!(none.contains("Granules: 0/"), "{none}");
+    assert!(few.contains("Name: _newest") && few.contains("Granules: 16/"), "{few}");
 }

@@ -44,7 +44,8 @@ impl<'a> Rig<'a> {
 
     /// A sink that has just started.
     pub fn connect(&self) -> Result<Sink, Error> {
-        let origin = Origin { database: self.database.clone(), pipeline: "tests".into() };
+        let (database, source) = (self.database.clone(), self.database.clone());
+        let origin = Origin { database, source, pipeline: "tests".into() };
         let (metrics, leg) = (Arc::clone(&self.metrics), self.readiness.leg("sink"));
         self.runtime.block_on(Sink::connect(self.options.clone(), origin, metrics, leg))
     }
