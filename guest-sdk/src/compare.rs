@@ -27,6 +27,8 @@ pub enum Order {
     /// By bytes, as under the collation `C`. Dates and times of years 1 to 9999 are then in the order of
     /// time.
     Bytes,
+    /// As `character(n)`, whose blanks at the end do not count.
+    Padded,
     /// As exact decimal numbers, however long.
     Decimal,
     /// As floating-point numbers.
@@ -43,7 +45,9 @@ impl Order {
             Kind::Integer => Order::Decimal,
             Kind::Float => Order::Float,
             Kind::Boolean => Order::Boolean,
+            Kind::Text if column.type_name.ends_with("[]") => Order::Bytes,
             Kind::Text if column.type_name.starts_with("numeric") => Order::Decimal,
+            Kind::Text if column.type_name.starts_with("character(") => Order::Padded,
             Kind::Text => Order::Bytes,
         }
     }
@@ -54,6 +58,7 @@ impl Order {
     pub fn compare(self, left: &str, right: &str) -> Ordering {
         match self {
             Order::Bytes | Order::Boolean => left.cmp(right),
+            Order::Padded => unpadded(left).cmp(unpadded(right)),
             Order::Decimal => Decimal::of(left).compare(&Decimal::of(right)),
             Order::Float => compare_floats(float(left), float(right)),
         }
@@ -94,6 +99,7 @@ pub struct Constant(Ready);
 #[derive(Clone, PartialEq, Debug)]
 enum Ready {
     Bytes(String),
+    Padded(String),
     Decimal { text: String, number: Decimal<String> },
     Float(f64),
 }
@@ -108,6 +114,7 @@ impl Constant {
             (Order::Bytes, Scalar::Integer(_) | Scalar::Float(_) | Scalar::Text(_)) => {
                 Ready::Bytes(text)
             }
+            (Order::Padded, Scalar::Text(_)) => Ready::Padded(unpadded(&text).to_owned()),
             (Order::Decimal, _) if is_decimal(&text) => {
                 let Decimal { rank, whole, fraction } = Decimal::of(&text);
                 let (whole, fraction) = (whole.to_owned(), fraction.to_owned());
@@ -125,6 +132,7 @@ impl Constant {
     pub fn is(&self, value: &str) -> bool {
         match &self.0 {
             Ready::Bytes(text) => is_same(text, value),
+            Ready::Padded(text) => is_same(text, unpadded(value)),
             Ready::Decimal { text, .. } if is_same(text, value) => true,
             _ => self.order_of(value).is_eq(),
         }
@@ -136,6 +144,7 @@ impl Constant {
     pub fn order_of(&self, value: &str) -> Ordering {
         match &self.0 {
             Ready::Bytes(text) => value.cmp(text),
+            Ready::Padded(text) => unpadded(value).cmp(text),
             Ready::Decimal { number, .. } => Decimal::of(value).compare(number),
             Ready::Float(number) => compare_floats(float(value), *number),
         }
@@ -147,6 +156,10 @@ impl Constant {
 fn is_same(left: &str, right: &str) -> bool {
     let bytes = || left.bytes().zip(right.bytes()).all(|(left, right)| left == right);
     left.len() == right.len() && if left.len() > SHORT_BYTES { left == right } else { bytes() }
+}
+
+fn unpadded(text: &str) -> &str {
+    text.trim_end_matches(' ')
 }
 
 fn float(text: &str) -> f64 {
@@ -268,6 +281,14 @@ mod tests {
     }
 
     #[test]
+    fn blanks_at_the_end_of_a_padded_text_do_not_count() {
+        let code = constant(Order::Padded, r#""de""#).unwrap();
+        assert!(code.is("de   ") && code.is("de") && !code.is("deu  ") && !code.is(" de"));
+        assert!(Order::Padded.compare("de   ", "de").is_eq());
+        assert!(code.order_of("da   ").is_lt());
+    }
+
+    #[test]
     fn a_truth_value_is_compared_with_a_truth_value_only() {
         let truth = constant(Order::Boolean, "true").unwrap();
         assert!(truth.is("t") && truth.order_of("f").is_lt());
@@ -295,5 +316,8 @@ mod tests {
         assert_eq!(order(Kind::Float, "real"), Order::Float);
         assert_eq!(order(Kind::Boolean, "boolean"), Order::Boolean);
         assert_eq!(order(Kind::Text, "date"), Order::Bytes);
+        assert_eq!(order(Kind::Text, "character(5)"), Order::Padded);
+        assert_eq!(order(Kind::Text, "character varying(5)"), Order::Bytes);
+        assert_eq!(order(Kind::Text, "numeric(18,4)[]"), Order::Bytes);
     }
 }

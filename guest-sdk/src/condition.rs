@@ -18,6 +18,7 @@ use std::cmp::Ordering;
 use serde::Deserialize;
 
 use crate::compare::{Constant, Order, Scalar};
+use crate::moment::Form;
 use crate::types::Table;
 
 /// A condition on one column, with as many values as its comparison takes.
@@ -136,6 +137,14 @@ impl Condition {
                 "{name}.{column} is {type_name}, which is not ordered as numbers are"
             ));
         }
+        if let Some(form) = Form::of(&found.type_name)
+            && !self.values.iter().all(|value| form.is_of(&value.text()))
+        {
+            let (type_name, example) = (&found.type_name, form.example());
+            return Err(format!(
+                "{name}.{column} is {type_name}, whose `value` is written like \"{example}\""
+            ));
+        }
         let constants = self.values.iter().map(|value| Constant::new(order, value));
         let constants: Option<Vec<_>> = constants.collect();
         let mut constants = constants.ok_or_else(|| {
@@ -179,7 +188,8 @@ mod tests {
 
     fn orders() -> Table {
         let table = TestTable::new("public.orders").key("id", "bigint").column("state", "text");
-        table.column("total", "numeric(18,4)").column("paid", "boolean").into_record()
+        let table = table.column("total", "numeric(18,4)").column("paid", "boolean");
+        table.column("made", "timestamp with time zone").into_record()
     }
 
     fn refusal(json: &str) -> String {
@@ -236,6 +246,12 @@ mod tests {
         assert!(missing.contains("public.orders has no column lang"), "{missing}");
         let wrong = refusal(r#"{"column": "paid", "value": "yes"}"#);
         assert!(wrong.contains("public.orders.paid is boolean"), "{wrong}");
+        for value in ["2026-01-01T08:00:00Z", "2026-01-01 08:00:00", "2026-01-01"] {
+            let json = format!(r#"{{"column": "made", "op": "ge", "value": "{value}"}}"#);
+            let time = refusal(&json);
+            let written = "whose `value` is written like \"2026-01-31 08:30:00+00\"";
+            assert!(time.contains("made is timestamp with time zone") && time.ends_with(written));
+        }
         let text = refusal(r#"{"column": "state", "op": "ge", "value": 10}"#);
         assert!(text.contains("text, which is not ordered as numbers are"), "{text}");
     }

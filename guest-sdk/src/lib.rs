@@ -55,6 +55,7 @@ pub mod state;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 
+mod moment;
 mod plugin;
 mod reshape;
 mod row;

@@ -1,32 +1,31 @@
 """The copy holds the rows of which an expression is true: `state in ("open", "paid") and total >= 10`.
 
 The expression is written as in Python, of column names, values, comparisons, `and`, `or` and `not`. As in
-SQL, a comparison with NULL is neither true nor false: `is None` and `is not None` ask for it.
+SQL, a comparison with NULL is neither true nor false: `is None` and `is not None` ask for it. Dates and times
+are compared with texts as PostgreSQL prints them, in UTC.
 """
 
 import ast
 import json
 import operator
+import re
+from collections import defaultdict
 from decimal import Decimal
 
 import wit_world
 from componentize_py_types import Err
 from wit_world.imports.types import Fault, Form, Interest, Patch, Want
 
-COMPARISONS = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
-    ast.Gt: operator.gt, ast.GtE: operator.ge,
-}
+COMPARISONS = {ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+               ast.Gt: operator.gt, ast.GtE: operator.ge}
 NUMBERS = ("smallint", "integer", "bigint", "oid", "numeric", "real", "double precision")
+DAY, CLOCK, EVER = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(\.\d{0,5}[1-9])?", "|-?infinity"
+# Types of which a text stands for a value, if it is written as PostgreSQL prints one.
+FORMS = {"character": ".*", "date": DAY + EVER, "time without time zone": CLOCK,
+         "timestamp without time zone": f"{DAY} {CLOCK}{EVER}",
+         "timestamp with time zone": rf"{DAY} {CLOCK}\+00{EVER}"}
 # A value that PostgreSQL did not send, and what is not known for want of one.
 UNSENT = object()
-
-
-class Names(dict):
-    """The columns that an expression names, before it is known of which kind they are."""
-
-    def __missing__(self, name):
-        return self.setdefault(name)
 
 
 def number(text):
@@ -34,13 +33,12 @@ def number(text):
     return (True, 0) if text == "NaN" else (False, Decimal(text))
 
 
-READERS = {"text": str, "boolean": lambda text: text == "t", "number": number}
+READERS = {"character": lambda text: text.rstrip(" "), "boolean": lambda text: text == "t", "number": number}
 
 
 def kind_of(type_name):
-    if type_name.split("(")[0] in NUMBERS:
-        return "number"
-    return "boolean" if type_name == "boolean" else "text"
+    plain = re.sub(r"\(.*?\)", "", type_name)
+    return "number" if plain in NUMBERS else plain if plain in FORMS or plain == "boolean" else "text"
 
 
 def build(node, kinds):
@@ -74,11 +72,13 @@ def build(node, kinds):
 
 
 def alike(nodes, kinds, kind=None):
-    """The functions of nodes that must be of one kind."""
+    """The functions of nodes that must be of one kind; a literal text may be of several."""
     built = [build(node, kinds) for node in nodes]
+    kind = kind or next((found for found, _ in built if found and found != "text"), "text")
     for node, (found, _) in zip(nodes, built):
-        kind = kind or found
-        if found and found != kind:
+        text = getattr(node, "value", None)
+        stands_for = kind in FORMS and isinstance(text, str) and re.fullmatch(FORMS[kind], text, re.DOTALL)
+        if found and found != kind and not stands_for:
             raise Err(f"`{said(node)}` is {found} where {kind} is expected")
     return [function for _, function in built]
 
@@ -103,7 +103,7 @@ class WitWorld(wit_world.WitWorld):
 
     def init(self, config):
         global where, expression, columns, tables
-        settings, names, tables = json.loads(config), Names(), {}
+        settings, names, tables = json.loads(config), defaultdict(lambda: None), {}
         where = settings.pop("where", None)
         if settings or not isinstance(where, str):
             raise Err("config: `where` is the only setting, and is an expression")
@@ -120,7 +120,7 @@ class WitWorld(wit_world.WitWorld):
         missing = next((name for name in columns if name not in kinds), None)
         if missing:
             raise Err(f"{table.schema}.{table.name} has no column {missing}")
-        readers = [READERS[kinds[name]] for name in columns]
+        readers = [READERS.get(kinds[name], str) for name in columns]
         tables[table.id] = readers, alike([expression], kinds, "boolean")[0]
         # With REPLICA IDENTITY FULL the old row has what the new one was not sent.
         wants = [Want(name, old, Form.STRINGS) for old in (False, True) for name in columns]

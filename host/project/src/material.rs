@@ -24,7 +24,7 @@ pub(crate) const WIT: &[File] = files!(
 pub(crate) const RUST_SDK: &[File] = files!(
     "guest-sdk/src": "bindings/dedup.rs", "bindings/granted.rs", "bindings/mod.rs",
     "bindings/reshape.rs", "bindings/transform.rs", "clock.rs", "compare.rs", "condition.rs",
-    "lib.rs", "log.rs", "metrics.rs", "plugin.rs", "reshape.rs", "row.rs", "shown.rs", "state.rs",
+    "lib.rs", "log.rs", "metrics.rs", "moment.rs", "plugin.rs", "reshape.rs", "row.rs", "shown.rs", "state.rs",
     "testing.rs",
 );
 

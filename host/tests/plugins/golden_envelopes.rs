@@ -52,6 +52,7 @@ fn read(given: &[Json]) -> Changes {
         let (key, value) = (json!({ "id": row["id"] }).to_string(), event.to_string());
         let incoming = Incoming {
             topic: "shop.public.users",
+            partition: 0,
             offset,
             key: Some(key.as_bytes()),
             value: Some(value.as_bytes()),

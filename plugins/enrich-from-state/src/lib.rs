@@ -51,6 +51,10 @@ impl Reshape for EnrichFromState {
         if name != *from {
             return Ok(None);
         }
+        let is_key = table.columns.iter().filter(|column| column.key).map(|column| &column.name);
+        if !is_key.eq([key]) {
+            return Err(format!("{key} is not the key of {name}, so deletes do not tell it"));
+        }
         self.from.push(table.id);
         let interest = Interest::of([key]).old(key).ops();
         let text = |all: Interest, column| all.want(column, false, Form::Packed);

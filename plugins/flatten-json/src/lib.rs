@@ -66,7 +66,7 @@ impl Reshape for FlattenJson {
         let Some(document) = document else { return Verdict::Keep };
         for (column, member) in self.0.members.values().enumerate() {
             let found = member.path.split('.').try_fold(document, member_of);
-            if let Some(text) = found.and_then(plain) {
+            if let Some(text) = found.and_then(|value| plain(value, &member.type_name)) {
                 out.derive(column, text);
             }
         }
@@ -79,12 +79,15 @@ fn member_of<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     members.get(name).copied()
 }
 
-/// As PostgreSQL's `->>` gives it: a text without its quotes, a number digit by digit.
-fn plain(value: &RawValue) -> Option<Cow<'_, str>> {
+/// As PostgreSQL casts what `->>` gives: a text without its quotes, a number digit by digit.
+fn plain<'a>(value: &'a RawValue, type_name: &str) -> Option<Cow<'a, str>> {
+    let is_truth = ["boolean", "bool"].contains(&type_name);
+    let is_float = ["double precision", "real", "float8", "float4"].contains(&type_name);
     Some(match value.get() {
         "null" => return None,
-        "true" => "t".into(),
-        "false" => "f".into(),
+        "true" if is_truth => "t".into(),
+        "false" if is_truth => "f".into(),
+        number if is_float && number.contains('E') => number.replace('E', "e").into(),
         text if text.starts_with('"') => serde_json::from_str::<String>(text).ok()?.into(),
         other => other.into(),
     })

@@ -122,7 +122,8 @@ fn check(by: By, column: &types::Column, text: bool) -> Result<(), String> {
 }
 
 fn is_text(type_name: &str) -> bool {
-    type_name.starts_with("character") || ["text", "citext"].contains(&type_name)
+    let is_array = type_name.ends_with("[]");
+    type_name.starts_with("character") && !is_array || ["text", "citext"].contains(&type_name)
 }
 
 fn matches(pattern: &str, name: &str) -> bool {

@@ -1,6 +1,6 @@
 //! The transactional outbox: a service writes an event in the transaction that it tells of, and each
 //! event goes to the topic of its kind, keyed by what it is about, so that events of one aggregate
-//! keep their order. The outbox itself goes nowhere, nor do the deletes that tidy it up.
+//! keep their order. The outbox itself goes nowhere, nor do updates that mark an event, or deletes that tidy up.
 
 use serde::Deserialize;
 use tailwater_guest::types::Op;
@@ -56,7 +56,7 @@ impl Reshape for OutboxRouter {
 
     fn rewrite(&mut self, row: &mut Row<'_>, out: &mut Rewriter<'_>) -> Verdict {
         match (row.op(), row.text(0)) {
-            (Op::Delete, _) => Verdict::Discard,
+            (Op::Update | Op::Delete, _) => Verdict::Discard,
             (_, Some(kind)) if !kind.is_empty() => {
                 out.route(&self.0.schema, kind);
                 Verdict::Keep

@@ -29,6 +29,8 @@ struct Known {
     name: String,
     /// The other schemas in which its rows may be, each once.
     others: Vec<String>,
+    /// The column is `character(n)`, whose blanks at the end do not count.
+    padded: bool,
 }
 
 impl Reshape for RouteByValue {
@@ -47,7 +49,9 @@ impl Reshape for RouteByValue {
         others.dedup();
         others.retain(|schema| *schema != table.schema);
         let (schema, name) = (table.schema.clone(), table.name.clone());
-        self.tables.insert(table.id, Known { schema, name, others });
+        let column = table.columns.iter().find(|column| column.name == self.config.column);
+        let padded = column.is_some_and(|column| column.type_name.starts_with("character("));
+        self.tables.insert(table.id, Known { schema, name, others, padded });
         Ok(table.has(&self.config.column).then(|| Interest::of([&self.config.column]).ops()))
     }
 
@@ -61,11 +65,13 @@ impl Reshape for RouteByValue {
         if row.op() == Op::Delete {
             return Verdict::Keep;
         }
-        let Known { schema: own, name, others } = &self.tables[&row.table()];
+        let Known { schema: own, name, others, padded } = &self.tables[&row.table()];
         if row.is_unchanged(0) {
             return Verdict::Fault("the value that tells where it belongs was not sent".to_owned());
         }
-        let home = row.text(0).and_then(|value| self.config.schemas.get(value)).unwrap_or(own);
+        let value =
+            row.text(0).map(|value| if *padded { value.trim_end_matches(' ') } else { value });
+        let home = value.and_then(|value| self.config.schemas.get(value)).unwrap_or(own);
         // The row may have been anywhere before: the old value is known under FULL only.
         for schema in others.iter().chain([own]) {
             if schema != home {
