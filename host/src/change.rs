@@ -293,6 +293,16 @@ impl Changes {
         Cell::text(u32::try_from(start).expect("a batch's arena is below 4 GiB"), len)
     }
 
+    /// Gives a row the values that were not sent with it from the row before.
+    pub fn complete(&mut self, row: Row, before: Row, columns: usize) {
+        let (row, before) = (row.0 as usize, before.0 as usize);
+        for column in 0..columns {
+            if self.cells[row + column] == Cell::UNCHANGED {
+                self.cells[row + column] = self.cells[before + column];
+            }
+        }
+    }
+
     /// Replaces the cell of a row's column.
     pub fn set_cell(&mut self, row: Row, column: usize, cell: Cell) {
         self.cells[row.0 as usize + column] = cell;

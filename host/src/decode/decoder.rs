@@ -202,6 +202,9 @@ impl Decoder {
             Some(OldTuple::Full(tuple)) => Old::Full(at.push_row(batch, table, tuple)?),
         };
         let new = new.map(|tuple| at.push_row(batch, table, tuple)).transpose()?;
+        if let (Old::Full(old), Some(new)) = (old, new) {
+            batch.complete(new, old, table.columns.len());
+        }
         let transaction =
             *open.index.get_or_insert_with(|| batch.push_transaction(open.transaction));
         let (table, ordinal) = (batch.intern_table(table), open.ordinal);

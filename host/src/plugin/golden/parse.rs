@@ -97,6 +97,7 @@ impl Reading {
         let (value, key) = (envelope.to_string(), key.map(Json::to_string));
         let record = Incoming {
             topic: "golden",
+            partition: 0,
             offset: i64::try_from(self.golden.expected.len()).expect("few events"),
             key: key.as_deref().map(str::as_bytes),
             value: Some(value.as_bytes()),
@@ -134,6 +135,9 @@ impl Reading {
         };
         let new = line.after.as_ref();
         let new = new.map(|after| push_row(changes, &table, after, Cell::UNCHANGED)).transpose()?;
+        if let (Old::Full(old), Some(new)) = (old, new) {
+            changes.complete(new, old, table.columns.len());
+        }
         let table = changes.intern_table(&table);
         changes.list.push(Change { op, table, transaction: 0, ordinal: 0, lsn: Lsn(1), old, new });
         Ok(())
