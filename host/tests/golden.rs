@@ -342,6 +342,7 @@ fn read_back(batch: &Batch) -> (Changes, Vec<usize>) {
         let span = |span| Some(batch.span(span));
         let incoming = Incoming {
             topic: &target.topic,
+            partition: 0,
             offset: 0,
             key: record.key.and_then(span),
             value: record.value.and_then(span),
@@ -369,10 +370,7 @@ fn our_records_are_read_back_exactly() {
         assert_eq!(read.lsn, written.lsn);
         let name = &changes.table(written).name;
         if read.op != Op::Delete {
-            let mut new = row_of(&changes, written, written.new);
-            if new.get("c_money").is_some_and(Json::is_string) {
-                new["c_money"] = json!("1234.56");
-            }
+            let new = row_of(&changes, written, written.new);
             assert_eq!(row_of(&back, read, read.new), new, "{name}");
         }
         if read.op == Op::Delete || (written.op, read.op) == (Op::Update, Op::Update) {
@@ -393,6 +391,7 @@ fn debeziums(name: &str) -> Changes {
         let (key, value) = (bytes(&event["key"]), bytes(&event["value"]));
         let incoming = Incoming {
             topic: event["topic"].as_str().unwrap(),
+            partition: 0,
             offset: i64::try_from(offset).unwrap(),
             key: key.as_deref(),
             value: value.as_deref(),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tailwater_test_support::{Database, Postgres, PostgresVersion, Tailwater, wait_for};
+use tailwater_test_support::{
+    Database, Kafka, Postgres, PostgresVersion, Tailwater, unique_name, wait_for,
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -113,10 +115,15 @@ const CASES: &[Case] = &[
     // Its elements hold commas, and are told apart by something else.
     ("box[]", TEXT, &["{(1,1),(0,0);(2,2),(1,1)}"]),
     ("boxes", TEXT, &["{(1,1),(0,0);(2,2),(1,1)}"]),
+    // Its elements are arrays by themselves.
+    ("vector[]", TEXT, &["{\"{1,2}\",\"{3}\"}", "{}"]),
+    // What stands for a value that was not sent is one like others where somebody wrote it.
+    ("text[]", LIST, &["{__debezium_unavailable_value}", "{a,NULL}"]),
 ];
 
 const TYPES: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s', 'ünï');
-    CREATE DOMAIN short AS smallint CHECK (VALUE <> 0); CREATE TYPE pair AS (n int, t text); CREATE DOMAIN boxes AS box[]";
+    CREATE DOMAIN short AS smallint CHECK (VALUE <> 0); CREATE TYPE pair AS (n int, t text); CREATE DOMAIN boxes AS box[];
+    CREATE DOMAIN vector AS int[]";
 
 /// Rows of the case with ids from `first`, and one with NULL.
 fn insert(source: &Database<'_>, table: usize, case: &Case, first: usize) -> Result<()> {
@@ -199,9 +206,9 @@ fn equal(source: &Database<'_>, tailwater: &Tailwater) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_ends_of_every_type_arrive_as_postgres_says_them() -> Result<()> {
-    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+/// Copied and streamed by a process with further sections; `insert_more` inserts what only some servers have.
+fn arrive(version: PostgresVersion, sections: &str, insert_more: &[&str]) -> Result<()> {
+    let source = Postgres::shared(version).create_database()?;
     let timezone = format!("ALTER DATABASE {} SET TimeZone = 'UTC'", source.name());
     source.execute(&timezone)?;
     source.execute(TYPES)?;
@@ -209,14 +216,37 @@ fn the_ends_of_every_type_arrive_as_postgres_says_them() -> Result<()> {
         source.execute(&format!("CREATE TABLE case{table} (id int PRIMARY KEY, v {})", case.0))?;
         insert(&source, table, case, 1)?;
     }
-    let tailwater = Tailwater::with_source(&source.url())?;
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{}\"\n{sections}\n[http]\nlisten = \"{{listen}}\"\n",
+        source.url()
+    ))?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
     wait_for(DEADLINE, "the copies", || equal(&source, &tailwater))?;
     for (table, case) in CASES.iter().enumerate() {
         insert(&source, table, case, 1000)?;
     }
+    for (table, (kind, ..)) in CASES.iter().enumerate().filter(|(_, case)| case.0 == "interval") {
+        for (id, value) in (2000..).zip(insert_more) {
+            source.execute(&format!("INSERT INTO case{table} VALUES ({id}, '{value}'::{kind})"))?;
+        }
+    }
     wait_for(DEADLINE, "the streamed rows", || equal(&source, &tailwater))?;
     ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
     Ok(())
+}
+
+#[test]
+fn the_ends_of_every_type_arrive_as_postgres_says_them() -> Result<()> {
+    arrive(PostgresVersion::V15, "", &[])
+}
+
+#[test]
+fn the_ends_of_every_type_arrive_over_kafka_as_postgres_says_them() -> Result<()> {
+    let kafka = format!(
+        "[kafka]\nbrokers = \"{}\"\nprefix = \"{}\"\n",
+        Kafka::shared().bootstrap(),
+        unique_name("extremes")
+    );
+    arrive(PostgresVersion::V18, &kafka, &["infinity", "-infinity"])
 }

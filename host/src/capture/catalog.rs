@@ -150,7 +150,11 @@ fn column_type<'a>(
             // Their text form is not the array form.
             (_, _, "int2vector" | "oidvector") => ColumnType::Other,
             (_, "A", _) if element != 0 && commas => {
-                ColumnType::Array(Box::new(column_type(client, element, modifier).await?))
+                match column_type(client, element, modifier).await? {
+                    // Of a domain over an array: each element is a text that is an array by itself.
+                    ColumnType::Array(_) => ColumnType::Other,
+                    element => ColumnType::Array(Box::new(element)),
+                }
             }
             (_, _, "citext") => ColumnType::Text,
             _ => ColumnType::Other,

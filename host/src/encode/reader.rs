@@ -14,6 +14,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rustc_hash::FxHashMap;
 
 use super::json::Scanner;
@@ -32,7 +34,9 @@ use crate::table::{ReplicaIdentity, Table};
 pub struct Incoming<'a> {
     /// Its topic.
     pub topic: &'a str,
-    /// Its offset.
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset there.
     pub offset: i64,
     /// Its key.
     pub key: Option<&'a [u8]>,
@@ -347,20 +351,25 @@ fn transaction(position: Position, source: &Source, changes: &mut Changes) -> u3
 }
 
 impl Incoming<'_> {
-    /// Sets a record aside that could not be read, with its bytes as they are.
+    /// Sets a record aside that could not be read, with its bytes as they are: as text, or in base64 after
+    /// `base64:` if they are none. Without a position of its own it has its partition and offset.
     #[must_use]
     pub fn dead_letter(&self, error: &Error) -> DeadLetter {
-        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let header = self.origin.and_then(parse).map(|(position, _)| position);
-        let offset = u64::try_from(self.offset).unwrap_or(0);
+        let (commit, ordinal) = (u64::try_from(self.partition), u64::try_from(self.offset));
+        let (commit, ordinal) = (Lsn(commit.unwrap_or(0)), ordinal.unwrap_or(0));
+        let kept = |bytes: &[u8]| match str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => format!("base64:{}", BASE64.encode(bytes)),
+        };
         DeadLetter {
-            position: header.unwrap_or(Position { commit: Lsn(0), ordinal: offset }),
+            position: header.unwrap_or(Position { commit, ordinal }),
             table: self.topic.to_owned(),
             op: "?".to_owned(),
             stage: Stage::Encode,
             plugin: None,
             reason: error.to_string(),
-            original: self.value.map(lossy).unwrap_or_default(),
+            original: self.value.map(kept).unwrap_or_default(),
             backtrace: None,
             part: None,
             replay: None,
@@ -385,6 +394,7 @@ mod tests {
     fn reason(value: &str, origin: Option<&str>) -> String {
         let record = Incoming {
             topic: "shop.public.users",
+            partition: 0,
             offset: 3,
             key: None,
             value: Some(value.as_bytes()),
@@ -406,6 +416,7 @@ mod tests {
             let value = format!("{{\"before\":{row},\"after\":{row},\"op\":\"{op}\"}}");
             let record = Incoming {
                 topic: "shop.public.users",
+                partition: 0,
                 offset: 3,
                 key: None,
                 value: Some(value.as_bytes()),

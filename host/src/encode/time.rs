@@ -176,8 +176,14 @@ pub(super) fn parse_time(mut text: &[u8]) -> Option<(i64, i64)> {
     text.is_empty().then_some((micros, offset))
 }
 
-/// Microseconds of an interval in PostgreSQL's default style, a month counted as 30.4375 days.
+/// Microseconds of an interval in PostgreSQL's default style, a month counted as 30.4375 days. One that is
+/// longer than can be counted, or endless, has as many as can be.
 pub(super) fn parse_interval(text: &[u8]) -> Option<i64> {
+    match text {
+        b"infinity" => return Some(i64::MAX),
+        b"-infinity" => return Some(i64::MIN),
+        _ => {}
+    }
     const MONTH: i64 = DAY / 10_000 * 304_375;
     let mut total: i64 = 0;
     let mut words = text.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
@@ -196,12 +202,12 @@ pub(super) fn parse_interval(text: &[u8]) -> Option<i64> {
                 b"day" | b"days" => DAY,
                 _ => return None,
             };
-            digits(&mut number)?.checked_mul(unit)?
+            digits(&mut number)?.saturating_mul(unit)
         };
         if !number.is_empty() {
             return None;
         }
-        total = total.checked_add(if negative { -amount } else { amount })?;
+        total = total.saturating_add(if negative { -amount } else { amount });
     }
     Some(total)
 }

@@ -26,7 +26,8 @@ pub(super) fn write(wire: &Wire, text: &[u8], out: &mut Vec<u8>) -> Option<Kept>
         return Some(kept);
     }
     let mut back = Vec::with_capacity(text.len());
-    let whole = text::read(wire, &out[start..], &mut back) && back == text;
+    let is_sentinel = matches!(wire, Wire::Array(_)) && out[start..] == unavailable(wire);
+    let whole = !is_sentinel && text::read(wire, &out[start..], &mut back) && back == text;
     Some(if whole { Kept::Whole } else { Kept::Partly })
 }
 

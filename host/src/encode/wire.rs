@@ -123,6 +123,14 @@ impl Wire {
 
     /// Whether the form may lose something, so that it has to be read back to know.
     pub(super) fn may_lose(&self) -> bool {
-        matches!(self, Wire::Timetz | Wire::Interval | Wire::Bits(_) | Wire::Point | Wire::Array(_))
+        matches!(
+            self,
+            Wire::Timetz
+                | Wire::Interval
+                | Wire::Bits(_)
+                | Wire::Point
+                | Wire::Money
+                | Wire::Array(_)
+        )
     }
 }

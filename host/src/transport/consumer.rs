@@ -358,6 +358,7 @@ fn take_in(
     };
     let record = Incoming {
         topic: message.topic(),
+        partition: message.partition(),
         offset: message.offset(),
         key: message.key(),
         value: message.payload(),
