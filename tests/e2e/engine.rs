@@ -102,3 +102,29 @@ fn a_data_directory_in_use_is_refused_with_the_way_out() -> Result<()> {
     ensure!(process.is_running()?, "the first one ended");
     Ok(())
 }
+
+/// Within a function the engine looks at no clock.
+#[test]
+fn a_statement_that_cannot_be_stopped_costs_the_engine_and_no_row() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    let workload = Runner::start(&source.url(), 11, RATE / 10)?;
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{}\"\n[http]\nlisten = \"{{listen}}\"\nsql_max_seconds = 1\n",
+        source.url()
+    ))?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let engine = engine_of(&process, None)?;
+    let every = "SELECT hasAny(range(700000), range(1000000, 1700000))".replace(' ', "%20");
+    let answer = tailwater.get(&format!("/v0/sql?q={every}"))?;
+    ensure!(answer.status == 504, "{} {}", answer.status, answer.text());
+    engine_of(&process, Some(engine))?;
+    process.wait_ready(DEADLINE)?;
+    let log = tailwater.log();
+    ensure!(log.contains("a statement that reads cannot be stopped; the engine ends"), "{log}");
+    let counts = workload.stop()?;
+    wait_equal(&source, &tailwater.http_url(), Emails::Plain, DEADLINE)
+        .with_context(|| format!("{counts:?}\n{}", tailwater.log_tail()))?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}

@@ -89,11 +89,12 @@ fn redact_query(rest: &str) -> String {
 }
 
 /// `host=db password='it''s secret' user=app`. Everything after a password key is hidden up to the
-/// next ` key=`, quoted or not.
+/// next ` key=`, quoted or not. White space around a `=` says nothing.
 fn redact_pairs(text: &str) -> String {
+    let text = text.split('=').map(str::trim).collect::<Vec<_>>().join("=");
     let mut shown = Vec::new();
     let mut hiding = false;
-    for word in text.split(' ') {
+    for word in text.split_whitespace() {
         match word.split_once('=') {
             Some((key, _)) if is_secret_key(key) => {
                 hiding = true;

@@ -12,6 +12,8 @@ pub(super) struct Running(Arc<State>);
 #[derive(Debug)]
 struct State {
     tag: String,
+    /// It can write nothing.
+    reads: bool,
     ended: AtomicBool,
     cancelled: AtomicBool,
     abandoned: mpsc::UnboundedSender<Running>,
@@ -19,9 +21,17 @@ struct State {
 
 impl Running {
     /// `abandoned` is told of statements that nobody waits for any more.
-    pub(super) fn new(tag: String, abandoned: mpsc::UnboundedSender<Running>) -> Running {
+    pub(super) fn new(
+        tag: String,
+        reads: bool,
+        abandoned: mpsc::UnboundedSender<Running>,
+    ) -> Running {
         let (ended, cancelled) = (AtomicBool::new(false), AtomicBool::new(false));
-        Running(Arc::new(State { tag, ended, cancelled, abandoned }))
+        Running(Arc::new(State { tag, reads, ended, cancelled, abandoned }))
+    }
+
+    pub(super) fn reads(&self) -> bool {
+        self.0.reads
     }
 
     /// The `log_comment` that marks the statement among the running ones, after the client's own.

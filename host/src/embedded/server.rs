@@ -10,10 +10,12 @@ use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::distr::{Alphanumeric, SampleString as _};
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::answer::{self, Answer, Title};
@@ -27,6 +29,8 @@ use crate::sink::literal;
 
 /// How often a statement that nobody waits for is told to end.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a statement may go on after it was told to end.
+const STUCK: Duration = Duration::from_secs(10);
 /// How long statements in work may take when the server stops.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -133,8 +137,9 @@ impl Server {
     async fn run(&self, request: Request, body: Incoming) -> Answer {
         let random = |length| Alphanumeric.sample_string(&mut rand::rng(), length);
         let query_id = request.query_id.clone().unwrap_or_else(|| random(24));
-        let running = Running::new(format!("[tailwater {}]", random(16)), self.abandoned.clone());
-        let Ok(place) = self.place(request.is_bound_to_read()).await else {
+        let (tag, reads) = (format!("[tailwater {}]", random(16)), request.is_bound_to_read());
+        let running = Running::new(tag, reads, self.abandoned.clone());
+        let Ok(place) = self.place(reads).await else {
             return answer::refused(&Refusal::stopping(), &query_id);
         };
         let guard = running.guard();
@@ -176,9 +181,19 @@ pub(super) async fn cancel_abandoned(
     }
 }
 
-/// Again and again: the statement may not have begun when it was first told to end.
+/// Again and again: the statement may not have begun when it was first told to end. Nothing but the end of the
+/// process ends one that is within a function whose work grows with the square of a value's length; if all it
+/// does is to read, nobody loses more by that than an answer.
 async fn cancel(library: Library, arguments: Arc<[String]>, running: Running) {
+    let begun = Instant::now();
     while !running.has_ended() {
+        if running.reads() && begun.elapsed() > STUCK {
+            warn!(
+                "a statement that reads cannot be stopped; the engine ends, and is started again"
+            );
+            // In order it would wait for the statement.
+            kill_process(getpid(), Signal::KILL).expect("a process may end itself");
+        }
         let mark = literal(running.mark());
         let arguments = Arc::clone(&arguments);
         let told = tokio::task::spawn_blocking(move || {

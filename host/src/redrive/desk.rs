@@ -215,7 +215,7 @@ impl Pages {
     async fn next(&mut self) -> Result<Option<Page>, Refused> {
         match self {
             Pages::ClickHouse { letters, chosen, last } => {
-                let mut page = letters.page(chosen, last.as_deref(), PAGE).await?;
+                let mut page = letters.page(chosen, last.as_deref(), PAGE, PAGE_BYTES).await?;
                 let first = page.first().map(|(_, letter)| plugin_of(letter).map(str::to_owned));
                 let Some(first) = first else { return Ok(None) };
                 let other =

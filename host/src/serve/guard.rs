@@ -7,7 +7,9 @@
 //! `SETTINGS`, which a subquery may have in spite of `readonly`.
 //!
 //! Time is checked between blocks of rows only, so functions whose work grows with the square of a
-//! value's length, [`SLOW`], would outrun it: two texts of 65 kB take 14 seconds.
+//! value's length, [`SLOW`], would outrun it: two texts of 65 kB take 14 seconds. Others do so for values
+//! that nobody has (`position` in a text that is all one letter), and are too useful to refuse; the embedded
+//! engine is ended when such a statement does not end.
 //!
 //! That works only as long as both sides see the same words. What ClickHouse's lexer reads in a way
 //! of its own is therefore refused outside of quotes: `$` (a heredoc, or part of a name), `//` and
@@ -19,7 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::clickhouse::{ClickHouse, ClickHouseError, Statement};
@@ -108,20 +111,33 @@ pub(super) enum Forbidden {
     Sign(char),
 }
 
-/// The table functions of the engine that are refused, asked for once.
+/// How long what was asked for is taken for granted: a server may be another one after an upgrade.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+
+/// The table functions of the engine that are refused, and when they were asked for.
 #[derive(Debug, Clone, Default)]
-pub(super) struct TableFunctions(Arc<OnceCell<Arc<HashSet<String>>>>);
+pub(super) struct TableFunctions(Arc<Mutex<Option<Asked>>>);
+
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    refused: Arc<HashSet<String>>,
+}
 
 impl TableFunctions {
     pub(super) async fn of(
         &self,
         clickhouse: &ClickHouse,
     ) -> Result<Arc<HashSet<String>>, Refusal> {
-        let refused = self.0.get_or_try_init(|| async {
-            let names = table_functions(clickhouse).await?;
-            Ok::<_, ClickHouseError>(Arc::new(refused(&names)))
-        });
-        Ok(Arc::clone(refused.await?))
+        let mut known = self.0.lock().await;
+        if let Some(Asked { at, refused }) = &*known
+            && at.elapsed() < KNOWN_FOR
+        {
+            return Ok(Arc::clone(refused));
+        }
+        let refused = Arc::new(refused(&table_functions(clickhouse).await?));
+        *known = Some(Asked { at: Instant::now(), refused: Arc::clone(&refused) });
+        Ok(refused)
     }
 }
 

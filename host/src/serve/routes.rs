@@ -149,7 +149,7 @@ async fn pipe(
     let statement = pipe::statement(&table, &database, format, parameters, &app.options)?;
     let response = app.clickhouse.ask(&statement).await;
     let response = response.map_err(|error| filter::refusal(&table, error))?;
-    Ok(tail::through(response, format.content_type()))
+    Ok(tail::through(response, format.content_type(), pipe::first_byte(&app.options)))
 }
 
 async fn sql_get(
@@ -191,5 +191,5 @@ async fn answer_sql(
     let refused = app.table_functions.of(&app.clickhouse).await?;
     let statement = sql::statement(text, &refused, format, &app.options)?;
     let response = app.clickhouse.ask(&statement).await?;
-    Ok(tail::through(response, format.content_type()))
+    Ok(tail::through(response, format.content_type(), pipe::first_byte(&app.options)))
 }

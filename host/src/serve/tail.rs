@@ -15,8 +15,8 @@ use memchr::memmem;
 /// Bytes held back: ClickHouse's longest error trailer (16 KiB) and some.
 const HELD: usize = 20 * 1024;
 
-/// How long ClickHouse may say nothing in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How long ClickHouse may say nothing in the middle of an answer, beyond the time that the statement has.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// A key of the JSON form that is not part of the pipes' shape.
 const EXTRA: &[u8] = b"\"rows_before_limit_at_least\":";
@@ -26,11 +26,17 @@ struct Tail {
     held: BytesMut,
     marker: Option<Vec<u8>>,
     json: bool,
+    silence: Duration,
     ended: bool,
 }
 
-/// The answer for the client. `content_type` is for answers that name none.
-pub(super) fn through(response: Response<Incoming>, content_type: &str) -> Response<Body> {
+/// The answer for the client, of a statement that has so much time. `content_type` is for answers that name
+/// none.
+pub(super) fn through(
+    response: Response<Incoming>,
+    content_type: &str,
+    time: Duration,
+) -> Response<Body> {
     let (parts, incoming) = response.into_parts();
     let content_type = parts
         .headers
@@ -43,6 +49,7 @@ pub(super) fn through(response: Response<Incoming>, content_type: &str) -> Respo
         held: BytesMut::new(),
         marker: marker(&parts.headers),
         json: content_type.starts_with("application/json"),
+        silence: time + SILENCE,
         ended: false,
     };
     Response::builder()
@@ -68,7 +75,7 @@ fn stream_of(tail: Tail) -> impl Stream<Item = io::Result<Bytes>> {
 impl Tail {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         while !self.ended {
-            let frame = tokio::time::timeout(SILENCE, self.incoming.frame())
+            let frame = tokio::time::timeout(self.silence, self.incoming.frame())
                 .await
                 .map_err(|_| io::Error::other("clickhouse went silent"))?;
             let Some(frame) = frame else {

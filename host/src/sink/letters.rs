@@ -76,6 +76,23 @@ struct Stored {
     replay: String,
 }
 
+/// How large a letter's original is.
+#[derive(Deserialize)]
+struct Size {
+    id: String,
+    bytes: usize,
+}
+
+/// The ids of the first letters whose originals have no more than so many bytes together, or of the first one.
+fn first_within(sizes: &[Size], bytes: usize) -> impl Iterator<Item = &str> {
+    let mut sum = 0_usize;
+    let within = move |(index, size): &(usize, &Size)| {
+        sum = sum.saturating_add(size.bytes);
+        *index == 0 || sum <= bytes
+    };
+    sizes.iter().enumerate().take_while(within).map(|(_, size)| size.id.as_str())
+}
+
 /// An open letter of a plugin.
 #[derive(Debug)]
 pub(super) struct Open {
@@ -149,7 +166,7 @@ impl Letters {
     }
 
     /// Letters to be driven through again and their ids, by plugin and position, from the first behind
-    /// `after` on.
+    /// `after` on: `limit` of them, or as many as have no more than `bytes` of originals, and one at least.
     ///
     /// # Errors
     /// ClickHouse does not answer or refuses.
@@ -158,18 +175,28 @@ impl Letters {
         chosen: &Chosen,
         after: Option<&(String, DeadLetter)>,
         limit: usize,
+        bytes: usize,
     ) -> Result<Vec<(String, DeadLetter)>, Error> {
         let behind = after.map_or("1".to_owned(), |(id, last)| {
             let plugin = last.plugin.as_ref().map_or("", |plugin| &plugin.name);
             let (plugin, version) = (literal(plugin), last.position.version());
             format!("(plugin, version, {ID}) > ({plugin}, toUInt128('{version}'), {})", literal(id))
         });
+        let (home, chosen) = (self.home(), chosen.condition());
+        let sql = format!(
+            "SELECT {ID} AS id, toUInt32(length(original)) AS bytes FROM {home} FINAL WHERE replay != '' \
+             AND {chosen} AND {behind} ORDER BY plugin, version, id LIMIT {limit}",
+        );
+        let sizes = self.client.rows::<Size>("look for dead letters", &sql).await?;
+        let ids = first_within(&sizes, bytes).map(literal).collect::<Vec<_>>();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let sql = format!(
             "SELECT {ID} AS id, position, source_table, op, stage, plugin, plugin_digest, reason, original, \
-             backtrace, replay FROM {} FINAL WHERE replay != '' AND {} AND {behind} \
-             ORDER BY plugin, version, id LIMIT {limit}",
-            self.home(),
-            chosen.condition(),
+             backtrace, replay FROM {home} FINAL WHERE replay != '' AND {chosen} AND {ID} IN ({}) \
+             ORDER BY plugin, version, id",
+            ids.join(", "),
         );
         let stored = self.client.rows::<Stored>("read dead letters", &sql).await?;
         stored.into_iter().map(letter).collect()
@@ -280,4 +307,19 @@ fn letter(stored: Stored) -> Result<(String, DeadLetter), Error> {
         replay: Some(serde_json::from_str(&stored.replay).map_err(|_| broken("replay"))?),
     };
     Ok((stored.id, letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_as_many_letters_as_fit_and_one_at_least() {
+        let sizes = [7, 3, 5, 1].map(|bytes| Size { id: bytes.to_string(), bytes });
+        let page = |bytes| first_within(&sizes, bytes).collect::<Vec<_>>();
+        assert_eq!(page(10), ["7", "3"]);
+        assert_eq!(page(2), ["7"]);
+        assert_eq!(page(100), ["7", "3", "5", "1"]);
+        assert_eq!(first_within(&[], 10).count(), 0);
+    }
 }
