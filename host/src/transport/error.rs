@@ -94,7 +94,8 @@ pub enum Error {
     TooLarge,
     /// A truncate has no key, and a compacted topic takes nothing without one.
     #[error(
-        "kafka refuses a record as invalid: a topic with cleanup.policy=compact takes none without a key,          as a truncate is, with which the copy of a table begins; set cleanup.policy=delete for the topic"
+        "kafka refuses a record as invalid: a topic with cleanup.policy=compact takes none without a key, as a \
+         truncate is, with which the copy of a table begins; set cleanup.policy=delete for the topic"
     )]
     Keyless,
     /// What plugins remember is elsewhere, and cannot be made again.

@@ -17,6 +17,7 @@ mod metrics;
 mod packed_columns;
 mod parallel;
 mod places;
+mod probation;
 mod quarantine;
 mod reload;
 mod reshape;

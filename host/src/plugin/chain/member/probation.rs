@@ -98,8 +98,9 @@ impl Member {
     /// Lets the version before look at the batch.
     pub(crate) fn step_aside(&mut self) {
         let failed = self.failed_rows;
-        self.hangs.begin_again(self.options().deadline(), true);
         self.exchange();
+        // By its own settings.
+        self.hangs.begin_again(self.options().deadline(), true);
         if let Some(probation) = &mut self.probation {
             probation.failed_rows = failed;
         }
