@@ -34,7 +34,7 @@ fn read_form(wire: &Wire, token: &[u8], out: &mut Vec<u8>) -> Option<()> {
         Wire::Date => match number(token)? {
             time::DATE_INFINITY => out.extend_from_slice(b"infinity"),
             time::DATE_NEGATIVE_INFINITY => out.extend_from_slice(b"-infinity"),
-            days => time::write_date(out, within(days, -1_000_000_000..=1_000_000_000)?),
+            days => time::write_date(out, within(days, -1_000_000_000..=i32::MAX.into())?),
         },
         Wire::Time(unit) => {
             let micros = within(micros(*unit, number(token)?)?, 0..=time::DAY)?;

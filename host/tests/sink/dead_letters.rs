@@ -7,7 +7,7 @@ use tailwater::hop::{Hop, LogPoint, Redrive};
 use tailwater::plugin::Scope;
 use tailwater::redrive::DeadLetters;
 use tailwater::sink::Chosen;
-use tailwater::table::ColumnType;
+use tailwater::table::{ColumnType, ReplicaIdentity, Table};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::feed::{column, delete, hop, insert, key, table, update, users};
@@ -66,7 +66,8 @@ fn a_table_without_key_takes_inserts_only() {
 #[test]
 fn a_letter_for_which_there_is_no_place_by_now_stays_one_and_ends_nothing() {
     let misfit = table("public", "users", vec![key("name", ColumnType::Text)]);
-    let legacy = table("legacy", "users", users().columns.clone());
+    let (schema, name) = ("legacy".to_owned(), "users".to_owned());
+    let legacy = Table::new(8, schema, name, users().columns.clone(), ReplicaIdentity::Default);
     let routed = Arc::new(legacy.renamed(users().full_name()));
     let reserved = table("public", "log", vec![key("_version", ColumnType::Text)]);
     let cases = [
