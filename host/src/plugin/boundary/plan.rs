@@ -90,12 +90,12 @@ impl Plan {
         if wanted > known * WAYS {
             let name = table.full_name();
             let why = format!("it wants {wanted} columns of {name}, which has {known}");
-            return Err(Outcome::Malformed(why));
+            return Err(Outcome::malformed(why));
         }
         let wants = interest.columns.iter().map(|want| Want::new(table, want));
         Ok(Plan {
             id,
-            wants: wants.collect::<Result<_, _>>().map_err(Outcome::Malformed)?,
+            wants: wants.collect::<Result<_, _>>().map_err(Outcome::malformed)?,
             ops: interest.ops,
             positions: interest.positions,
             times: interest.times,

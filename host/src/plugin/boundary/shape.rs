@@ -11,8 +11,8 @@ use crate::table::{Column, ReplicaIdentity, Table, TableName};
 /// As many as PostgreSQL has, with as many derived ones.
 const COLUMNS_MAX: usize = 3200;
 
-/// Tables to which one plugin may send the rows of one table, its homes and those that it fills among them. Each has a topic and a ClickHouse
-/// table of its own, so more are an error of the plugin rather than a wish.
+/// Tables to which one plugin may send the rows of one table, its homes and those that it fills among them. Each
+/// has a topic and a ClickHouse table of its own, so more are an error of the plugin rather than a wish.
 pub(crate) const ROUTED_TABLES_MAX: usize = 1000;
 
 /// A table's shape from here on.

@@ -45,6 +45,11 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// An answer that does not fit, and why, which may quote names that the guest chose.
+    pub(crate) fn malformed(why: String) -> Outcome {
+        Outcome::Malformed(shorten(why))
+    }
+
     /// The functions that were running, if it trapped in one, with the places in the source that `places`
     /// has of them.
     pub(crate) fn backtrace(&self, places: impl Fn(usize, usize) -> Vec<String>) -> Option<String> {

@@ -111,5 +111,5 @@ fn answered<T>(answer: Result<Result<T, Outcome>, Unreadable>) -> Result<T, Show
 }
 
 fn malformed(why: String) -> Shown {
-    Shown::Failed(Outcome::Malformed(why))
+    Shown::Failed(Outcome::malformed(why))
 }

@@ -63,7 +63,7 @@ impl Member {
         let mut plan = Plan::new(id, table, interest)?;
         if self.role() == Role::Reshape {
             let shape = with_table(id, table, |shown| self.instance.reshape(shown))?;
-            plan.shape = Some(Shape::new(table, &shape).map_err(Outcome::Malformed)?);
+            plan.shape = Some(Shape::new(table, &shape).map_err(Outcome::malformed)?);
         }
         Ok(plan)
     }
