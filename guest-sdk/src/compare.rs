@@ -114,7 +114,9 @@ impl Constant {
             (Order::Bytes, Scalar::Integer(_) | Scalar::Float(_) | Scalar::Text(_)) => {
                 Ready::Bytes(text)
             }
-            (Order::Padded, Scalar::Text(_)) => Ready::Padded(unpadded(&text).to_owned()),
+            (Order::Padded, Scalar::Integer(_) | Scalar::Float(_) | Scalar::Text(_)) => {
+                Ready::Padded(unpadded(&text).to_owned())
+            }
             (Order::Decimal, _) if is_decimal(&text) => {
                 let Decimal { rank, whole, fraction } = Decimal::of(&text);
                 let (whole, fraction) = (whole.to_owned(), fraction.to_owned());
@@ -286,6 +288,7 @@ mod tests {
         assert!(code.is("de   ") && code.is("de") && !code.is("deu  ") && !code.is(" de"));
         assert!(Order::Padded.compare("de   ", "de").is_eq());
         assert!(code.order_of("da   ").is_lt());
+        assert!(constant(Order::Padded, "978").unwrap().is("978  "));
     }
 
     #[test]

@@ -21,11 +21,9 @@ COMPARISONS = {ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt,
 NUMBERS = ("smallint", "integer", "bigint", "oid", "numeric", "real", "double precision")
 DAY, CLOCK, EVER = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(\.\d{0,5}[1-9])?", "|-?infinity"
 # Types of which a text stands for a value, if it is written as PostgreSQL prints one.
-FORMS = {"character": ".*", "date": DAY + EVER, "time without time zone": CLOCK,
-         "timestamp without time zone": f"{DAY} {CLOCK}{EVER}",
+FORMS = {"date": DAY + EVER, "time without time zone": CLOCK, "timestamp without time zone": f"{DAY} {CLOCK}{EVER}",
          "timestamp with time zone": rf"{DAY} {CLOCK}\+00{EVER}"}
-# A value that PostgreSQL did not send, and what is not known for want of one.
-UNSENT = object()
+UNSENT = object()  # A value that PostgreSQL did not send, and what is not known for want of one.
 
 
 def number(text):
@@ -38,7 +36,7 @@ READERS = {"character": lambda text: text.rstrip(" "), "boolean": lambda text: t
 
 def kind_of(type_name):
     plain = re.sub(r"\(.*?\)", "", type_name)
-    return "number" if plain in NUMBERS else plain if plain in FORMS or plain == "boolean" else "text"
+    return "number" if plain in NUMBERS else plain if plain in FORMS or plain in READERS else "text"
 
 
 def build(node, kinds):
@@ -74,13 +72,15 @@ def build(node, kinds):
 def alike(nodes, kinds, kind=None):
     """The functions of nodes that must be of one kind; a literal text may be of several."""
     built = [build(node, kinds) for node in nodes]
-    kind = kind or next((found for found, _ in built if found and found != "text"), "text")
-    for node, (found, _) in zip(nodes, built):
+    kind, functions = kind or next((found for found, _ in built if found and found != "text"), "text"), []
+    for node, (found, function) in zip(nodes, built):
         text = getattr(node, "value", None)
-        stands_for = kind in FORMS and isinstance(text, str) and re.fullmatch(FORMS[kind], text, re.DOTALL)
-        if found and found != kind and not stands_for:
+        stands_for = isinstance(text, str) and kind in FORMS and re.fullmatch(FORMS[kind], text)
+        if found and found != kind and not stands_for and {found, kind} != {"text", "character"}:
             raise Err(f"`{said(node)}` is {found} where {kind} is expected")
-    return [function for _, function in built]
+        padded = isinstance(text, str) and kind == "character"
+        functions.append((lambda row, text=text.rstrip(" "): text) if padded else function)
+    return functions
 
 
 def said(node):

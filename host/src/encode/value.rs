@@ -1,5 +1,7 @@
 //! One value of PostgreSQL, written as the envelope has it.
 
+use std::sync::LazyLock;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -18,6 +20,11 @@ pub(super) enum Kept {
     Partly,
 }
 
+/// What stands for arrays that were not sent.
+static UNSENT_ARRAYS: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+    [Wire::Digits, Wire::Text].map(|element| unavailable(&Wire::Array(Box::new(element))))
+});
+
 /// Writes a value's JSON; `None` if the text is not of the type (`out` may then hold half of it).
 pub(super) fn write(wire: &Wire, text: &[u8], out: &mut Vec<u8>) -> Option<Kept> {
     let start = out.len();
@@ -26,7 +33,8 @@ pub(super) fn write(wire: &Wire, text: &[u8], out: &mut Vec<u8>) -> Option<Kept>
         return Some(kept);
     }
     let mut back = Vec::with_capacity(text.len());
-    let is_sentinel = matches!(wire, Wire::Array(_)) && out[start..] == unavailable(wire);
+    let is_sentinel = matches!(wire, Wire::Array(_))
+        && UNSENT_ARRAYS.iter().any(|unsent| *unsent == out[start..]);
     let whole = !is_sentinel && text::read(wire, &out[start..], &mut back) && back == text;
     Some(if whole { Kept::Whole } else { Kept::Partly })
 }

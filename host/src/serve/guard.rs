@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::answer::Refusal;
 use super::clickhouse::{ClickHouse, ClickHouseError, Statement};
@@ -113,6 +113,8 @@ pub(super) enum Forbidden {
 
 /// How long what was asked for is taken for granted: a server may be another one after an upgrade.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
+/// How long the question may take.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The table functions of the engine that are refused, and when they were asked for.
 #[derive(Debug, Clone, Default)]
@@ -135,7 +137,14 @@ impl TableFunctions {
         {
             return Ok(Arc::clone(refused));
         }
-        let refused = Arc::new(refused(&table_functions(clickhouse).await?));
+        let silent = |_| Err(ClickHouseError::Silent(ANSWER.as_secs()));
+        let asked = timeout(ANSWER, table_functions(clickhouse)).await.unwrap_or_else(silent);
+        let refused = match (asked, &*known) {
+            (Ok(names), _) => Arc::new(refused(&names)),
+            // It is not that old, and nothing else would go on.
+            (Err(_), Some(Asked { refused, .. })) => Arc::clone(refused),
+            (Err(error), None) => return Err(error.into()),
+        };
         *known = Some(Asked { at: Instant::now(), refused: Arc::clone(&refused) });
         Ok(refused)
     }
@@ -150,7 +159,7 @@ async fn table_functions(clickhouse: &ClickHouse) -> Result<String, ClickHouseEr
     let statement = Statement {
         text: FUNCTIONS.to_owned(),
         format: "TabSeparated",
-        first_byte: Duration::from_secs(10),
+        first_byte: ANSWER,
         ..Statement::default()
     };
     let body = clickhouse.ask(&statement).await?.into_body();

@@ -40,7 +40,7 @@ fn a_row_that_hangs_both_versions_costs_the_one_before_what_is_left_of_two_deadl
 
 #[test]
 fn rows_that_all_hang_both_versions_cost_a_batch_three_deadlines() {
-    const DEADLINE: u32 = 1500;
+    const DEADLINE: u32 = 3000;
     let scratch = Scratch::new("reload").expect("a directory");
     let settings = format!("deadline_ms = {DEADLINE}\nconfig = {{ deed = 'loop-on-poison' }}");
     let mut chain = watched(&scratch, &test_guest_file("hostile"), &settings);

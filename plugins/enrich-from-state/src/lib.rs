@@ -51,10 +51,6 @@ impl Reshape for EnrichFromState {
         if name != *from {
             return Ok(None);
         }
-        let is_key = table.columns.iter().filter(|column| column.key).map(|column| &column.name);
-        if !is_key.eq([key]) {
-            return Err(format!("{key} is not the key of {name}, so deletes do not tell it"));
-        }
         self.from.push(table.id);
         let interest = Interest::of([key]).old(key).ops();
         let text = |all: Interest, column| all.want(column, false, Form::Packed);
@@ -84,7 +80,10 @@ impl Reshape for EnrichFromState {
 impl EnrichFromState {
     /// The row's columns are its key, the key before, and those to be remembered.
     fn remember(&self, row: &Row<'_>) -> Result<(), String> {
-        let Some(key) = row.text(0) else { return Ok(()) };
+        let Some(key) = row.text(0) else {
+            let untold = "the delete does not tell `key`; name the table's own, or set REPLICA IDENTITY FULL";
+            return if row.op() == Op::Delete { Err(untold.to_owned()) } else { Ok(()) };
+        };
         if row.op() == Op::Delete {
             return state::remove(key);
         }

@@ -79,18 +79,27 @@ fn member_of<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     members.get(name).copied()
 }
 
-/// As PostgreSQL casts what `->>` gives: a text without its quotes, a number digit by digit.
+/// As PostgreSQL casts what `->>` gives: a text without its quotes, a number digit by digit where the type
+/// keeps its digits.
 fn plain<'a>(value: &'a RawValue, type_name: &str) -> Option<Cow<'a, str>> {
-    let is_truth = ["boolean", "bool"].contains(&type_name);
-    let is_float = ["double precision", "real", "float8", "float4"].contains(&type_name);
-    Some(match value.get() {
+    let text: Cow<'_, str> = match value.get() {
         "null" => return None,
-        "true" if is_truth => "t".into(),
-        "false" if is_truth => "f".into(),
-        number if is_float && number.contains('E') => number.replace('E', "e").into(),
         text if text.starts_with('"') => serde_json::from_str::<String>(text).ok()?.into(),
         other => other.into(),
-    })
+    };
+    let cast = match type_name {
+        "boolean" | "bool" if text == "true" => Some("t".to_owned()),
+        "boolean" | "bool" if text == "false" => Some("f".to_owned()),
+        "smallint" | "integer" | "bigint" | "int" | "int2" | "int4" | "int8" => {
+            text.trim().parse::<i64>().ok().map(|number| number.to_string())
+        }
+        "double precision" | "real" | "float4" | "float8" => {
+            let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+            number.map(|number| number.to_string())
+        }
+        _ => None,
+    };
+    Some(cast.map_or(text, Cow::from))
 }
 
 export_reshape!(FlattenJson);

@@ -69,9 +69,7 @@ impl Reshape for RouteByValue {
         if row.is_unchanged(0) {
             return Verdict::Fault("the value that tells where it belongs was not sent".to_owned());
         }
-        let value =
-            row.text(0).map(|value| if *padded { value.trim_end_matches(' ') } else { value });
-        let home = value.and_then(|value| self.config.schemas.get(value)).unwrap_or(own);
+        let home = row.text(0).and_then(|value| self.schema_of(value, *padded)).unwrap_or(own);
         // The row may have been anywhere before: the old value is known under FULL only.
         for schema in others.iter().chain([own]) {
             if schema != home {
@@ -80,6 +78,17 @@ impl Reshape for RouteByValue {
         }
         out.route(home, name);
         Verdict::Keep
+    }
+}
+
+impl RouteByValue {
+    fn schema_of(&self, value: &str, padded: bool) -> Option<&String> {
+        if !padded {
+            return self.config.schemas.get(value);
+        }
+        let plain = |text: &str| text.trim_end_matches(' ').to_owned();
+        let mut schemas = self.config.schemas.iter();
+        schemas.find(|(known, _)| plain(known) == plain(value)).map(|(_, schema)| schema)
     }
 }
 

@@ -20,6 +20,7 @@ enum Deed {
     RefuseInit,
     PanicInInit,
     LoopInSubscribe,
+    LoopOnPoisonTable,
     PanicInSubscribe,
     RefuseSubscribe,
     WantMissingColumn,
@@ -90,11 +91,12 @@ impl Guest for Hostile {
         }
     }
 
-    fn subscribe(_: Table) -> Result<Option<Interest>, String> {
+    fn subscribe(table: Table) -> Result<Option<Interest>, String> {
         let want = |name: &str, form| Want { column: name.to_owned(), old: false, form };
         let mut columns = vec![want("id", Form::Strings), want("name", Form::Strings)];
         match deed() {
             Deed::LoopInSubscribe => forever(),
+            Deed::LoopOnPoisonTable if table.name == "poison" => forever(),
             Deed::PanicInSubscribe => panic!("as asked for"),
             Deed::RefuseSubscribe => return Err("it does not like the table".to_owned()),
             Deed::WantMissingColumn => columns.push(want("nowhere", Form::Packed)),

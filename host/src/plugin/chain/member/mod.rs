@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::plugin::boundary::Scratch;
 use crate::plugin::guest::{Instance, Role};
@@ -94,6 +94,8 @@ pub(crate) struct Member {
     down: Option<String>,
     /// It was asked about a table of the batch and did not answer in time.
     questions_hang: bool,
+    /// Tables of which an instance wanted rows; one that takes its place has to be asked about them again.
+    taken: FxHashSet<u64>,
 }
 
 impl Drop for Member {
@@ -136,6 +138,7 @@ impl Member {
             swapped_from: None,
             down: None,
             questions_hang: false,
+            taken: FxHashSet::default(),
         }
     }
 

@@ -30,7 +30,7 @@ impl Member {
         if let Some(why) = self.replace_dead() {
             return Subscription::Refused(why);
         }
-        if self.questions_hang {
+        if self.questions_hang && !self.taken.contains(&table.fingerprint) {
             let why = "it is not asked about the table, another one of the batch took its deadline";
             return Subscription::Refused(why.to_owned());
         }
@@ -46,7 +46,7 @@ impl Member {
         };
         let subscription = subscription.unwrap_or_else(|outcome| {
             self.note_failure(&outcome, outcome.kind());
-            self.questions_hang = matches!(outcome, Outcome::Deadline(_));
+            self.questions_hang |= matches!(outcome, Outcome::Deadline(_));
             let (plugin, name) = (&self.version.id.name, table.full_name());
             tracing::error!(%plugin, table = %name, %outcome, "plugin does not take the table");
             Subscription::Refused(format!(
@@ -55,6 +55,9 @@ impl Member {
             ))
         });
         self.replace_dead();
+        if matches!(subscription, Subscription::Wanted(_)) {
+            self.taken.insert(table.fingerprint);
+        }
         self.subscriptions.insert(table.fingerprint, subscription.clone());
         subscription
     }
