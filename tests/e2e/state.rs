@@ -15,7 +15,7 @@ use tailwater_test_support::{
     ClickHouse, Database, Kafka, Postgres, PostgresVersion, Tailwater, TailwaterProcess, guests,
     unique_name, wait_for, wait_until,
 };
-use tailwater_tests::read_committed;
+use tailwater_tests::{committed_offsets, end_offset, read_committed};
 
 use crate::bad_input::{FAILED, ends_with};
 use crate::kill::seed;
@@ -363,6 +363,34 @@ fn a_memory_that_nobody_has_any_more_is_said_instead_of_begun_anew() -> Result<(
     let said =
         format!("what the plugins remember of partition 0 of {topic} is not on this machine");
     ends_with(&second, FAILED, &["transport stopped: ", &said])
+}
+
+/// Kafka's mark of the last transaction outlives the records before it.
+#[test]
+fn a_sink_that_remembers_starts_again_when_the_retention_has_emptied_a_table_at_rest() -> Result<()>
+{
+    let (source, kafka, clickhouse) = (members()?, Kafka::shared(), ClickHouse::shared());
+    let link = Link::plain(kafka, &format!("partitions = 1\n\n{}", plugins("sink")?));
+    let capture = link.capture(&source, "")?;
+    let _capturing = capture.start()?;
+    let sink = link.sink_into(clickhouse)?;
+    begin(&source, &sink)?;
+    let (brokers, topic) = (kafka.bootstrap(), link.topic("members"));
+    // The second time the memory ends before what is held already.
+    for _ in 0..2 {
+        let sinking = sink.start()?;
+        let end = end_offset(&brokers, &topic)?;
+        wait_for(DEADLINE, "the group to be at the end", || {
+            let committed = committed_offsets(&brokers, &link.group(), &topic)?;
+            ensure!(committed.get(&0) == Some(&end), "{committed:?}, the end is {end}");
+            Ok(())
+        })?;
+        ensure!(sinking.terminate(DEADLINE)?.success(), "it ended badly");
+        kafka.delete_records(&topic)?;
+    }
+    let _sinking = sink.start()?;
+    source.execute(&format!("UPDATE members SET name = 'b' WHERE id = {FIRST}"))?;
+    serves(&sink, &BTreeMap::from([(FIRST, 2)]))
 }
 
 /// The records of each member have the counts 1, 2, 3, … in this order.

@@ -53,9 +53,9 @@ impl Member {
         self.starts.is_some()
     }
 
-    /// With which offset the memory of a partition begins, if there is one.
-    pub(super) fn known_since(&self, topic: &str, partition: i32) -> Option<i64> {
-        Some(self.starts.as_ref()?.get(topic, partition)?.since)
+    /// The memory of a partition, if there is one.
+    pub(super) fn memory(&self, topic: &str, partition: i32) -> Option<Start> {
+        self.starts.as_ref()?.get(topic, partition)
     }
 
     pub(super) fn assigned(&self) -> MutexGuard<'_, Assigned> {
@@ -139,11 +139,16 @@ impl Member {
     ) -> Result<Option<i64>, Error> {
         let Some(starts) = &self.starts else { return Ok(None) };
         let (topic, partition) = (committed.topic(), committed.partition());
-        let (here, told) = (starts.get(topic, partition), starts::told(committed.metadata()));
-        if here.is_none() && told.is_none() {
+        let (here, metadata) = (starts.get(topic, partition), committed.metadata());
+        if here.is_none() && starts::told(metadata).is_none() {
             return Ok(None);
         }
-        match starts::choose(here, told, held, starts.whole) {
+        let next = match committed.offset() {
+            Offset::Offset(next) => Some(next),
+            _ => None,
+        };
+        match starts::choose(here, (metadata, next), held, starts.whole) {
+            Choice::Behind(next) => Ok(Some(next)),
             Choice::From(start) => {
                 starts.set(topic, partition, start);
                 Ok(Some(start.next))

@@ -5,7 +5,8 @@
 //! remembered again, and stored as the same versions. One that never had it reads from where the
 //! partition's memory began, which the members of the group tell each other beside the offsets
 //! that they commit. So a memory is always that of all records between two offsets, whoever made
-//! it.
+//! it. Behind the last record of a partition are Kafka's marks, which outlive it; who commits an offset behind
+//! them says with which record the memory ended then.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 /// What the metadata of a committed offset begins with.
 const SINCE: &str = "tailwater-since=";
+/// What follows, where the offset is behind all records that the memory is of.
+const RECORDS: &str = " records=";
 
 /// The memory of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,9 +124,22 @@ pub(super) fn metadata(since: i64) -> String {
     format!("{SINCE}{since}")
 }
 
+/// What is committed beside an offset behind which Kafka's own marks are all that was read: of which memory
+/// they are.
+pub(super) fn metadata_behind(start: Start) -> String {
+    format!("{}{RECORDS}{}", metadata(start.since), start.next)
+}
+
 /// With which offset the memory of a partition begins, as its last owner told.
 pub(super) fn told(metadata: &str) -> Option<i64> {
-    metadata.strip_prefix(SINCE)?.parse().ok()
+    let since = metadata.strip_prefix(SINCE)?;
+    since.split_once(RECORDS).map_or(since, |(since, _)| since).parse().ok()
+}
+
+/// The memory behind which nothing but marks was read, up to the committed offset.
+pub(super) fn told_behind(metadata: &str) -> Option<Start> {
+    let (since, next) = metadata.strip_prefix(SINCE)?.split_once(RECORDS)?;
+    Some(Start { since: since.parse().ok()?, next: next.parse().ok()? })
 }
 
 /// How to go on with a partition.
@@ -131,24 +147,31 @@ pub(super) fn told(metadata: &str) -> Option<i64> {
 pub(super) enum Choice {
     /// Read from there.
     From(Start),
+    /// Read from that offset on: between the end of the memory here and there are no records.
+    Behind(i64),
     /// Begin a memory with what is read first.
     Afresh,
     /// A memory is wanted that nobody has, and whose records are gone.
     Lost,
 }
 
-/// Chooses between the memory here, and the one that the last owner tells of; the topic still holds the
-/// offsets from `held.0` to `held.1`.
+/// Chooses between the memory here, and the one that the last owner tells of beside the offset that he
+/// committed; the topic still holds the offsets from `held.0` to `held.1`. A retention takes the records
+/// before the marks of their transactions, so the memory may end before what is held and miss nothing.
 pub(super) fn choose(
     here: Option<Start>,
-    told: Option<i64>,
+    (metadata, committed): (&str, Option<i64>),
     held: (i64, i64),
     whole: bool,
 ) -> Choice {
     let held = |offset: i64| held.0 <= offset && offset <= held.1;
+    let told = told(metadata);
     let begun = told.filter(|since| held(*since)).map(|since| Start { next: since, since });
-    match here.filter(|start| held(start.next)).or(begun) {
-        Some(start) => Choice::From(start),
+    let is_behind = here.is_some() && told_behind(metadata) == here;
+    let behind = committed.filter(|next| is_behind && held(*next)).map(Choice::Behind);
+    let from_here = here.filter(|start| held(start.next)).map(Choice::From);
+    match from_here.or(behind).or(begun.map(Choice::From)) {
+        Some(choice) => choice,
         None if whole && (here.is_some() || told.is_some()) => Choice::Lost,
         None => Choice::Afresh,
     }
@@ -159,28 +182,48 @@ mod tests {
     use super::*;
 
     const HERE: Start = Start { next: 50, since: 10 };
+    const NOTHING: (&str, Option<i64>) = ("", None);
+
+    /// As the last owner told it, with offsets that do not matter.
+    fn choose_told(here: Option<Start>, since: i64, held: (i64, i64), whole: bool) -> Choice {
+        choose(here, (&metadata(since), Some(90)), held, whole)
+    }
 
     #[test]
     fn a_partition_is_read_from_where_its_memory_here_ends() {
-        assert_eq!(choose(Some(HERE), Some(10), (0, 100), true), Choice::From(HERE));
-        assert_eq!(choose(Some(HERE), None, (50, 50), true), Choice::From(HERE));
+        assert_eq!(choose_told(Some(HERE), 10, (0, 100), true), Choice::From(HERE));
+        assert_eq!(choose(Some(HERE), NOTHING, (50, 50), true), Choice::From(HERE));
     }
 
     #[test]
     fn a_partition_without_memory_here_is_read_from_where_its_memory_began() {
         let begun = Choice::From(Start { next: 10, since: 10 });
-        assert_eq!(choose(None, Some(10), (0, 100), true), begun);
-        assert_eq!(choose(Some(HERE), Some(60), (55, 100), true), {
+        assert_eq!(choose_told(None, 10, (0, 100), true), begun);
+        assert_eq!(choose_told(Some(HERE), 60, (55, 100), true), {
             Choice::From(Start { next: 60, since: 60 })
         });
     }
 
     #[test]
     fn a_memory_whose_records_are_gone_is_begun_afresh_or_missed() {
-        assert_eq!(choose(None, Some(10), (11, 100), false), Choice::Afresh);
-        assert_eq!(choose(None, Some(10), (11, 100), true), Choice::Lost);
-        assert_eq!(choose(Some(HERE), None, (0, 49), true), Choice::Lost, "a topic made anew");
-        assert_eq!(choose(None, None, (11, 100), true), Choice::Afresh, "there was none");
+        assert_eq!(choose_told(None, 10, (11, 100), false), Choice::Afresh);
+        assert_eq!(choose_told(None, 10, (11, 100), true), Choice::Lost);
+        assert_eq!(choose(Some(HERE), NOTHING, (0, 49), true), Choice::Lost, "a topic made anew");
+        assert_eq!(choose(None, NOTHING, (11, 100), true), Choice::Afresh, "there was none");
+    }
+
+    #[test]
+    fn a_memory_behind_which_only_marks_were_read_goes_on_where_the_records_are_gone() {
+        let behind = metadata_behind(HERE);
+        assert_eq!((told(&behind), told_behind(&behind)), (Some(10), Some(HERE)));
+        assert_eq!(told_behind(&metadata(10)), None);
+        let chosen = |held| choose(Some(HERE), (&behind, Some(51)), held, true);
+        assert_eq!(chosen((51, 51)), Choice::Behind(51));
+        assert_eq!(chosen((0, 60)), Choice::From(HERE), "all is there");
+        assert_eq!(chosen((55, 60)), Choice::Lost);
+        let other = Start { next: 49, ..HERE };
+        assert_eq!(choose(Some(other), (&behind, Some(51)), (51, 51), true), Choice::Lost);
+        assert_eq!(choose(None, (&behind, Some(51)), (51, 51), true), Choice::Lost);
     }
 
     #[test]

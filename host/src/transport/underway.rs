@@ -68,16 +68,16 @@ impl Underway {
             if underway || known || pending.get(topic, partition).is_some() {
                 continue;
             }
-            let since = member.known_since(topic, partition);
-            if member.remembers() && since.is_none() {
+            let memory = member.memory(topic, partition);
+            if member.remembers() && memory.is_none() {
                 continue;
             }
             let added = passed.add_partition_offset(topic, partition, Offset::Offset(position));
             added.expect("an offset that was read is a valid one");
-            if let (Some(since), Some(mut element)) =
-                (since, passed.find_partition(topic, partition))
+            if let (Some(memory), Some(mut element)) =
+                (memory, passed.find_partition(topic, partition))
             {
-                element.set_metadata(starts::metadata(since));
+                element.set_metadata(starts::metadata_behind(memory));
             }
         }
         passed
