@@ -163,6 +163,30 @@ fn a_topic_that_is_compacted_is_said_to_take_no_copy_and_takes_it_when_it_is_not
     Ok(())
 }
 
+/// A consumer that remembers rows of the new partitions has to hear of it there.
+#[test]
+fn a_truncate_goes_to_partitions_that_were_added_since() -> Result<()> {
+    let (source, kafka) = (documents()?, Kafka::shared());
+    let link = Link::plain(kafka, "partitions = 1");
+    let capture = link.capture(&source, "")?;
+    let mut capturing = capture.start()?;
+    capturing.wait_ready(DEADLINE)?;
+    wait_sent(&capture, &source)?;
+    let (bootstrap, topic) = (kafka.bootstrap(), link.topic("documents"));
+    let truncates = || -> Result<usize> {
+        let records = read_committed(&bootstrap, &topic)?;
+        Ok(records.iter().filter(|record| record.key.is_none()).count())
+    };
+    ensure!(truncates()? == 1, "the copy begins with one");
+    let more =
+        ["--bootstrap-server", &bootstrap, "--alter", "--topic", &topic, "--partitions", "3"];
+    kafka.tool("org.apache.kafka.tools.TopicCommand", more)?;
+    source.execute("TRUNCATE documents")?;
+    wait_sent(&capture, &source)?;
+    ensure!(truncates()? == 4, "{} truncates", truncates()?);
+    Ok(())
+}
+
 #[test]
 fn topics_that_cannot_be_made_or_read_are_named() -> Result<()> {
     let (source, kafka) = (documents()?, Kafka::shared());

@@ -48,7 +48,7 @@ fn decide(options: &Options, topic: &str) -> Result<(), Error> {
     let client = |isolation: &str| {
         let mut config = options.consumer("tailwater-unused", &[]);
         // The broker is asked for the end that a reader of this kind sees.
-        config.set("isolation.level", isolation).set("allow.auto.create.topics", "false");
+        config.set("isolation.level", isolation);
         let client: Result<BaseConsumer<Events>, _> = config.create_with_context(Events::default());
         client.map_err(Error::Settings)
     };
@@ -82,11 +82,7 @@ pub(super) fn read_from(
     const ACTION: &str = "read a topic of tailwater's";
     let config = options.consumer(
         "tailwater-unused",
-        &[
-            ("enable.partition.eof", "true"),
-            ("auto.offset.reset", "earliest"),
-            ("allow.auto.create.topics", "false"),
-        ],
+        &[("enable.partition.eof", "true"), ("auto.offset.reset", "earliest")],
     );
     let consumer: BaseConsumer<Events> =
         config.create_with_context(Events::default()).map_err(Error::Settings)?;

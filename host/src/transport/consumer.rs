@@ -289,8 +289,11 @@ impl Consumer {
             }
             Some(Err(error)) if is_out_of_range(&error) => Err(self.out_of_range(error)),
             Some(Err(error)) => {
+                let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
                 let error = self.kafka.context().events.error("receive from kafka", error);
                 match error.disposition() {
+                    // This consumer reads nothing any more.
+                    _ if is_fatal => Err(error),
                     // librdkafka connects again by itself.
                     Disposition::Retry => Ok(false),
                     Disposition::Halt | Disposition::DeadLetter => Err(error),

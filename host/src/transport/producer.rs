@@ -286,9 +286,8 @@ impl Producer {
 
     /// `now` in milliseconds, given so that the client need not ask the clock for each record.
     fn send_records(&mut self, batch: &Batch, now: i64) -> Result<(), Error> {
-        let mut partitions = Vec::with_capacity(batch.targets.len());
         for target in &batch.targets {
-            partitions.push(self.topics.of_table(&target.topic)?.partitions);
+            self.topics.of_table(&target.topic)?;
         }
         for record in &batch.records {
             let target = record.target as usize;
@@ -298,7 +297,9 @@ impl Producer {
                     self.send_record(batch, record, (topic, None), now)?;
                 }
                 Destination::EveryPartition => {
-                    for partition in 0..partitions[target] {
+                    // Rows have long gone to partitions that were added since.
+                    let partitions = self.topics.partitions_now(topic, self.kafka.client())?;
+                    for partition in 0..partitions {
                         let partition = Some(partition);
                         self.send_record(batch, record, (topic, partition), now)?;
                     }

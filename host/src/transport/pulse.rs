@@ -28,7 +28,6 @@ impl Pulse {
     /// # Errors
     /// [`Error::Settings`].
     pub fn start(options: &Options, database: &str, leg: Leg) -> Result<Pulse, Error> {
-        // A consumer, because its questions do not create what they ask for.
         let config = options.client(&[]);
         let client: BaseConsumer<Events> =
             config.create_with_context(Events::default()).map_err(Error::Settings)?;

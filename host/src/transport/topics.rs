@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientContext;
 use rdkafka::admin::{
     AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
     TopicReplication,
 };
+use rdkafka::client::Client;
 use rdkafka::error::RDKafkaErrorCode;
 use rustc_hash::FxHashMap;
 
@@ -147,7 +149,7 @@ impl Topics {
     fn wait(&self, topic: &str, created: Result<(), RDKafkaErrorCode>) -> Result<i32, Error> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let found = self.count(topic)?;
+            let found = count(self.admin.inner(), topic)?;
             let late = Instant::now() >= deadline;
             let code = match (found, created) {
                 (1.., _) => return Ok(found),
@@ -157,6 +159,18 @@ impl Topics {
             };
             return Err(Error::Topic { topic: topic.to_owned(), code });
         }
+    }
+
+    /// How many partitions a table's topic has by now, as this client of ours learns with it.
+    pub(super) fn partitions_now<C: ClientContext>(
+        &mut self,
+        topic: &str,
+        client: &Client<C>,
+    ) -> Result<i32, Error> {
+        let mut known = self.of_table(topic)?;
+        known.partitions = known.partitions.max(count(client, topic)?);
+        self.known.insert(topic.to_owned(), known);
+        Ok(known.partitions)
     }
 
     /// A topic that was there and is not any more, if the broker says so.
@@ -219,14 +233,15 @@ impl Topics {
         };
         Ok(topics.iter().map(answer).collect())
     }
+}
 
-    fn count(&self, topic: &str) -> Result<i32, Error> {
-        let metadata = self.admin.inner().fetch_metadata(Some(topic), PATIENCE);
-        let metadata = metadata.map_err(|error| Error::new("look up a topic", error))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let count = found.map_or(0, |found| found.partitions().len());
-        Ok(i32::try_from(count).unwrap_or(i32::MAX))
-    }
+/// How many partitions a topic has, 0 if there is none.
+fn count<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<i32, Error> {
+    let metadata = client.fetch_metadata(Some(topic), PATIENCE);
+    let metadata = metadata.map_err(|error| Error::new("look up a topic", error))?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let count = found.map_or(0, |found| found.partitions().len());
+    Ok(i32::try_from(count).unwrap_or(i32::MAX))
 }
 
 fn is_definite(code: RDKafkaErrorCode) -> bool {
