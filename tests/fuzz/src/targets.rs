@@ -141,7 +141,7 @@ fn envelope(data: &[u8]) {
     let ours = [position, b" ", fingerprint.as_bytes()].concat();
     for origin in [Some(ours.as_slice()), None] {
         let topic = "p.public.t";
-        let record = Incoming { topic, offset: 7, key, value, origin, exact };
+        let record = Incoming { topic, partition: 3, offset: 7, key, value, origin, exact };
         // Twice: what the first reading learns must not trip the second.
         for _ in 0..2 {
             let before = changes.len();
