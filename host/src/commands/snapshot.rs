@@ -52,11 +52,9 @@ async fn replace(config: &Config, arguments: &SnapshotArgs) -> Exit {
         // A server's own limit may have its reasons; here nobody could lift it.
         options.settings.insert("max_table_size_to_drop".to_owned(), "0".to_owned());
     }
-    let (of, source) = (
-        config.source_name(&database),
-        TableName { schema: schema.to_owned(), name: name.to_owned() },
-    );
-    let dropped = sink::discard(&options, &database, of, &source, drop).await;
+    let source = config.source_name(&database);
+    let copied = TableName { schema: schema.to_owned(), name: name.to_owned() };
+    let dropped = sink::discard(&options, &database, source, &copied, drop).await;
     if let Some(engine) = engine {
         engine.shutdown().await;
     }

@@ -175,7 +175,7 @@ impl Options {
     pub(super) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("client.id", "tailwater");
-        // Else who asks whether a topic is gone makes it anew, on a broker that lets him.
+        // Else the question whether a topic is gone makes it anew, on a broker that allows it.
         config.set("allow.auto.create.topics", "false");
         for (name, value) in ours {
             config.set(*name, *value);
