@@ -214,6 +214,17 @@ impl Changes {
         }
     }
 
+    /// The cell of a column after a change, for which the old row stands in where it was not sent. An old row
+    /// that is only a key does for the columns `in_key`, no others.
+    #[must_use]
+    pub fn value_after(&self, old: Old, new: Row, column: usize, in_key: bool) -> Value<'_> {
+        match (self.value(new, column), old) {
+            (Value::Unchanged, Old::Full(old)) => self.value(old, column),
+            (Value::Unchanged, Old::Key(old)) if in_key => self.value(old, column),
+            (value, _) => value,
+        }
+    }
+
     /// The cell of a row's column, to be shared with another row.
     #[must_use]
     pub fn cell(&self, row: Row, column: usize) -> Cell {

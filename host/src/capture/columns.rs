@@ -13,9 +13,12 @@ pub(super) struct CatalogColumn {
     pub(super) name: String,
     pub(super) number: i16,
     pub(super) dropped: bool,
-    /// Whether a description may leave it out although it is there: it is computed, or a publication
-    /// names the columns that it is about.
-    pub(super) optional: bool,
+    /// The type's object id and modifier, as a description tells them.
+    pub(super) type_of: (Oid, i32),
+    /// Whether it is computed: a description may leave it out although it is there.
+    pub(super) generated: bool,
+    /// Whether a publication names the columns of the table that it is about, and leaves out others.
+    pub(super) listed: bool,
     pub(super) nullable: bool,
     pub(super) key: bool,
     pub(super) type_name: String,
@@ -26,9 +29,12 @@ pub(super) struct CatalogColumn {
 // `attmissingval` keeps what rows from before a column hold until the table is rewritten, and is absent
 // where that is NULL. Of a partitioned table its partitions have it.
 const COLUMNS: &str = "
-    SELECT a.attname::text, a.attnum, a.attisdropped, a.attgenerated <> '' OR l.named,
-           NOT a.attnotnull, coalesce(a.attnum = ANY (i.indkey), false),
-           coalesce(format_type(a.atttypid, a.atttypmod), ''),
+    SELECT a.attname::text, a.attnum, a.attisdropped, a.atttypid, a.atttypmod, a.attgenerated <> '', l.named,
+           -- Rows from before a constraint that was not validated may be NULL.
+           NOT a.attnotnull OR EXISTS (
+               SELECT FROM pg_constraint n WHERE n.conrelid = c.oid AND n.contype = 'n'
+                   AND NOT n.convalidated AND n.conkey = ARRAY[a.attnum]),
+           coalesce(a.attnum = ANY (i.indkey), false), coalesce(format_type(a.atttypid, a.atttypmod), ''),
            CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
            (SELECT array_to_string(m.attmissingval, '') FROM pg_attribute m
             WHERE m.attname = a.attname AND m.atthasmissing AND (m.attrelid = c.oid
@@ -38,7 +44,8 @@ const COLUMNS: &str = "
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     LEFT JOIN LATERAL (
-        SELECT x.indkey::int2[] AS indkey FROM pg_index x
+        -- Without the columns that an index only includes.
+        SELECT (x.indkey::int2[])[0:x.indnkeyatts - 1] AS indkey FROM pg_index x
         WHERE x.indrelid = c.oid
           AND CASE WHEN c.relreplident = 'i' THEN x.indisreplident ELSE x.indisprimary END
         LIMIT 1
@@ -57,17 +64,19 @@ pub(super) async fn of(client: &Client, table: Oid) -> Result<Vec<CatalogColumn>
 }
 
 fn catalog_column(row: &tokio_postgres::Row) -> CatalogColumn {
-    let default: Option<String> = row.get(7);
+    let default: Option<String> = row.get(10);
     CatalogColumn {
         name: row.get(0),
         number: row.get(1),
         dropped: row.get(2),
-        optional: row.get(3),
-        nullable: row.get(4),
-        key: row.get(5),
-        type_name: row.get(6),
+        type_of: (row.get(3), row.get(4)),
+        generated: row.get(5),
+        listed: row.get(6),
+        nullable: row.get(7),
+        key: row.get(8),
+        type_name: row.get(9),
         default: default.as_deref().and_then(constant),
-        missing: row.get(8),
+        missing: row.get(11),
     }
 }
 
@@ -91,7 +100,7 @@ fn constant(expression: &str) -> Option<String> {
 /// Which of the catalog's columns each column of a description is. The stream tells names in the order of
 /// the columns' numbers, and it may tell them as they were a while ago; so a column that is there now had its
 /// place in the description, if it was there then, under whatever name. Of all ways to see it so the one with
-/// the most equal names counts. Where two are as good, nothing is known of a column.
+/// the most equal names and types counts. Where two are as good, nothing is known of a column.
 pub(super) fn matched<'a>(
     described: &[RelationColumn],
     catalog: &'a [CatalogColumn],
@@ -100,19 +109,45 @@ pub(super) fn matched<'a>(
         catalog.iter().find(|found| !found.dropped && found.name == column.name)
     };
     let by_name: Vec<_> = described.iter().map(named).collect();
-    let in_order = by_name.is_sorted_by(|a, b| match (a, b) {
-        (Some(a), Some(b)) => a.number < b.number,
-        _ => false,
-    });
-    let whole = catalog.iter().all(|column| column.dropped || !column.optional);
-    if in_order && by_name.iter().all(Option::is_some) || !whole {
+    if catalog.iter().any(|column| column.listed) || is_as_it_was(described, &by_name, catalog) {
         return by_name;
     }
     let best = Alignment::of(described, catalog);
     (0..described.len()).map(|index| best.only(index).map(|column| &catalog[column])).collect()
 }
 
-/// How many names are equal at best, for every way to go through both lists.
+/// Whether each column of the description is there under its name with its type, and none was there already
+/// that has no place in the description.
+fn is_as_it_was(
+    described: &[RelationColumn],
+    by_name: &[Option<&CatalogColumn>],
+    catalog: &[CatalogColumn],
+) -> bool {
+    let mut last = 0;
+    for (column, found) in described.iter().zip(by_name) {
+        let Some(found) = found else { return false };
+        let passed = catalog.iter().filter(|other| (last + 1..found.number).contains(&other.number));
+        let grew = found.number > last && passed.into_iter().all(|other| !other.is_due());
+        if !grew || !found.has_type_of(column) {
+            return false;
+        }
+        last = found.number;
+    }
+    true
+}
+
+impl CatalogColumn {
+    /// Whether a description that has a column after it has this one, too.
+    fn is_due(&self) -> bool {
+        !self.dropped && !self.generated
+    }
+
+    fn has_type_of(&self, column: &RelationColumn) -> bool {
+        self.type_of == (column.type_oid, column.type_modifier)
+    }
+}
+
+/// How many columns are equal at best, for every way to go through both lists.
 struct Alignment<'a> {
     described: &'a [RelationColumn],
     catalog: &'a [CatalogColumn],
@@ -133,7 +168,7 @@ impl<'a> Alignment<'a> {
                 if found.may_pass(column, name) {
                     found.before[column + 1][name] = found.before[column + 1][name].max(here);
                 }
-                if name < names {
+                if name < names && found.may_take(column, name) {
                     let next = here.map(|equal| equal + found.equal(column, name));
                     found.before[column + 1][name + 1] = next;
                 }
@@ -144,6 +179,7 @@ impl<'a> Alignment<'a> {
             for name in 0..=names {
                 let passed = found.after[column + 1][name].filter(|_| found.may_pass(column, name));
                 let taken = found.after[column + 1].get(name + 1).copied().flatten();
+                let taken = taken.filter(|_| found.may_take(column, name));
                 let taken = taken.map(|equal| equal + found.equal(column, name));
                 found.after[column][name] = passed.max(taken);
             }
@@ -151,13 +187,21 @@ impl<'a> Alignment<'a> {
         found
     }
 
-    /// One that was dropped need not be described, nor one that may have been added since.
+    /// One that was dropped or is computed need not be described, nor one that may have been added since.
     fn may_pass(&self, column: usize, name: usize) -> bool {
-        self.catalog[column].dropped || name == self.described.len()
+        !self.catalog[column].is_due() || name == self.described.len()
     }
 
+    /// One that is computed was always, and mostly is in no description at all.
+    fn may_take(&self, column: usize, name: usize) -> bool {
+        let catalog = &self.catalog[column];
+        !catalog.generated || catalog.name == self.described[name].name
+    }
+
+    /// One under its name that has another type now may be another one.
     fn equal(&self, column: usize, name: usize) -> u16 {
-        u16::from(self.catalog[column].name == self.described[name].name)
+        let (catalog, described) = (&self.catalog[column], &self.described[name]);
+        u16::from(catalog.name == described.name && catalog.has_type_of(described))
     }
 
     /// The one column that a name is in all of the best ways.
@@ -165,7 +209,7 @@ impl<'a> Alignment<'a> {
         let best = self.after[0][0]?;
         let is_best = |column: &usize| {
             let before = self.before[*column][name];
-            let after = self.after[*column + 1][name + 1];
+            let after = self.after[*column + 1][name + 1].filter(|_| self.may_take(*column, name));
             let sum = before.zip(after).map(|(before, after)| before + after);
             sum.map(|sum| sum + self.equal(*column, name)) == Some(best)
         };
@@ -192,6 +236,7 @@ mod tests {
             name: (*name).into(),
             number,
             dropped: name.is_empty(),
+            type_of: (25, -1),
             ..CatalogColumn::default()
         };
         let catalog: Vec<_> = (1..).zip(catalog).map(column).collect();
@@ -211,6 +256,42 @@ mod tests {
         let catalog = ["id", "b", "title", "", "n", "", "note"];
         let all = [Some(1), Some(2), Some(3), Some(4), Some(5)];
         assert_eq!(numbers(&described, &catalog), all, "swapped, and dropped and added");
+    }
+
+    #[test]
+    fn a_column_whose_name_another_one_has_now_is_the_one_at_its_place() {
+        assert_eq!(numbers(&["id", "a"], &["id", "old_a", "a"]), [Some(1), Some(2)]);
+        let described = [("id", 23), ("a", 1082), ("b", 23)];
+        let of_type = |catalog: &[(&str, Oid)]| {
+            let described = described.map(|(name, type_oid)| RelationColumn {
+                identity: false,
+                name: name.into(),
+                type_oid,
+                type_modifier: -1,
+            });
+            let column = |(number, (name, type_oid)): (i16, &(&str, Oid))| CatalogColumn {
+                name: name.trim_start_matches('=').into(),
+                number,
+                dropped: name.is_empty(),
+                generated: name.starts_with('='),
+                type_of: (*type_oid, -1),
+                ..CatalogColumn::default()
+            };
+            let catalog: Vec<_> = (1..).zip(catalog).map(column).collect();
+            let found = matched(&described, &catalog);
+            found.iter().map(|found| found.map(|found| found.number)).collect::<Vec<_>>()
+        };
+        let in_place = [Some(1), Some(2), Some(3)];
+        let retyped = [("id", 23), ("a", 20), ("b", 23)];
+        assert_eq!(of_type(&retyped), in_place);
+        let again = [("id", 23), ("", 0), ("b", 23), ("a", 23)];
+        assert_eq!(of_type(&again), in_place, "dropped, and added with another type");
+        let swapped = [("id", 23), ("b", 1082), ("a", 23), ("=sum", 23)];
+        assert_eq!(of_type(&swapped), in_place, "beside a computed one");
+        let passed = [("id", 23), ("=sum", 23), ("a", 1082), ("b", 23)];
+        assert_eq!(of_type(&passed), [Some(1), Some(3), Some(4)]);
+        let last = [("id", 23), ("a", 1082), ("", 0), ("b", 20)];
+        assert_eq!(of_type(&last), [Some(1), Some(2), None], "either may be the one");
     }
 
     #[test]

@@ -326,7 +326,8 @@ const USER_TABLES: &str = "
                    WHEN 'i' THEN x.indisreplident
                    ELSE false
                END AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid
-                                   AND a.attnum = ANY (x.indkey) AND a.attgenerated <> '')),
+                                   AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1])
+                                   AND a.attgenerated <> '')),
            c.relreplident = 'f',
            pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(n.oid, 'USAGE')
                AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid), c.oid

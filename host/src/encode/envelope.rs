@@ -57,7 +57,7 @@ enum Side {
     /// `before`, all of it known or only the key.
     Before { whole: bool },
     /// `after`; the row before lends the TOASTed values that were not sent.
-    After { old: Option<Row> },
+    After { old: Old },
 }
 
 /// One envelope to write.
@@ -174,11 +174,7 @@ impl Writing<'_> {
             .old
             .row()
             .map(|row| (row, Side::Before { whole: matches!(change.old, Old::Full(_)) }));
-        let whole_old = match change.old {
-            Old::Full(row) => Some(row),
-            Old::Key(_) | Old::None => None,
-        };
-        let after = change.new.map(|row| (row, Side::After { old: whole_old }));
+        let after = change.new.map(|row| (row, Side::After { old: change.old }));
         match change.op {
             Op::Delete => self.delete(origin, before, None),
             Op::Truncate => {
@@ -210,7 +206,7 @@ impl Writing<'_> {
 
     /// A record with a row after.
     fn put(&mut self, origin: Span, envelope: Envelope, moved: Option<Moved>) -> Result<(), Error> {
-        let key = self.key(envelope.after.map(|(row, _)| row))?;
+        let key = self.key(envelope.after.map(|(row, _)| row), self.change.old)?;
         let value = self.envelope(envelope)?;
         let exact = self.exact();
         let record = self.blank(origin, key, Some(value));
@@ -225,7 +221,7 @@ impl Writing<'_> {
         before: Option<(Row, Side)>,
         moved: Option<Moved>,
     ) -> Result<(), Error> {
-        let key = self.key(before.map(|(row, _)| row))?;
+        let key = self.key(before.map(|(row, _)| row), Old::None)?;
         let value = self.envelope(Envelope { op: Op::Delete, before, after: None })?;
         let exact = self.exact();
         let record = self.blank(origin, key, Some(value));
@@ -243,9 +239,9 @@ impl Writing<'_> {
         before: Option<(Row, Side)>,
         after: Option<(Row, Side)>,
     ) -> Result<(), Error> {
-        let new_key = self.key(self.change.new)?;
+        let new_key = self.key(self.change.new, self.change.old)?;
         self.delete(origin, before, new_key.map(Moved::To))?;
-        let old_key = self.key(self.change.old.row())?;
+        let old_key = self.key(self.change.old.row(), Old::None)?;
         let create = Envelope { op: Op::Insert, before: None, after };
         self.put(origin, create, old_key.map(Moved::From))
     }
@@ -272,10 +268,11 @@ impl Writing<'_> {
         self.batch.since(start)
     }
 
-    fn key(&mut self, row: Option<Row>) -> Result<Option<Span>, Error> {
+    /// The key of a row, for which the `old` one stands in where it was not sent.
+    fn key(&mut self, row: Option<Row>, old: Old) -> Result<Option<Span>, Error> {
         let (Some(row), true) = (row, self.plan.keyed) else { return Ok(None) };
         let start = self.batch.bytes.len();
-        key::write(self.plan, self.changes, row, &mut self.batch.bytes)?;
+        key::write(self.plan, self.changes, (old, row), &mut self.batch.bytes)?;
         Ok(Some(self.batch.since(start)))
     }
 
@@ -313,16 +310,13 @@ impl Writing<'_> {
     fn cell(&mut self, row: Row, side: Side, index: usize) -> Result<(), Error> {
         let (plan, changes) = (self.plan, self.changes);
         let field = &plan.fields[index];
-        let mut value = changes.value(row, index);
-        match (side, value) {
-            (Side::After { old: Some(old) }, Value::Unchanged) => {
-                value = changes.value(old, index);
-            }
-            (Side::Before { whole: false }, Value::Null) if !field.key => {
-                self.batch.bytes.extend_from_slice(&field.fill);
-                return Ok(());
-            }
-            _ => {}
+        let value = match side {
+            Side::After { old } => changes.value_after(old, row, index, field.key),
+            Side::Before { .. } => changes.value(row, index),
+        };
+        if value == Value::Null && !field.key && matches!(side, Side::Before { whole: false }) {
+            self.batch.bytes.extend_from_slice(&field.fill);
+            return Ok(());
         }
         let out = &mut self.batch.bytes;
         match value {

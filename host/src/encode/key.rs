@@ -3,16 +3,16 @@
 use super::Error;
 use super::plan::Plan;
 use super::value;
-use crate::change::{Changes, Row, Value};
+use crate::change::{Changes, Old, Row, Value};
 
-/// Writes the key of a row.
+/// Writes the key of a row, for which the old one stands in where it was not sent.
 ///
 /// # Errors
 /// A key column holds no value of its type.
 pub(super) fn write(
     plan: &Plan,
     changes: &Changes,
-    row: Row,
+    (old, row): (Old, Row),
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let mut open = b'{';
@@ -20,7 +20,7 @@ pub(super) fn write(
         out.push(open);
         open = b',';
         out.extend_from_slice(&field.fragment);
-        match changes.value(row, index) {
+        match changes.value_after(old, row, index, field.key) {
             Value::Null => out.extend_from_slice(b"null"),
             Value::Unchanged => out.extend_from_slice(&field.unavailable),
             Value::Text(text) => {

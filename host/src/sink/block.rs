@@ -16,7 +16,7 @@ use super::types::read_varint;
 use crate::change::{Change, Changes, Old, Op, Row, Value};
 use crate::dead_letter::{DeadLetter, Stage};
 use crate::position::Position;
-use crate::table::Table;
+use crate::table::{ColumnType, Table};
 
 /// Writes the rows of one table version.
 #[derive(Debug)]
@@ -229,7 +229,7 @@ impl Encoder {
         let start = out.len();
         let mut exact = Vec::new();
         for index in 0..self.codecs.len() {
-            let value = value_after(changes, change.old, new, index, self.stored[index].key);
+            let value = changes.value_after(change.old, new, index, self.stored[index].key);
             if value == Value::Unchanged {
                 out.truncate(start);
                 return self.set_aside(block, changes, change, new, meta);
@@ -271,6 +271,12 @@ impl Encoder {
         exact: &mut Vec<(usize, Option<&'a [u8]>)>,
     ) -> Result<(), String> {
         let column = &self.stored[index];
+        let value = match value {
+            Value::Text(text) if column.key => {
+                Value::Text(key_text(&self.table.columns[index].kind, text))
+            }
+            value => value,
+        };
         let (fit, text) = match value {
             Value::Text(text) => match self.codecs[index].write(text, out) {
                 Ok(fit) => (fit, Some(text)),
@@ -304,9 +310,9 @@ impl Encoder {
         let mut cells = Cells::default();
         let mut exact = Vec::new();
         for index in 0..self.codecs.len() {
-            let value = value_after(changes, change.old, new, index, self.stored[index].key);
+            let value = changes.value_after(change.old, new, index, self.stored[index].key);
             let start = cells.bytes.len();
-            if value == Value::Unchanged {
+            if value == Value::Unchanged && !self.stored[index].key {
                 cells.ranges.push(None);
                 continue;
             }
@@ -339,7 +345,7 @@ impl Encoder {
     fn encoded_key(&self, changes: &Changes, old: Old, row: Row) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         for index in &self.key {
-            let value = value_after(changes, old, row, *index, true);
+            let value = changes.value_after(old, row, *index, true);
             self.write_cell(*index, value, &mut out, &mut Vec::new())?;
         }
         Ok(out)
@@ -419,12 +425,11 @@ impl Cells {
     }
 }
 
-/// A value after the change: what was not sent may be told by the old row.
-fn value_after<'a>(changes: &'a Changes, old: Old, new: Row, index: usize, key: bool) -> Value<'a> {
-    match (changes.value(new, index), old) {
-        (Value::Unchanged, Old::Full(old)) => changes.value(old, index),
-        (Value::Unchanged, Old::Key(old)) if key => changes.value(old, index),
-        (value, _) => value,
+/// A key's value as ClickHouse tells keys apart: it takes the two zeros of a float for one, as PostgreSQL does.
+fn key_text<'a>(kind: &ColumnType, text: &'a [u8]) -> &'a [u8] {
+    match (kind, text) {
+        (ColumnType::Float4 | ColumnType::Float8, b"-0") => b"0",
+        _ => text,
     }
 }
 
