@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -146,8 +147,10 @@ async fn reload_on_hangup(cli: Arc<Cli>, plugins: Reloads, tokens: Tokens) {
 }
 
 /// The first signal drains, the second ends the process where it stands, as does a drain in which nothing
-/// moves: what is not acknowledged comes again.
+/// moves, whatever began it: what is not acknowledged comes again.
 fn end_on_signals(shutdown: Shutdown, metrics: Arc<Metrics>) {
+    let asked = Arc::<AtomicBool>::default();
+    tokio::spawn(end_when_stuck(shutdown.clone(), metrics, Arc::clone(&asked)));
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         error!("cannot listen for signals; only SIGKILL will end this process");
@@ -165,13 +168,15 @@ fn end_on_signals(shutdown: Shutdown, metrics: Arc<Metrics>) {
             info!(
                 "draining: what was read is stored and acknowledged; a second signal stops at once"
             );
+            asked.store(true, Ordering::Relaxed);
             shutdown.advance(Phase::Draining);
-            tokio::spawn(end_when_stuck(Arc::clone(&metrics)));
         }
     });
 }
 
-async fn end_when_stuck(metrics: Arc<Metrics>) {
+/// Ends in order if a signal `asked` for it. Otherwise a leg has failed, which was said then.
+async fn end_when_stuck(shutdown: Shutdown, metrics: Arc<Metrics>, asked: Arc<AtomicBool>) {
+    shutdown.reached(Phase::Draining).await;
     let mut moved = (metrics.movements(), Instant::now());
     while moved.1.elapsed() < STUCK {
         tokio::time::sleep(STUCK / 40).await;
@@ -179,11 +184,15 @@ async fn end_when_stuck(metrics: Arc<Metrics>) {
             moved = (metrics.movements(), Instant::now());
         }
     }
+    let asked = asked.load(Ordering::Relaxed);
+    if !asked && shutdown.phase() == Phase::Drained {
+        return;
+    }
     warn!(
         "stopped without waiting any longer for what is on its way and does not move; it is not \
          acknowledged, so the next start reads it again"
     );
-    std::process::exit(Exit::Done as i32);
+    std::process::exit(if asked { Exit::Done } else { Exit::Failed } as i32);
 }
 
 /// Says why, in one sentence: in the log where there is one, for people on the terminal.

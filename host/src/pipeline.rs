@@ -38,6 +38,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tracing::error;
 
 use crate::ack::SlotAck;
 use crate::capture;
@@ -48,6 +49,7 @@ use crate::plugin::{self, Stage};
 use crate::serve::Context;
 use crate::shutdown::{Phase, Shutdown};
 use crate::sink::{self, Sink};
+use crate::telemetry::logging::chain;
 use crate::transport::{self, Pulse};
 use destination::Destination;
 pub use destination::clickhouse;
@@ -227,6 +229,9 @@ impl Pipeline {
     /// One leg cannot go on alone for long: the end of one drains the other.
     async fn ending_all(&self, leg: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
         let ended = leg.await;
+        if let Err(error) = &ended {
+            error!(error = %chain(error), "a leg has ended, and the other one drains");
+        }
         self.shutdown.advance(Phase::Draining);
         ended
     }

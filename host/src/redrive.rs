@@ -175,14 +175,16 @@ impl DeadLetters {
     /// # Errors
     /// [`Refused`] but for [`Refused::NoPlugin`].
     pub async fn drop(&self, chosen: &Chosen) -> Result<u64, Refused> {
-        let desks = self.desks()?;
-        let _turn = self.0.turn.lock().await;
-        let mut dropped = 0;
-        for desk in desks {
-            dropped += desk.discard(chosen).await?;
-        }
-        tracing::warn!(dropped, ?chosen, "dead letters were dropped on request");
-        Ok(dropped)
+        let (desks, chosen) = (self.desks()?, chosen.clone());
+        self.to_the_end(async move {
+            let mut dropped = 0;
+            for desk in desks {
+                dropped += desk.discard(&chosen).await?;
+            }
+            tracing::warn!(dropped, ?chosen, "dead letters were dropped on request");
+            Ok(dropped)
+        })
+        .await
     }
 
     /// Drives letters through again; returns when what they became is durable one hop on: those of
@@ -191,22 +193,38 @@ impl DeadLetters {
     /// # Errors
     /// [`Refused`]; what came through before that stays.
     pub async fn redrive(&self, chosen: &Chosen) -> Result<Redriven, Refused> {
-        let desks = self.desks()?;
-        let _turn = self.0.turn.lock().await;
-        let mut done = Redriven::default();
-        for desk in desks {
-            desk.redrive(chosen, &mut done).await?;
-        }
-        let Redriven { redriven, failed, elsewhere, gone } = done;
-        tracing::info!(
-            redriven,
-            failed,
-            elsewhere,
-            gone,
-            ?chosen,
-            "dead letters were driven through again"
-        );
-        Ok(done)
+        let (desks, chosen) = (self.desks()?, chosen.clone());
+        self.to_the_end(async move {
+            let mut done = Redriven::default();
+            for desk in desks {
+                desk.redrive(&chosen, &mut done).await?;
+            }
+            let Redriven { redriven, failed, elsewhere, gone } = done;
+            tracing::info!(
+                redriven,
+                failed,
+                elsewhere,
+                gone,
+                ?chosen,
+                "dead letters were driven through again"
+            );
+            Ok(done)
+        })
+        .await
+    }
+
+    /// One at a time, and to its end if who asked goes meanwhile: what is on its way is not closed yet, and
+    /// another drive would send it again.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Refused>> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let letters = self.clone();
+        let doing = tokio::spawn(async move {
+            let _turn = letters.0.turn.lock().await;
+            work.await
+        });
+        doing.await.unwrap_or(Err(Refused::Ended))
     }
 
     /// In the order of the way.
@@ -223,6 +241,8 @@ impl DeadLetters {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -231,6 +251,33 @@ mod tests {
         let refused = letters.list(&Chosen::default(), 1).await.unwrap_err();
         assert!(refused.to_string().contains("can be reached yet"), "{refused}");
         assert!(letters.redrive(&Chosen::default()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_drive_whose_asker_goes_ends_before_the_next_one_begins() {
+        let letters = DeadLetters::default();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let begun = Arc::new(tokio::sync::Notify::new());
+        let begins = Arc::clone(&begun);
+        let asker = letters.clone();
+        let first = tokio::spawn(async move {
+            asker
+                .to_the_end(async move {
+                    begins.notify_one();
+                    drop(ended.await);
+                    Ok(())
+                })
+                .await
+        });
+        begun.notified().await;
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        let mut second = std::pin::pin!(letters.to_the_end(async { Ok(2) }));
+        assert!(second.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+        assert!(second.as_mut().now_or_never().is_none(), "the first one goes on");
+        end.send(()).unwrap();
+        assert_eq!(second.await.unwrap(), 2);
     }
 
     #[test]

@@ -90,13 +90,19 @@ impl Link {
         set(sink, &self.sink_sections(clickhouse))
     }
 
-    fn sink_sections(&self, clickhouse: &ClickHouse) -> String {
-        let (url, user, password) = (clickhouse.url(), clickhouse.user(), clickhouse.password());
-        let server = format!(
-            "[clickhouse]\nurl = \"{url}\"\nuser = \"{user}\"\npassword = \"{password}\"\n"
-        );
-        format!("{}{server}", self.section)
+    /// Both in one process.
+    pub(crate) fn both(&self, source: &Database<'_>, clickhouse: &ClickHouse) -> Result<Tailwater> {
+        role("all", &format!("{}{}", self.capture_sections(source, ""), server(clickhouse)))
     }
+
+    fn sink_sections(&self, clickhouse: &ClickHouse) -> String {
+        format!("{}{}", self.section, server(clickhouse))
+    }
+}
+
+fn server(clickhouse: &ClickHouse) -> String {
+    let (url, user, password) = (clickhouse.url(), clickhouse.user(), clickhouse.password());
+    format!("[clickhouse]\nurl = \"{url}\"\nuser = \"{user}\"\npassword = \"{password}\"\n")
 }
 
 fn role(role: &str, sections: &str) -> Result<Tailwater> {

@@ -4,9 +4,10 @@
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tailwater_test_support::workload::Runner;
-use tailwater_test_support::{Kafka, Postgres, PostgresVersion, TailwaterProcess};
+use tailwater_test_support::{ClickHouse, Kafka, Postgres, PostgresVersion, TailwaterProcess};
 use tailwater_tests::{Audit, each_change_once, wait_sent};
 
+use crate::bad_input::FAILED;
 use crate::legs::{DEADLINE, Link};
 use crate::outages::{RATE, recovers};
 use crate::stops::{PROMISED, tells};
@@ -99,4 +100,29 @@ fn a_broker_that_hangs_does_not_delay_a_stop() -> Result<()> {
 #[test]
 fn a_broker_that_is_away_does_not_delay_a_stop() -> Result<()> {
     both_stop_and_go_on(Trouble::Away, 63)
+}
+
+#[test]
+fn a_leg_that_fails_for_good_ends_the_process_though_the_other_one_cannot_drain() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")?;
+    let clickhouse = ClickHouse::start()?;
+    let all = Link::plain(Kafka::shared(), "").both(&source, &clickhouse)?;
+    let mut process = all.start()?;
+    process.wait_ready(DEADLINE)?;
+    clickhouse.crash()?;
+    source.execute("INSERT INTO notes VALUES (1, 'on its way')")?;
+    tells(&all, "sink")?;
+    let slots = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()";
+    let slot = &source.query(slots)?[0][0];
+    source.execute(&format!(
+        "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots
+         WHERE slot_name = '{slot}';
+         SELECT pg_drop_replication_slot('{slot}')"
+    ))?;
+    let status = process.wait_exit(DEADLINE)?;
+    ensure!(status.code() == Some(FAILED), "it ended with {status}");
+    let said = format!("slot {slot} was dropped while it was in use");
+    ensure!(all.log().contains(&said), "{}", all.log_tail());
+    Ok(())
 }

@@ -32,21 +32,22 @@ pub(super) const SINK_MEMORY: &str = "sink-memory";
 pub(super) const MOST_WAITING: usize = 64 << 20;
 
 /// What plugins changed of their memory and the thread has not taken yet. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct Backlog(Arc<watch::Sender<usize>>);
+#[derive(Debug, Clone, Default)]
+pub(super) struct Backlog(Arc<watch::Sender<Waiting>>);
 
-impl Default for Backlog {
-    fn default() -> Backlog {
-        Backlog(Arc::new(watch::Sender::new(0)))
-    }
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: usize,
+    /// The thread has failed and takes nothing any more.
+    abandoned: bool,
 }
 
 impl Backlog {
     /// Takes in what a batch changed.
     pub(super) fn add(&self, deltas: &[Delta]) {
         let more: usize = deltas.iter().map(Delta::bytes).sum();
-        self.0.send_if_modified(|bytes| {
-            *bytes += more;
+        self.0.send_if_modified(|waiting| {
+            waiting.bytes += more;
             false
         });
     }
@@ -54,14 +55,20 @@ impl Backlog {
     /// The thread has them.
     pub(super) fn take(&self, deltas: &[Delta]) {
         let less: usize = deltas.iter().map(Delta::bytes).sum();
-        self.0.send_modify(|bytes| *bytes -= less);
+        self.0.send_modify(|waiting| waiting.bytes -= less);
+    }
+
+    /// The thread will take nothing any more: whoever waits for room goes on, to the end of this life.
+    fn abandon(&self) {
+        self.0.send_modify(|waiting| waiting.abandoned = true);
     }
 
     /// Waits until another batch may be shown to the plugins.
     pub(super) async fn room(&self) {
         let mut watch = self.0.subscribe();
         // The sender lives in `self`, so the wait cannot fail.
-        let _room = watch.wait_for(|bytes| *bytes < MOST_WAITING).await;
+        let has_room = |waiting: &Waiting| waiting.bytes < MOST_WAITING || waiting.abandoned;
+        let _room = watch.wait_for(has_room).await;
     }
 }
 
@@ -73,8 +80,8 @@ pub(super) trait Ledger: Send + 'static {
     /// Takes in a point.
     fn advance(&mut self, point: &Self::Point);
 
-    /// By scope; none while it is not to be written, because a start could not go on from there.
-    fn progress(&self) -> Option<BTreeMap<String, String>>;
+    /// What of it is to be written, by scope; none while nothing is, because a start could not go on from there.
+    fn progress(&mut self) -> Option<BTreeMap<String, String>>;
 }
 
 /// A leg's memory: where it is kept, and the place at which it begins.
@@ -92,6 +99,9 @@ pub(super) struct Keeping(Option<JoinHandle<Result<(), MemoryError>>>);
 /// Takes what is durable.
 pub(super) type Give<P> = Box<dyn FnMut(Durable<P>) + Send>;
 
+/// How many entries of states wait for the end of a copy before it is looked which of them can be dropped.
+const MANY_ENTRIES: usize = 100_000;
+
 /// Gives what is durable to `acknowledge`, once the memory of it is on disk. When the disk fails, `end`
 /// drains; while it stands still, `metrics` know.
 pub(super) fn keep<L: Ledger>(
@@ -108,6 +118,7 @@ pub(super) fn keep<L: Ledger>(
     let thread = spawn_blocking(move || {
         let ended = run(&mut kept, &metrics, &given, &mut acknowledge);
         if ended.is_err() {
+            kept.backlog.abandon();
             end.advance(Phase::Draining);
         }
         ended
@@ -134,6 +145,7 @@ fn run<L: Ledger>(
 ) -> Result<(), MemoryError> {
     let mut pending = Pending::default();
     let mut held = Vec::new();
+    let mut many = MANY_ENTRIES;
     let mut open = true;
     while open && let Ok(first) = given.recv() {
         let due = Instant::now() + LINGER;
@@ -157,8 +169,11 @@ fn run<L: Ledger>(
             metrics.awaits_nothing(step);
             kept?;
             failpoint::pass("after_keep");
-            pending = Pending::default();
+            (pending, many) = (Pending::default(), MANY_ENTRIES);
             held.drain(..).for_each(&mut *acknowledge);
+        } else if pending.entries() > many {
+            store.drop_needless(&mut pending)?;
+            many = MANY_ENTRIES.max(2 * pending.entries());
         }
     }
     Ok(())
@@ -180,6 +195,16 @@ mod tests {
         let mut room = std::pin::pin!(backlog.room());
         assert!(room.as_mut().now_or_never().is_none());
         backlog.take(&half());
+        assert!(room.now_or_never().is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_failed() {
+        let backlog = Backlog::default();
+        backlog.add(&[Delta::writing("key", "v".repeat(MOST_WAITING))]);
+        let mut room = std::pin::pin!(backlog.room());
+        assert!(room.as_mut().now_or_never().is_none());
+        backlog.abandon();
         assert!(room.now_or_never().is_some());
     }
 }

@@ -16,6 +16,7 @@ use crate::hop::{Hop, LogPoint};
 use crate::position::Lsn;
 use crate::shutdown::{Phase, Shutdown};
 use crate::table::TableName;
+use crate::telemetry::logging::chain;
 
 /// It may be none: a table may come later, and a plugin before this one may route rows to it.
 const IDLE_PATTERN: &str = "none of the source's tables fits a pattern in the plugin's `tables`; most \
@@ -105,9 +106,14 @@ impl Pipeline {
             snapshot_requests: self.report.snapshot_requests().clone(),
             budget: Budget::default(),
         };
+        let leg = capture.leg.clone();
         spawn_blocking(move || match capture.run(out) {
             Ok(()) | Err(capture::Error::Abandoned) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                // The stages behind it may take long to end.
+                leg.stalled(chain(&error));
+                Err(error.into())
+            }
         })
     }
 

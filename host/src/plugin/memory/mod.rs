@@ -106,6 +106,11 @@ pub(crate) struct Changed {
 }
 
 impl Pending {
+    /// How many entries of states it holds.
+    pub(crate) fn entries(&self) -> usize {
+        self.0.values().map(|changed| changed.state.len()).sum()
+    }
+
     /// Takes in what the next batch changed.
     pub fn add(&mut self, delta: Delta) {
         let Delta { plugin, scope, state, window } = delta;

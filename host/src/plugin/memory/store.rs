@@ -209,6 +209,28 @@ impl StateStore {
         })
     }
 
+    /// Drops from what is pending the removals of what is not on the disk: a plugin that writes and removes as
+    /// many keys as a copy has rows leaves no more than it may hold.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn drop_needless(&self, pending: &mut Pending) -> Result<(), Error> {
+        let mut look = || -> Result<(), redb::Error> {
+            let state = self.database.begin_read()?.open_table(STATE)?;
+            for ((plugin, scope), changed) in &mut pending.0 {
+                let removed = changed.state.iter().filter(|(_, value)| value.is_none());
+                let removed: Vec<Box<str>> = removed.map(|(key, _)| key.clone()).collect();
+                for key in removed {
+                    if state.get((&**plugin, &**scope, &*key))?.is_none() {
+                        changed.state.remove(&key);
+                    }
+                }
+            }
+            Ok(())
+        };
+        look().map_err(|error| self.disk(error))
+    }
+
     /// Forgets plugins that are not among these: what they remembered ends at a place that is past.
     ///
     /// # Errors
@@ -363,6 +385,7 @@ fn position((commit, ordinal): (u64, u64)) -> Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::memory::Delta;
 
     fn refusal(directory: &Path) -> String {
         let Err(error) = StateStore::open(directory, "it") else { panic!("it opened") };
@@ -376,6 +399,32 @@ mod tests {
         fs::write(&file, "a file").unwrap();
         let said = refusal(&file);
         assert!(said.contains("for the plugins' memory cannot be made"), "{said}");
+    }
+
+    #[test]
+    fn a_removal_is_pending_only_of_what_is_on_the_disk() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = StateStore::open(scratch.path(), "it").unwrap();
+        let removing = |key: &str| {
+            let mut delta = Delta::writing(key, String::new());
+            delta.state[0].1 = None;
+            delta
+        };
+        let mut pending = Pending::default();
+        pending.add(Delta::writing("kept", "a".into()));
+        store.keep(&pending, &BTreeMap::new()).unwrap();
+        let mut pending = Pending::default();
+        pending.add(removing("kept"));
+        pending.add(Delta::writing("passing", "b".into()));
+        pending.add(removing("passing"));
+        pending.add(Delta::writing("new", "c".into()));
+        assert_eq!(pending.entries(), 3);
+        store.drop_needless(&mut pending).unwrap();
+        assert_eq!(pending.entries(), 2);
+        store.keep(&pending, &BTreeMap::new()).unwrap();
+        let kept = store.load("p").unwrap();
+        let state: Vec<_> = kept.values().flat_map(|of| &of.state).collect();
+        assert_eq!(state, [&("new".into(), "c".into())]);
     }
 
     #[test]
