@@ -91,8 +91,8 @@ pub trait Point: Send + 'static {
     /// Takes in the point of the batch after this one.
     fn merge(&mut self, later: Self);
 
-    /// Snapshots that ended up to here; the store records them before it reports success.
-    fn snapshots(&self) -> &[SnapshotDone];
+    /// What became of copies of tables up to here, in order; the store records it before it reports success.
+    fn copies(&self) -> &[CopyMark];
 
     /// The part of the source that the batch is of.
     fn scope(&self) -> Scope;
@@ -123,6 +123,45 @@ pub struct SnapshotDone {
     pub copied: Copied,
 }
 
+/// What becomes of a table's copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopyMark {
+    /// It is complete, once everything before this is durable.
+    Complete(SnapshotDone),
+    /// The one that was complete is worth nothing any more, which has to be durable before the first change of
+    /// another one: half of that must not be taken for a whole.
+    Withdrawn(TableName),
+}
+
+impl CopyMark {
+    /// The table.
+    #[must_use]
+    pub fn table(&self) -> &TableName {
+        match self {
+            CopyMark::Complete(done) => &done.table,
+            CopyMark::Withdrawn(table) => table,
+        }
+    }
+
+    /// The copies that are complete after all of these, of tables in the order in which they were.
+    pub fn complete(marks: &[CopyMark]) -> impl Iterator<Item = &SnapshotDone> {
+        let last: HashMap<&TableName, usize> =
+            (0..).zip(marks).map(|(index, mark)| (mark.table(), index)).collect();
+        (0..).zip(marks).filter_map(move |(index, mark)| match mark {
+            CopyMark::Complete(done) if last[mark.table()] == index => Some(done),
+            CopyMark::Complete(_) | CopyMark::Withdrawn(_) => None,
+        })
+    }
+
+    /// The tables whose copy is withdrawn.
+    pub fn withdrawn(marks: &[CopyMark]) -> impl Iterator<Item = &TableName> {
+        marks.iter().filter_map(|mark| match mark {
+            CopyMark::Withdrawn(table) => Some(table),
+            CopyMark::Complete(_) => None,
+        })
+    }
+}
+
 /// What was copied, and as of when.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Copied {
@@ -148,8 +187,8 @@ pub struct LogPoint {
     pub confirm: Lsn,
     /// The last change inside; a restart skips everything up to it.
     pub position: Position,
-    /// Snapshots that ended since the point before.
-    pub snapshots: Vec<SnapshotDone>,
+    /// What became of copies since the point before, in order.
+    pub copies: Vec<CopyMark>,
     /// Whether tables are being copied: a start could not go on from here, it would copy them again,
     /// from the first row.
     pub copying: bool,
@@ -174,13 +213,13 @@ impl Point for LogPoint {
         self.confirm = self.confirm.max(later.confirm);
         self.position = self.position.max(later.position);
         self.copying = later.copying_after(self.copying);
-        self.snapshots.extend(later.snapshots);
+        self.copies.extend(later.copies);
         self.remembered.extend(later.remembered);
         self.newest_commit = self.newest_commit.max(later.newest_commit);
     }
 
-    fn snapshots(&self) -> &[SnapshotDone] {
-        &self.snapshots
+    fn copies(&self) -> &[CopyMark] {
+        &self.copies
     }
 
     fn scope(&self) -> Scope {

@@ -45,3 +45,4 @@ mod tables;
 mod tls;
 mod tokens;
 mod unpublished;
+mod withdrawn;

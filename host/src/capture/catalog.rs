@@ -289,7 +289,7 @@ pub async fn shape(
 
 /// SQL for what decides which changes of table `c` are in the publication `$1`, as a hash: the publication
 /// itself, and the table's entry in it with column list and row filter. An entry that was away for a while
-/// is another one.
+/// is another one, and a publication that was changed is, even if it was changed back.
 #[must_use]
 pub fn terms(server_version: i32) -> String {
     // Whole schemas came with version 15.
@@ -301,7 +301,7 @@ pub fn terms(server_version: i32) -> String {
         false => "NULL",
     };
     format!(
-        "(SELECT ('x' || left(md5(concat_ws(' ', to_jsonb(b) - 'pubowner', (
+        "(SELECT ('x' || left(md5(concat_ws(' ', to_jsonb(b) - 'pubowner', b.xmin, (
              SELECT string_agg(to_jsonb(r)::text, ' ' ORDER BY r.oid) FROM pg_publication_rel r
              WHERE r.prpubid = b.oid AND (r.prrelid = c.oid OR r.prrelid IN
                    (SELECT relid FROM pg_partition_ancestors(c.oid)))), {schemas})), 16))::bit(64)::int8

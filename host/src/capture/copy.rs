@@ -1,6 +1,7 @@
 //! What precedes the stream: the slot, if there is none, and the copies of tables that were never
 //! copied whole.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ use super::rights::may_read;
 use super::slot::{Export, Order};
 use super::source_url::SourceUrl;
 use super::{Capture, Reached, snapshot};
-use crate::hop::{Hop, LogPoint};
+use crate::change::Changes;
+use crate::hop::{CopyMark, Hop, LogPoint};
 use crate::shutdown::Phase;
 use crate::table::TableName;
 use crate::telemetry::logging::chain;
@@ -69,8 +71,11 @@ impl Copy<'_> {
             Ensured::Made(export) => Some(export),
             Ensured::Drained => return Ok(()),
         };
+        if options.snapshot == SnapshotMode::Never || !self.withdraw(reached, preflight)? {
+            return Ok(());
+        }
         let tables = self.not_copied(reached, preflight);
-        if tables.is_empty() || options.snapshot == SnapshotMode::Never {
+        if tables.is_empty() {
             return Ok(());
         }
         let names: Vec<&TableName> = tables.iter().map(|table| &table.name).collect();
@@ -149,6 +154,37 @@ impl Copy<'_> {
         preflight.tables.iter().filter(|table| !is_copied(table)).cloned().collect()
     }
 
+    /// Says ahead of everything else which copies count no more: those of tables that are to be copied again, of
+    /// which the next copy may stay half, and those of tables that are not published, of whose changes from now
+    /// on nobody is told. Otherwise they would count again if what speaks against them went away. False if the
+    /// process drains first.
+    fn withdraw(
+        &self,
+        reached: &mut Reached,
+        preflight: &Preflight,
+    ) -> Result<bool, snapshot::Stop> {
+        let published = preflight.tables.iter();
+        let counting = published.filter(|table| reached.copied(table, &preflight.since).is_some());
+        let counting: HashSet<&TableName> = counting.map(|table| &table.name).collect();
+        let recorded = reached.recorded.iter().filter(|table| !counting.contains(table));
+        let withdrawn: Vec<TableName> = recorded.cloned().collect();
+        if withdrawn.is_empty() {
+            return Ok(true);
+        }
+        let copies = withdrawn.iter().cloned().map(CopyMark::Withdrawn).collect();
+        let point = LogPoint { copies, copying: true, ..LogPoint::default() };
+        let sent = self.out.send(Hop::new(Changes::default(), point));
+        let Some(sent) = self.capture.until_draining(sent) else { return Ok(false) };
+        sent.map_err(|_| snapshot::Stop::Receiver)?;
+        let names: Vec<String> = withdrawn.iter().map(ToString::to_string).collect();
+        info!(tables = names.join(", "), "copies of tables do not count any more");
+        for table in &withdrawn {
+            reached.recorded.remove(table);
+            reached.snapshots.remove(table);
+        }
+        Ok(true)
+    }
+
     fn take(
         &self,
         reached: &mut Reached,
@@ -159,6 +195,7 @@ impl Copy<'_> {
         let Capture { options, resume, metrics, budget, .. } = self.capture;
         let consistent_at = export.consistent_at;
         info!(tables = tables.len(), %consistent_at, "copying tables");
+        reached.recorded.extend(tables.iter().map(|table| table.name.clone()));
         let plan = snapshot::Plan {
             url: self.url.clone(),
             snapshot: export.snapshot,

@@ -41,6 +41,7 @@ mod stream;
 mod survey;
 mod tls;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +69,7 @@ use crate::position::{Lsn, Position};
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
 use crate::snapshot_requests::SnapshotRequests;
+use crate::table::TableName;
 use crate::telemetry::logging::{Repeated, chain};
 use crate::telemetry::metrics::{Metrics, StepLabels};
 use catalog::Published;
@@ -111,6 +113,8 @@ pub struct Resume {
     pub confirmed: Option<Lsn>,
     /// Tables whose copy is complete.
     pub snapshots: Snapshots,
+    /// Tables of which that is recorded one hop on, whether or not the copy still counts.
+    pub recorded: HashSet<TableName>,
     /// Whether the slot existed when the pipeline started.
     pub slot_exists: bool,
     /// Whether plugins remember what they are shown: a copy that is cut short then ends the capture,
@@ -152,6 +156,8 @@ struct Reached {
     position: Position,
     /// Tables that were copied.
     snapshots: Snapshots,
+    /// Tables of which that is recorded one hop on, or will be once what was sent on is durable.
+    recorded: HashSet<TableName>,
     /// Whether there was a slot.
     slot_exists: bool,
     /// Whether there was a stream.
@@ -181,8 +187,8 @@ impl Reached {
 enum End {
     /// The process drains; the connection streams, if it got so far.
     Drained(Option<Connection>),
-    /// There are tables to copy before the stream goes on.
-    Newcomers(Connection, Prepared),
+    /// There are tables to copy before the stream goes on, or copies to withdraw.
+    Tables(Connection, Option<Prepared>),
 }
 
 impl Capture {
@@ -192,11 +198,11 @@ impl Capture {
     /// # Errors
     /// What only a person can fix.
     pub fn run(self, out: Sender<Hop<LogPoint>>) -> Result<(), Error> {
-        let Resume { position, ref snapshots, slot_exists, .. } = self.resume;
-        let snapshots = snapshots.clone();
+        let Resume { position, slot_exists, .. } = self.resume;
         let mut reached = Reached {
             position,
-            snapshots,
+            snapshots: self.resume.snapshots.clone(),
+            recorded: self.resume.recorded.clone(),
             slot_exists,
             streamed: false,
             contested: false,
@@ -216,9 +222,9 @@ impl Capture {
                     }
                     return Ok(());
                 }
-                Ok(End::Newcomers(connection, found)) => {
+                Ok(End::Tables(connection, found)) => {
                     end_stream(connection, self.ack.confirmed());
-                    prepared = Some(found);
+                    prepared = found;
                     backoff.reset();
                     continue;
                 }
@@ -307,7 +313,7 @@ impl Capture {
         })?;
         match newcomers.take() {
             Some(found) if self.shutdown.phase() == Phase::Running => {
-                Ok(End::Newcomers(connection, found?))
+                Ok(End::Tables(connection, found?))
             }
             _ => Ok(End::Drained(Some(connection))),
         }
@@ -396,7 +402,7 @@ mod tests {
     use super::*;
     use crate::decode::message::Relation;
     use crate::hop::Copied;
-    use crate::table::{ReplicaIdentity, TableName};
+    use crate::table::ReplicaIdentity;
 
     const OID: u32 = 16_385;
 
@@ -423,6 +429,7 @@ mod tests {
         let reached = Reached {
             position: Position::default(),
             snapshots: [(table.name.clone(), copied)].into(),
+            recorded: HashSet::default(),
             slot_exists: true,
             streamed: false,
             contested: false,

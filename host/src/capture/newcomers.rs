@@ -1,6 +1,9 @@
 //! Tables that come while the stream runs: looked for now and then, put into a publication of ours,
 //! and their copy prepared, so that the stream ends only for the copy itself.
 //!
+//! A table that leaves the publication ends the stream too, so that it is durably forgotten that it was copied:
+//! when it comes back, nobody can tell what happened to it meanwhile.
+//!
 //! The copy needs a slot, and to make one may take long: see [`slot`](super::slot). The slot is made
 //! after the table is published, so the main slot's stream has every change of the table that the
 //! snapshot does not show.
@@ -37,19 +40,22 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// that somebody has locked, the second is less than [`ANSWER_TIMEOUT`].
 const TIMEOUTS: &str = "SET lock_timeout = '3s'; SET statement_timeout = '50s'";
 
-/// What is published and can be copied. A table that may not be read, or whose rows cannot be told
+/// What is published, and whether it can be copied. A table that may not be read, or whose rows cannot be told
 /// apart, would only end the stream.
-const USABLE: &str = "
-    SELECT n.nspname::text, c.relname::text, c.oid, {terms}
+const PUBLISHED: &str = "
+    SELECT n.nspname::text, c.relname::text, c.oid, {terms},
+      has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+      AND NOT row_security_active(c.oid)
+      AND (c.relreplident <> 'f' OR EXISTS
+           (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary AND x.indimmediate))
     FROM pg_publication_tables p
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
     WHERE p.pubname = $1
-      AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
-      AND NOT row_security_active(c.oid)
-      AND (c.relreplident <> 'f' OR EXISTS
-           (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary AND x.indimmediate))
     ORDER BY 1, 2";
+
+/// Whether any of these tables is there still.
+const EXIST: &str = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = ANY ($1))";
 
 /// Tables with their terms and object ids.
 type Known = HashSet<((TableName, i64), Oid)>;
@@ -85,6 +91,16 @@ pub struct Search {
     pub shutdown: Shutdown,
 }
 
+/// What a look found.
+#[derive(Debug, Default)]
+struct Looked {
+    /// Tables to copy.
+    tables: Vec<(TableName, i64)>,
+    /// Whether a table that the session began with is not published any more. One that was dropped does not
+    /// count: it cannot come back.
+    has_left: bool,
+}
+
 /// A search that goes on until something was found or this is dropped.
 #[derive(Debug)]
 pub struct Newcomers {
@@ -95,7 +111,7 @@ pub struct Newcomers {
 #[derive(Debug, Default)]
 struct Shared {
     found: AtomicBool,
-    prepared: Mutex<Option<Result<Prepared, Error>>>,
+    prepared: Mutex<Option<Result<Option<Prepared>, Error>>>,
     over: AtomicBool,
 }
 
@@ -119,15 +135,15 @@ impl Newcomers {
         &self.shared.found
     }
 
-    /// What was found; or [`Error::Unpublished`].
+    /// What was found: no copy where a table has left the publication; or [`Error::Unpublished`].
     #[must_use]
-    pub fn take(&self) -> Option<Result<Prepared, Error>> {
+    pub fn take(&self) -> Option<Result<Option<Prepared>, Error>> {
         self.shared.prepared.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Shared {
-    fn found(&self, found: Result<Prepared, Error>) {
+    fn found(&self, found: Result<Option<Prepared>, Error>) {
         *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         self.found.store(true, Ordering::Release);
     }
@@ -151,7 +167,7 @@ impl Search {
                 return;
             }
             wait = INTERVAL;
-            let (open, tables) =
+            let (open, Looked { tables, has_left }) =
                 match timeout(ANSWER_TIMEOUT, self.look(client.take(), &known)).await {
                     Ok(Ok(looked)) => looked,
                     Ok(Err(error @ Error::Unpublished { .. })) => {
@@ -167,11 +183,14 @@ impl Search {
                     }
                 };
             unseen.succeeded();
+            if has_left {
+                return shared.found(Ok(None));
+            }
             if !tables.is_empty() {
                 match self.prepare(tables, &open, &shared).await {
                     Ok(Some(prepared)) => {
                         failures.succeeded();
-                        return shared.found(Ok(prepared));
+                        return shared.found(Ok(Some(prepared)));
                     }
                     Ok(None) => return,
                     Err(error) => drop(failures.failed(&error)),
@@ -181,12 +200,12 @@ impl Search {
         }
     }
 
-    /// Completes the publication, and gives the tables to copy.
+    /// Completes the publication, and looks what is in it.
     async fn look(
         &self,
         client: Option<Arc<Client>>,
         known: &Known,
-    ) -> Result<(Arc<Client>, Vec<(TableName, i64)>), Error> {
+    ) -> Result<(Arc<Client>, Looked), Error> {
         let client = match client {
             Some(open) => open,
             None => {
@@ -197,19 +216,26 @@ impl Search {
         };
         let since = publication::complete(&client, &self.options, &self.remarks).await?;
         self.partitions.lock().await.look(&client, &self.options.publication).await?;
-        let mut tables = Vec::new();
-        if self.options.snapshot == SnapshotMode::Initial {
-            let sql = USABLE.replace("{terms}", &catalog::terms(self.server_version));
-            for row in client.query(&sql, &[&self.options.publication]).await? {
-                let name = TableName { schema: row.get(0), name: row.get(1) };
-                let table = ((name, row.get(3)), row.get(2));
-                let again = since.of(table.1) > self.since.of(table.1);
-                if again || !known.contains(&table) {
-                    tables.push(table.0);
-                }
+        let mut looked = Looked::default();
+        if self.options.snapshot == SnapshotMode::Never {
+            return Ok((client, looked));
+        }
+        let mut missing: HashSet<Oid> = known.iter().map(|(_, oid)| *oid).collect();
+        let sql = PUBLISHED.replace("{terms}", &catalog::terms(self.server_version));
+        for row in client.query(&sql, &[&self.options.publication]).await? {
+            let name = TableName { schema: row.get(0), name: row.get(1) };
+            let (table, usable) = (((name, row.get(3)), row.get(2)), row.get(4));
+            missing.remove(&table.1);
+            let again = since.of(table.1) > self.since.of(table.1);
+            if usable && (again || !known.contains(&table)) {
+                looked.tables.push(table.0);
             }
         }
-        Ok((client, tables))
+        if !missing.is_empty() {
+            let missing: Vec<Oid> = missing.into_iter().collect();
+            looked.has_left = client.query_one(EXIST, &[&missing]).await?.get(0);
+        }
+        Ok((client, looked))
     }
 
     /// Takes a snapshot on a thread, since it may have to wait; nothing if nobody wants it any more.

@@ -27,7 +27,7 @@ use crate::budget::Budget;
 use crate::change::{Change, Changes, Old, Op, Transaction};
 use crate::decode::copy;
 use crate::failpoint;
-use crate::hop::{Copied, Hop, LogPoint, SnapshotDone, Snapshots};
+use crate::hop::{Copied, CopyMark, Hop, LogPoint, SnapshotDone, Snapshots};
 use crate::position::Lsn;
 use crate::table::{Table, TableName};
 use crate::telemetry::metrics::Metrics;
@@ -235,19 +235,19 @@ impl Worker {
         let (consistent_at, terms) = (self.plan.consistent_at, published.terms);
         let copied = Copied { consistent_at, oid, terms, key };
         let done = SnapshotDone { table: table.full_name(), copied: copied.clone() };
-        self.send(&mut rows, vec![done]).await?;
+        self.send(&mut rows, vec![CopyMark::Complete(done)]).await?;
         self.progress.table_done(&published.name);
         info!(table = %published.name, rows = count, "copied the table");
         Ok(copied)
     }
 
-    async fn send(&self, rows: &mut Rows, snapshots: Vec<SnapshotDone>) -> Result<(), Stop> {
+    async fn send(&self, rows: &mut Rows, copies: Vec<CopyMark>) -> Result<(), Stop> {
         failpoint::pass("during_snapshot");
         let changes = std::mem::take(&mut rows.batch);
         self.progress.add(&rows.table.full_name(), changes.len());
         self.plan.metrics.count_changes("captured", &changes);
         // Neither confirms the slot nor moves the resume position: only the stream does.
-        let point = LogPoint { snapshots, copying: true, ..LogPoint::default() };
+        let point = LogPoint { copies, copying: true, ..LogPoint::default() };
         let room = Some(self.plan.budget.take(changes.bytes()).await);
         let hop = Hop { room, ..Hop::new(changes, point) };
         self.out.send(hop).await.map_err(|_| Stop::Receiver)

@@ -101,6 +101,7 @@ impl Pipeline {
             system: source.system,
             timeline: source.log.timeline,
             confirmed: Some(known.confirmed),
+            recorded: sink.recorded_snapshots().await?.into_iter().collect(),
             snapshots,
             slot_exists: source.slot_exists,
             ..Resume::default()

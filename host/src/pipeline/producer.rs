@@ -58,6 +58,7 @@ impl Pipeline {
                 system,
                 timeline: log.timeline,
                 confirmed,
+                recorded: kept.snapshots.iter().map(|done| done.table.clone()).collect(),
                 snapshots: kept.snapshots.into_iter().map(|s| (s.table, s.copied)).collect(),
                 slot_exists,
             };

@@ -19,10 +19,17 @@ use crate::position::{Lsn, Position};
 use crate::table::TableName;
 use crate::transport::{Checkpoint, Offsets, Starts};
 
+/// The scope of the place in the source's log, and of the tables that were copied, which are many and change
+/// seldom.
+const PLACE: &str = "";
+const COPIES: &str = "copies";
+
 /// How far the capture's source has come.
 pub(super) struct CaptureLedger {
     checkpoint: Checkpoint,
     copying: bool,
+    /// Whether the copies are kept as they are.
+    copies_kept: bool,
 }
 
 impl Ledger for CaptureLedger {
@@ -31,10 +38,16 @@ impl Ledger for CaptureLedger {
     fn advance(&mut self, point: &LogPoint) {
         self.checkpoint.advance(point);
         self.copying = point.copying_after(self.copying);
+        self.copies_kept &= point.copies.is_empty();
     }
 
-    fn progress(&self) -> Option<BTreeMap<String, String>> {
-        (!self.copying).then(|| progress(&self.checkpoint))
+    fn progress(&mut self) -> Option<BTreeMap<String, String>> {
+        if self.copying {
+            return None;
+        }
+        let copies = !std::mem::replace(&mut self.copies_kept, true);
+        let copies = copies.then(|| copies_of(&self.checkpoint));
+        Some(copies.into_iter().chain([place_of(&self.checkpoint)]).collect())
     }
 }
 
@@ -49,14 +62,20 @@ impl Ledger for SinkLedger {
         self.0.extend(point.scopes().map(|(scope, next)| (scope, next.to_string())));
     }
 
-    fn progress(&self) -> Option<BTreeMap<String, String>> {
+    fn progress(&mut self) -> Option<BTreeMap<String, String>> {
         Some(self.0.clone())
     }
 }
 
-fn progress(checkpoint: &Checkpoint) -> BTreeMap<String, String> {
-    let text = serde_json::to_string(checkpoint).expect("a checkpoint is plain data");
-    BTreeMap::from([(String::new(), text)])
+fn place_of(checkpoint: &Checkpoint) -> (String, String) {
+    let place = Checkpoint { snapshots: Vec::new(), ..*checkpoint };
+    let text = serde_json::to_string(&place).expect("a checkpoint is plain data");
+    (PLACE.to_owned(), text)
+}
+
+fn copies_of(checkpoint: &Checkpoint) -> (String, String) {
+    let text = serde_json::to_string(&checkpoint.snapshots).expect("snapshots are plain data");
+    (COPIES.to_owned(), text)
 }
 
 /// Puts the plugins' memory back and moves the resume position to where it ends. `sent` is what is
@@ -93,7 +112,7 @@ pub(super) fn resume_capture(
     transform.restore(store)?;
     info!(position = %resume.position, "the plugins remember everything up to here");
     let (store, backlog) = (Arc::clone(store), transform.backlog());
-    let ledger = CaptureLedger { checkpoint, copying: true };
+    let ledger = CaptureLedger { checkpoint, copying: true, copies_kept: false };
     Ok(Kept { store, ledger, backlog, step: CAPTURE_MEMORY })
 }
 
@@ -111,12 +130,17 @@ pub(super) fn resume_sink(
 }
 
 fn known_checkpoint(store: &StateStore) -> Result<Option<Checkpoint>, Error> {
-    let text = store.progress()?.remove("");
-    let parse = |text: String| {
-        serde_json::from_str(&text)
-            .map_err(|source| MemoryError::Foreign { path: store.path().to_owned(), source })
+    let kept = store.progress()?;
+    let parse = || -> Result<Option<Checkpoint>, serde_json::Error> {
+        let Some(place) = kept.get(PLACE) else { return Ok(None) };
+        let mut checkpoint: Checkpoint = serde_json::from_str(place)?;
+        if let Some(copies) = kept.get(COPIES) {
+            checkpoint.snapshots = serde_json::from_str(copies)?;
+        }
+        Ok(Some(checkpoint))
     };
-    Ok(text.map(parse).transpose()?)
+    let foreign = |source| MemoryError::Foreign { path: store.path().to_owned(), source };
+    Ok(parse().map_err(foreign)?)
 }
 
 /// Whether the memory is of this source and of what is one hop on. A new slot begins a new history:
@@ -153,7 +177,7 @@ fn begin(store: &StateStore, resume: &Resume, source: &Source) -> Result<Checkpo
         timeline: source.log.timeline,
         snapshots: resume.snapshots.iter().map(done).collect(),
     };
-    store.begin(&progress(&checkpoint))?;
+    store.begin(&BTreeMap::from([place_of(&checkpoint), copies_of(&checkpoint)]))?;
     Ok(checkpoint)
 }
 
@@ -161,6 +185,7 @@ fn begin(store: &StateStore, resume: &Resume, source: &Source) -> Result<Checkpo
 mod tests {
     use super::*;
     use crate::capture::{self, SourceUrl};
+    use crate::hop::CopyMark;
 
     fn source(confirmed: Option<u64>) -> Source {
         let url = SourceUrl::parse("postgres://me@db/shop").unwrap();
@@ -205,7 +230,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_a_copy_until_the_stream_goes_on() {
-        let mut ledger = CaptureLedger { checkpoint: known(5), copying: true };
+        let mut ledger = CaptureLedger { checkpoint: known(5), copying: true, copies_kept: true };
         assert!(ledger.progress().is_none());
         let streamed = LogPoint { confirm: Lsn(6), ..LogPoint::default() };
         ledger.advance(&streamed);
@@ -219,6 +244,29 @@ mod tests {
         ledger.advance(&streamed);
         let kept: Checkpoint = serde_json::from_str(&ledger.progress().unwrap()[""]).unwrap();
         assert_eq!(kept, Checkpoint { confirm: Lsn(6), ..known(5) });
+    }
+
+    #[test]
+    fn the_copies_are_kept_again_only_when_they_change() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = StateStore::open(scratch.path(), "capture-x").unwrap();
+        let mut ledger = CaptureLedger { checkpoint: known(5), copying: false, copies_kept: false };
+        let table = TableName { schema: "public".into(), name: "users".into() };
+        let done = SnapshotDone { table: table.clone(), copied: Copied::default() };
+        let steps = [
+            (Vec::new(), true),
+            (Vec::new(), false),
+            (vec![CopyMark::Complete(done)], true),
+            (Vec::new(), false),
+            (vec![CopyMark::Withdrawn(table)], true),
+        ];
+        for (confirm, (copies, is_kept)) in (6..).zip(steps) {
+            ledger.advance(&LogPoint { confirm: Lsn(confirm), copies, ..LogPoint::default() });
+            let progress = ledger.progress().unwrap();
+            assert_eq!(progress.contains_key(COPIES), is_kept, "{confirm}");
+            store.keep(&crate::plugin::Pending::default(), &progress).unwrap();
+            assert_eq!(known_checkpoint(&store).unwrap().as_ref(), Some(&ledger.checkpoint));
+        }
     }
 
     #[test]

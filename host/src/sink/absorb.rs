@@ -33,7 +33,7 @@ impl Sink {
         }
         self.show_newer(&hop.changes, &encoders).await?;
         filling.since.get_or_insert_with(Instant::now);
-        filling.snapshots.extend_from_slice(hop.point.snapshots());
+        filling.copies.extend_from_slice(hop.point.copies());
         filling.dead_letters.extend(hop.dead_letters);
         filling.passed.extend(hop.passed);
         let redriven = hop.redrive.is_some();

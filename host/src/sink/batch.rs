@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::block::{Block, Encoder};
 use crate::change::{Change, Changes, Op};
 use crate::dead_letter::{DeadLetter, Passed, Stage};
-use crate::hop::{Redrive, SnapshotDone};
+use crate::hop::{CopyMark, Redrive};
 
 /// Buffers kept for the batches after this one.
 const SPARE_BUFFERS: usize = 8;
@@ -39,8 +39,8 @@ pub(super) struct Batch {
     pub(super) passed: Vec<Passed>,
     /// Dead letters that came through again.
     pub(super) redrives: Vec<Redrive>,
-    /// Snapshots that are complete with it.
-    pub(super) snapshots: Vec<SnapshotDone>,
+    /// What becomes of copies with it.
+    pub(super) copies: Vec<CopyMark>,
     /// When the transactions inside committed, snapshots aside; microseconds since 1970.
     pub(super) committed: Vec<i64>,
     /// When the first of it came.
@@ -59,7 +59,7 @@ impl Batch {
 
     /// Whether only the point moved: nothing has to be stored.
     pub(super) fn holds_nothing(&self) -> bool {
-        let nothing_else = self.truncates.is_empty() && self.snapshots.is_empty();
+        let nothing_else = self.truncates.is_empty() && self.copies.is_empty();
         let nothing_else = nothing_else && self.redrives.is_empty() && self.passed.is_empty();
         self.rows() == 0 && self.dead_letters.is_empty() && nothing_else
     }

@@ -143,6 +143,7 @@ impl Sink {
             leg,
             failures: Repeated::new("store in ClickHouse"),
             pipeline: origin.pipeline,
+            cluster: options.cluster.clone(),
             run: rand::random(),
             concurrent_inserts: options.concurrent_inserts,
             truncated: Default::default(),
@@ -189,6 +190,16 @@ impl Sink {
         snapshots::completed(&self.writer.client, &self.writer.pipeline, home).await
     }
 
+    /// The tables of which a snapshot is recorded as complete, whatever became of them since.
+    ///
+    /// # Errors
+    ///
+    /// ClickHouse does not answer or refuses.
+    pub async fn recorded_snapshots(&self) -> Result<Vec<TableName>, Error> {
+        let recorded = snapshots::recorded(&self.writer.client, &self.writer.pipeline).await?;
+        Ok(recorded.into_iter().map(|done| done.table).collect())
+    }
+
     /// Takes back that any snapshot of this pipeline is complete: its slot is gone, so changes
     /// since then may be missing.
     ///
@@ -196,8 +207,7 @@ impl Sink {
     ///
     /// ClickHouse does not answer or refuses.
     pub async fn forget_snapshots(&self) -> Result<(), Error> {
-        let cluster = self.options.cluster.as_deref();
-        snapshots::forget(&self.writer.client, &self.writer.pipeline, cluster, None).await
+        self.writer.forget_snapshots(None).await
     }
 
     /// Takes back that the snapshot of this table is complete: it is to be taken again.
@@ -206,8 +216,7 @@ impl Sink {
     ///
     /// ClickHouse does not answer or refuses.
     pub async fn forget_snapshot(&self, table: &TableName) -> Result<(), Error> {
-        let cluster = self.options.cluster.as_deref();
-        snapshots::forget(&self.writer.client, &self.writer.pipeline, cluster, Some(table)).await
+        self.writer.forget_snapshots(Some(&[table])).await
     }
 
     /// The source that this pipeline's rows came from, if any did.

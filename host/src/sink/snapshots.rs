@@ -1,6 +1,8 @@
 //! Which snapshots are complete, which cluster they are of and how far its log was told to be done with,
 //! kept beside the rows they brought.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -36,12 +38,8 @@ fn home(client: &Client) -> String {
     client.table(&format!("{OWN_PREFIX}snapshots"))
 }
 
-/// The snapshots of a pipeline whose tables, told by `versions_of`, are still there.
-pub(super) async fn completed(
-    client: &Client,
-    pipeline: &str,
-    versions_of: impl Fn(&TableName) -> String,
-) -> Result<Vec<SnapshotDone>, Error> {
+/// The snapshots of a pipeline that were complete, whatever became of their tables since.
+pub(super) async fn recorded(client: &Client, pipeline: &str) -> Result<Vec<SnapshotDone>, Error> {
     let sql = format!(
         "SELECT source_schema AS schema, source_table AS name, \
          toString(consistent_at) AS at, table_oid AS oid, \
@@ -50,18 +48,27 @@ pub(super) async fn completed(
         literal(pipeline),
     );
     let found = client.rows::<Found>("read snapshots", &sql).await?;
-    let database = literal(client.database());
-    let sql = format!("SELECT name FROM system.tables WHERE database = {database}");
-    let present = client.rows::<Present>("look up tables", &sql).await?;
     let done = found.into_iter().filter_map(|Found { schema, name, at, oid, terms, key }| {
         let table = TableName { schema, name };
         let (consistent_at, terms) = (Lsn(at.parse().ok()?), terms.parse().ok()?);
-        let versions = versions_of(&table);
-        let is_there = present.iter().any(|table| table.name == versions);
-        let copied = Copied { consistent_at, oid, terms, key };
-        is_there.then_some(SnapshotDone { table, copied })
+        Some(SnapshotDone { table, copied: Copied { consistent_at, oid, terms, key } })
     });
     Ok(done.collect())
+}
+
+/// Those of which the table, told by `versions_of`, is still there.
+pub(super) async fn completed(
+    client: &Client,
+    pipeline: &str,
+    versions_of: impl Fn(&TableName) -> String,
+) -> Result<Vec<SnapshotDone>, Error> {
+    let mut done = recorded(client, pipeline).await?;
+    let database = literal(client.database());
+    let sql = format!("SELECT name FROM system.tables WHERE database = {database}");
+    let present = client.rows::<Present>("look up tables", &sql).await?;
+    let present: HashSet<String> = present.into_iter().map(|table| table.name).collect();
+    done.retain(|done| present.contains(&versions_of(&done.table)));
+    Ok(done)
 }
 
 /// The source of a pipeline's rows.
@@ -142,28 +149,32 @@ pub(super) async fn newest_commit(
     Ok(newest)
 }
 
-/// Takes a pipeline's records back, or that of one table.
+/// Takes a pipeline's records back, or those of some tables.
 pub(super) async fn forget(
     client: &Client,
     pipeline: &str,
     cluster: Option<&str>,
-    table: Option<&TableName>,
+    tables: Option<&[&TableName]>,
 ) -> Result<(), Error> {
-    let of_table = table.map(|TableName { schema, name }| {
-        format!(" AND source_schema = {} AND source_table = {}", literal(schema), literal(name))
+    let of_tables = tables.map(|tables| {
+        let name = |TableName { schema, name }: &&TableName| {
+            format!("({}, {})", literal(schema), literal(name))
+        };
+        let names = tables.iter().map(name).collect::<Vec<_>>().join(", ");
+        format!(" AND (source_schema, source_table) IN ({names})")
     });
     let sql = format!(
         "ALTER TABLE {}{} DELETE WHERE pipeline = {}{} SETTINGS mutations_sync = 1",
         home(client),
         on_cluster(cluster),
         literal(pipeline),
-        of_table.unwrap_or_default(),
+        of_tables.unwrap_or_default(),
     );
     client.execute("forget snapshots", &sql).await
 }
 
 /// Records for `insert into _tailwater_snapshots`: the columns, and the rows.
-pub(super) fn rows(pipeline: &str, snapshots: &[SnapshotDone]) -> (&'static str, Bytes) {
+pub(super) fn rows(pipeline: &str, snapshots: &[&SnapshotDone]) -> (&'static str, Bytes) {
     let mut rows = Vec::new();
     for snapshot in snapshots {
         for text in [pipeline, &snapshot.table.schema, &snapshot.table.name] {

@@ -31,9 +31,10 @@ use crate::backoff::Backoff;
 use crate::dead_letter::{DeadLetter, OpenLetters, Stage};
 use crate::disposition::Disposition;
 use crate::failpoint;
-use crate::hop::SnapshotDone;
+use crate::hop::{CopyMark, SnapshotDone};
 use crate::position::{Lsn, commit_of};
 use crate::serve::Leg;
+use crate::table::TableName;
 use crate::telemetry::logging::Repeated;
 use crate::telemetry::metrics::{ChangeLabels, Metrics, StepLabels};
 
@@ -100,6 +101,7 @@ pub(super) struct Writer {
     pub(super) leg: Leg,
     pub(super) failures: Repeated,
     pub(super) pipeline: String,
+    pub(super) cluster: Option<String>,
     /// Tells this run's insert tokens from every other's.
     pub(super) run: u64,
     pub(super) concurrent_inserts: usize,
@@ -111,6 +113,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Stores all of a batch.
     pub(super) async fn store(&self, batch: &mut Batch) -> Result<(), Error> {
+        self.withdraw_copies(&batch.copies).await?;
         self.store_truncates(batch).await?;
         let mut tables: BTreeMap<String, Vec<&mut Block>> = BTreeMap::new();
         for block in &mut batch.blocks {
@@ -128,7 +131,7 @@ impl Writer {
         self.store_dead_letters(&batch.dead_letters).await?;
         self.close_redriven(batch).await?;
         self.close_passed(&batch.passed).await?;
-        self.store_snapshots(&batch.snapshots).await?;
+        self.store_snapshots(&batch.copies).await?;
         self.leg.moving();
         self.observe(batch);
         Ok(())
@@ -284,11 +287,29 @@ impl Writer {
         Ok(())
     }
 
-    async fn store_snapshots(&self, done: &[SnapshotDone]) -> Result<(), Error> {
+    /// Before the truncates that other copies begin with.
+    async fn withdraw_copies(&self, copies: &[CopyMark]) -> Result<(), Error> {
+        let tables: Vec<&TableName> = CopyMark::withdrawn(copies).collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        until_done!(self, self.forget_snapshots(Some(&tables)))
+    }
+
+    /// Takes back that snapshots are complete, those of these tables or all of the pipeline.
+    pub(super) async fn forget_snapshots(
+        &self,
+        tables: Option<&[&TableName]>,
+    ) -> Result<(), Error> {
+        snapshots::forget(&self.client, &self.pipeline, self.cluster.as_deref(), tables).await
+    }
+
+    async fn store_snapshots(&self, copies: &[CopyMark]) -> Result<(), Error> {
+        let done: Vec<&SnapshotDone> = CopyMark::complete(copies).collect();
         if done.is_empty() {
             return Ok(());
         }
-        let (columns, rows) = snapshots::rows(&self.pipeline, done);
+        let (columns, rows) = snapshots::rows(&self.pipeline, &done);
         self.insert_own("snapshots", columns, rows).await
     }
 

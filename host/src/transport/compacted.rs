@@ -29,12 +29,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) fn read(
     options: &Options,
     topic: &str,
-    mut each: impl FnMut(&[u8], &[u8]),
+    mut each: impl FnMut(&[u8], Option<&[u8]>),
 ) -> Result<(), Error> {
     decide(options, topic)?;
     read_from(options, topic, Offset::Beginning, |message| {
-        if let (Some(key), Some(value)) = (message.key(), message.payload()) {
-            each(key, value);
+        if let Some(key) = message.key() {
+            each(key, message.payload());
         }
         ControlFlow::Continue(())
     })

@@ -436,7 +436,7 @@ impl Schemas {
     fn read(&mut self) -> Result<(), Error> {
         let known = &mut self.known;
         compacted::read(&self.options, &self.topic, |key, value| {
-            match serde_json::from_slice::<Table>(value) {
+            match serde_json::from_slice::<Table>(value.unwrap_or_default()) {
                 Ok(table) => _ = known.insert(table.fingerprint, Some(Arc::new(table))),
                 Err(_) => {
                     let key = std::str::from_utf8(key).ok();

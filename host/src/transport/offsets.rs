@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::starts::scope;
-use crate::hop::{Point, SnapshotDone};
+use crate::hop::{CopyMark, Point};
 use crate::plugin::{Delta, Scope};
 
 /// The next offset to read of each partition, by topic, with the assignment it was read under.
@@ -74,7 +74,7 @@ impl Point for Offsets {
         self.newest_commit = self.newest_commit.max(later.newest_commit);
     }
 
-    fn snapshots(&self) -> &[SnapshotDone] {
+    fn copies(&self) -> &[CopyMark] {
         &[]
     }
 

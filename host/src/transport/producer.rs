@@ -16,6 +16,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rustc_hash::FxHashSet;
 
+use super::checkpoint::copy_record;
 use super::client::Events;
 use super::letters::{CLOSING, Closing};
 use super::options::TRANSACTION_LIMIT;
@@ -28,7 +29,7 @@ use crate::dead_letter::DeadLetter;
 use crate::encode::{
     self as encode, Batch, Destination, Encoder, Moved, NEW_KEY, OLD_KEY, ORIGIN, Record,
 };
-use crate::hop::{Hop, LogPoint, Point, Redrive};
+use crate::hop::{CopyMark, Hop, LogPoint, Point, Redrive};
 use crate::position::Position;
 use crate::table::{Table, TableName};
 use crate::telemetry::metrics::Metrics;
@@ -70,8 +71,6 @@ pub struct Producer {
     described: FxHashSet<u64>,
     pipeline: String,
     checkpoint: Checkpoint,
-    /// Whether Kafka has the checkpoint's snapshots as they are.
-    snapshots_known: bool,
     /// What was committed before this producer began.
     committed: Position,
     metrics: Arc<Metrics>,
@@ -151,7 +150,6 @@ impl Producer {
             pipeline: pipeline.to_owned(),
             committed: checkpoint.as_ref().map(|known| known.position).unwrap_or_default(),
             checkpoint: checkpoint.clone().unwrap_or_default(),
-            snapshots_known: false,
             metrics,
             transaction: Transaction::default(),
         };
@@ -169,12 +167,12 @@ impl Producer {
     /// As [`Producer::commit`].
     pub fn forget_snapshots(&mut self) -> Result<(), Error> {
         let Checkpoint { system, timeline, .. } = self.checkpoint;
-        self.checkpoint = Checkpoint { system, timeline, ..Checkpoint::default() };
+        let empty = Checkpoint { system, timeline, ..Checkpoint::default() };
+        let known = std::mem::replace(&mut self.checkpoint, empty).snapshots;
         self.committed = Position::default();
-        self.snapshots_known = false;
-        self.transaction.point = Some(LogPoint::default());
+        let tables: Vec<TableName> = known.into_iter().map(|done| done.table).collect();
         // There is no source position behind this commit, so nobody may be told of one.
-        self.commit().map(drop)
+        self.forget_snapshots_of(&tables)
     }
 
     /// Takes back that the snapshots of these tables are complete: they are to be taken again.
@@ -182,9 +180,9 @@ impl Producer {
     /// # Errors
     /// As [`Producer::commit`].
     pub fn forget_snapshots_of(&mut self, tables: &[TableName]) -> Result<(), Error> {
-        self.checkpoint.snapshots.retain(|done| !tables.contains(&done.table));
-        self.snapshots_known = false;
-        self.transaction.point = Some(LogPoint::default());
+        let copies: Vec<_> = tables.iter().cloned().map(CopyMark::Withdrawn).collect();
+        self.withdraw(&copies)?;
+        self.transaction.point = Some(LogPoint { copies, ..LogPoint::default() });
         // Nothing is delivered by this that somebody could be told of.
         self.commit().map(drop)
     }
@@ -201,6 +199,7 @@ impl Producer {
             dead_letters.retain(|letter| letter.position > self.committed);
         }
         self.transaction.since.get_or_insert_with(Instant::now);
+        self.withdraw(&point.copies)?;
         match &mut self.transaction.point {
             Some(earlier) => earlier.merge(point),
             none => *none = Some(point),
@@ -255,7 +254,6 @@ impl Producer {
     /// Kafka's; nothing of the transaction counts, and this producer is of no more use.
     pub fn commit(&mut self) -> Result<Option<Delivered<LogPoint>>, Error> {
         let Some(point) = self.transaction.point.take() else { return Ok(None) };
-        self.snapshots_known &= point.snapshots.is_empty();
         self.checkpoint.advance(&point);
         if self.delivery == Delivery::AtLeastOnce {
             // The checkpoint must not be there before what it stands for.
@@ -263,10 +261,9 @@ impl Producer {
         }
         let topic = self.names.checkpoints.clone();
         let pipeline = self.pipeline.clone();
-        if !self.snapshots_known {
-            let (key, text) = self.checkpoint.snapshots_record(&pipeline);
-            self.enqueue(record(&topic, key.as_bytes(), Some(&text)))?;
-            self.snapshots_known = true;
+        for done in CopyMark::complete(&point.copies) {
+            let (key, text) = copy_record(&pipeline, &done.table, Some(done));
+            self.enqueue(record(&topic, key.as_bytes(), text.as_deref()))?;
         }
         let text = self.checkpoint.position_record();
         self.enqueue(record(&topic, pipeline.as_bytes(), Some(&text)))?;
@@ -282,6 +279,20 @@ impl Producer {
         let done = std::mem::take(&mut self.transaction);
         done.redriven.tell();
         Ok(Some(Delivered { point }))
+    }
+
+    /// Withdraws copies ahead of the records that come with it. Without transactions the broker has that
+    /// before it has any of them.
+    fn withdraw(&mut self, copies: &[CopyMark]) -> Result<(), Error> {
+        let (topic, pipeline) = (self.names.checkpoints.clone(), self.pipeline.clone());
+        for table in CopyMark::withdrawn(copies) {
+            let (key, none) = copy_record(&pipeline, table, None);
+            self.enqueue(record(&topic, key.as_bytes(), none.as_deref()))?;
+        }
+        match self.delivery {
+            Delivery::AtLeastOnce if !copies.is_empty() => self.flush(),
+            Delivery::AtLeastOnce | Delivery::ExactlyOnce => Ok(()),
+        }
     }
 
     /// `now` in milliseconds, given so that the client need not ask the clock for each record.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tailwater::hop::{Copied, SnapshotDone};
+use tailwater::hop::{Copied, CopyMark, SnapshotDone};
 use tailwater::position::Lsn;
 use tailwater_test_support::wait_until;
 use tokio::sync::mpsc;
@@ -45,7 +45,7 @@ fn a_copy_is_not_recorded_as_complete_before_its_rows_are_stored() {
     rig.lines("ALTER TABLE {db}.users_versions ADD CONSTRAINT refused CHECK n < 5");
     let mut last = hop(&users(), &[insert(2, &["2", "a", "b", "7"])]);
     let (table, copied) = (users().full_name(), Copied::default());
-    last.point.snapshots = vec![SnapshotDone { table, copied }];
+    last.point.copies = vec![CopyMark::Complete(SnapshotDone { table, copied })];
     let stalled = || rig.readiness.legs().get("sink").is_some_and(|leg| !leg.moving);
     let recorded = || rig.lines("SELECT count() FROM {db}._tailwater_snapshots");
     std::thread::scope(|scope| {
@@ -63,7 +63,8 @@ fn a_copy_whose_rows_somebody_dropped_is_not_complete() {
     let rig = Rig::new("");
     let mut copied = hop(&users(), &[insert(1, &["1", "a", "b", "1"])]);
     let table = users().full_name();
-    copied.point.snapshots = vec![SnapshotDone { table, copied: Copied::default() }];
+    copied.point.copies =
+        vec![CopyMark::Complete(SnapshotDone { table, copied: Copied::default() })];
     rig.deliver([copied]).expect("the sink stores");
     let complete = || {
         let sink = rig.connect().expect("a ClickHouse");
