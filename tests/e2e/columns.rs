@@ -155,3 +155,71 @@ fn columns_that_changed_while_nobody_read_are_followed() -> Result<()> {
     wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))
         .with_context(|| tailwater.log_tail())
 }
+
+/// The first change of a session is described by the catalog of the transaction's end.
+#[test]
+fn a_column_that_takes_anothers_name_behind_a_change_of_its_transaction_is_another_one()
+-> Result<()> {
+    let steps = [
+        "UPDATE items SET title = 'before' WHERE id = 1; ALTER TABLE items RENAME title TO old_title;
+         ALTER TABLE items ADD title text; UPDATE items SET title = 'after' WHERE id = 2",
+        "UPDATE items SET n = 7 WHERE id = 3; ALTER TABLE items DROP n; ALTER TABLE items ADD n date;
+         UPDATE items SET n = '2024-02-29' WHERE id = 4",
+    ];
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute(&SCHEMA.replace("a text", "title text"))?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the first copy", || equal(&source, &tailwater))?;
+    for sql in steps {
+        ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+        process = tailwater.start()?;
+        process.wait_ready(DEADLINE)?;
+        source.execute(&format!("BEGIN; {sql}; COMMIT"))?;
+        wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))
+            .with_context(|| format!("{sql}; {}", tailwater.log_tail()))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_column_whose_rows_were_never_checked_for_null_shows_them() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute(SCHEMA)?;
+    source.execute(
+        "UPDATE items SET n = NULL WHERE id = 3;
+         ALTER TABLE items ADD CONSTRAINT given NOT NULL n NOT VALID",
+    )?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let _process = tailwater.start()?;
+    wait_for(DEADLINE, "the first copy", || equal(&source, &tailwater))
+}
+
+#[test]
+fn a_table_that_a_change_of_its_columns_rewrites_is_copied_again() -> Result<()> {
+    let steps = [
+        "ALTER TABLE items ADD status text DEFAULT 'new', ALTER n TYPE bigint",
+        "ALTER TABLE items ADD dice float8 DEFAULT random()",
+        "ALTER TABLE items ALTER code TYPE text",
+    ];
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute(SCHEMA)?;
+    source.execute("ALTER TABLE items ADD code char(5) DEFAULT 'ab'")?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the first copy", || equal(&source, &tailwater))?;
+    for sql in steps {
+        source.execute(sql)?;
+        wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))
+            .with_context(|| format!("{sql}; {}", tailwater.log_tail()))?;
+    }
+    // What only puts a table in order is no reason.
+    source.execute("VACUUM FULL items")?;
+    source.execute("ALTER TABLE items ADD more text")?;
+    source.execute("UPDATE items SET more = 'm' WHERE id = 1")?;
+    wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}

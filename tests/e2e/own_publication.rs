@@ -79,6 +79,23 @@ fn a_row_filter_that_changes_is_followed() -> Result<()> {
 }
 
 /// From version 18 on the server streams nothing meanwhile, without a word.
+/// PostgreSQL sends such an update as an insert, and what it left alone of large values not at all.
+#[test]
+fn a_row_that_comes_into_a_filter_comes_whole() -> Result<()> {
+    let source = source(PostgresVersion::V15)?;
+    source.execute(
+        "ALTER TABLE notes ALTER body SET STORAGE EXTERNAL;
+         INSERT INTO notes VALUES (5, repeat('long', 1000));
+         ALTER PUBLICATION theirs SET TABLE notes WHERE (id > 10)",
+    )?;
+    let tailwater = into(&source)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("UPDATE notes SET id = 20 WHERE id = 5")?;
+    let long = "long".repeat(1000);
+    serves(&tailwater, "notes", &format!("{{\"id\":20,\"body\":\"{long}\"}}\n"))
+}
+
 #[test]
 fn a_publication_that_is_dropped_and_made_again_by_its_owner_is_copied_again() -> Result<()> {
     let source = source(PostgresVersion::V18)?;

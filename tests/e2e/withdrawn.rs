@@ -81,6 +81,69 @@ fn a_copy_of_a_table_that_clickhouse_has_lost_counts_only_when_it_is_whole() -> 
     wait_until(DEADLINE, "the whole", is_whole)
 }
 
+/// What is written under another name goes to the table of that name.
+#[test]
+fn tables_that_swap_their_names_for_a_transaction_are_copied_again() -> Result<()> {
+    let (source, clickhouse) = (source()?, ClickHouse::shared());
+    source.execute("CREATE TABLE others (id int PRIMARY KEY, body text)")?;
+    let tailwater = into_url(&clickhouse.url(), clickhouse, &source)?;
+    let mut process = tailwater.start()?;
+    serves(&tailwater, "notes", FIRST)?;
+    process.wait_ready(DEADLINE)?;
+    let swap = "ALTER TABLE notes RENAME TO between; ALTER TABLE others RENAME TO notes;
+                ALTER TABLE between RENAME TO others;";
+    source.execute(&format!(
+        "BEGIN; {swap} INSERT INTO notes VALUES (7, 'of others'); INSERT INTO others VALUES (2, 'later');
+         {swap} COMMIT"
+    ))?;
+    serves(&tailwater, "notes", &format!("{FIRST}{LATER}"))?;
+    serves(&tailwater, "others", "{\"id\":7,\"body\":\"of others\"}\n")?;
+    // The same, and the process dies before it could copy them.
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    source.execute(&format!(
+        "BEGIN; {swap} UPDATE others SET body = 'last' WHERE id = 1; {swap} COMMIT"
+    ))?;
+    let process = tailwater.start_with(&[("TAILWATER_FAILPOINT", "during_snapshot:1")])?;
+    process.wait_exit(DEADLINE)?;
+    let _process = tailwater.start()?;
+    serves(&tailwater, "notes", &format!("{}{LATER}", FIRST.replace("first", "last")))?;
+    serves(&tailwater, "others", "{\"id\":7,\"body\":\"of others\"}\n")
+}
+
+/// The stream still tells of it under its old name then.
+#[test]
+fn a_table_that_was_renamed_while_nobody_read_is_copied_once() -> Result<()> {
+    let (source, clickhouse) = (source()?, ClickHouse::shared());
+    let tailwater = into_url(&clickhouse.url(), clickhouse, &source)?;
+    let mut process = tailwater.start()?;
+    serves(&tailwater, "notes", FIRST)?;
+    process.wait_ready(DEADLINE)?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    source.execute(
+        "INSERT INTO notes VALUES (2, 'later'); UPDATE notes SET body = 'last' WHERE id = 1",
+    )?;
+    source.execute(
+        "ALTER TABLE notes RENAME TO renamed; CREATE TABLE notes (id int PRIMARY KEY, body text)",
+    )?;
+    source.execute("INSERT INTO notes VALUES (3, 'other')")?;
+    let mut process = tailwater.start()?;
+    serves(&tailwater, "renamed", &format!("{}{LATER}", FIRST.replace("first", "last")))?;
+    serves(&tailwater, "notes", "{\"id\":3,\"body\":\"other\"}\n")?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO renamed VALUES (4, 'streamed')")?;
+    let streamed = "{\"id\":4,\"body\":\"streamed\"}\n";
+    let all = format!("{}{LATER}{streamed}", FIRST.replace("first", "last"));
+    serves(&tailwater, "renamed", &all)?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    let copies = |table: &str| {
+        tailwater.log().matches(&format!("copied the table table=public.{table}")).count()
+    };
+    ensure!((copies("renamed"), copies("notes")) == (1, 2), "{}", tailwater.log());
+    Ok(())
+}
+
 #[test]
 fn a_table_that_leaves_the_published_ones_is_copied_again_when_it_comes_back() -> Result<()> {
     let (source, clickhouse) = (source()?, ClickHouse::shared());

@@ -126,7 +126,8 @@ fn is_as_it_was(
     let mut last = 0;
     for (column, found) in described.iter().zip(by_name) {
         let Some(found) = found else { return false };
-        let passed = catalog.iter().filter(|other| (last + 1..found.number).contains(&other.number));
+        let passed =
+            catalog.iter().filter(|other| (last + 1..found.number).contains(&other.number));
         let grew = found.number > last && passed.into_iter().all(|other| !other.is_due());
         if !grew || !found.has_type_of(column) {
             return false;

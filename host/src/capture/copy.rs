@@ -1,12 +1,13 @@
 //! What precedes the stream: the slot, if there is none, and the copies of tables that were never
 //! copied whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::Client;
+use tokio_postgres::types::Oid;
 use tracing::{debug, info};
 
 use super::catalog::Published;
@@ -155,19 +156,21 @@ impl Copy<'_> {
     }
 
     /// Says ahead of everything else which copies count no more: those of tables that are to be copied again, of
-    /// which the next copy may stay half, and those of tables that are not published, of whose changes from now
-    /// on nobody is told. Otherwise they would count again if what speaks against them went away. False if the
-    /// process drains first.
+    /// which the next copy may stay half, and those of tables that are there and not published, of whose changes
+    /// from now on nobody is told. Otherwise they would count again if what speaks against them went away. False
+    /// if the process drains first.
     fn withdraw(
         &self,
         reached: &mut Reached,
         preflight: &Preflight,
     ) -> Result<bool, snapshot::Stop> {
-        let published = preflight.tables.iter();
-        let counting = published.filter(|table| reached.copied(table, &preflight.since).is_some());
-        let counting: HashSet<&TableName> = counting.map(|table| &table.name).collect();
-        let recorded = reached.recorded.iter().filter(|table| !counting.contains(table));
-        let withdrawn: Vec<TableName> = recorded.cloned().collect();
+        let mut withdrawn = self.left(reached, preflight)?;
+        for table in &preflight.tables {
+            let counts = reached.copied(table, &preflight.since).is_some();
+            if reached.recorded.contains(&table.name) && !counts {
+                withdrawn.push(table.name.clone());
+            }
+        }
         if withdrawn.is_empty() {
             return Ok(true);
         }
@@ -183,6 +186,23 @@ impl Copy<'_> {
             reached.snapshots.remove(table);
         }
         Ok(true)
+    }
+
+    /// The tables that were copied, are there still, and are not published. What the log has of a table that was
+    /// dropped is read by what is known of its copy.
+    fn left(&self, reached: &Reached, preflight: &Preflight) -> Result<Vec<TableName>, Error> {
+        const THERE: &str = "SELECT oid FROM pg_class WHERE oid = ANY ($1)";
+        let published: HashSet<&TableName> =
+            preflight.tables.iter().map(|table| &table.name).collect();
+        let copied = reached.snapshots.iter().filter(|(table, _)| !published.contains(table));
+        let copied: HashMap<Oid, &TableName> =
+            copied.map(|(table, copied)| (copied.oid, table)).collect();
+        if copied.is_empty() {
+            return Ok(Vec::new());
+        }
+        let oids: Vec<Oid> = copied.keys().copied().collect();
+        let there = self.capture.runtime.block_on(self.client.query(THERE, &[&oids]))?;
+        Ok(there.iter().filter_map(|row| copied.get(&row.get(0)).copied().cloned()).collect())
     }
 
     fn take(
@@ -212,6 +232,7 @@ impl Copy<'_> {
         let taken = self.capture.until_draining(snapshot::take(plan, self.out.clone()));
         let (snapshot::Taken { copied, changed }, end) =
             taken.unwrap_or_else(|| (snapshot::Taken::default(), Ok(())));
+        copied.values().for_each(|copied| reached.outdated.copied(copied.oid));
         reached.snapshots.extend(copied);
         end?;
         reached.half_copied = false;

@@ -196,9 +196,10 @@ impl From<tokio_postgres::Error> for Error {
 }
 
 /// Classes 08 (connection), 53 (resources), 57 (shutdown, crash), 58 (system); 40 (serialization);
-/// 55006 (slot still in use by our own former connection); 55P03 (table locked by somebody else).
+/// 55006 (slot still in use by our own former connection); 55P03 (table locked by somebody else); 42710 and
+/// 23505 (another process made what was not there at the same moment).
 fn passing(code: &str) -> bool {
-    ["55006", "55P03"].contains(&code)
+    ["55006", "55P03", "42710", "23505"].contains(&code)
         || ["08", "40", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default())
 }
 

@@ -26,6 +26,7 @@ mod history;
 mod moved;
 mod newcomers;
 mod options;
+mod outdated;
 mod partitions;
 mod preflight;
 mod progress;
@@ -76,6 +77,7 @@ use catalog::Published;
 use connection::Connection;
 use copy::Copy;
 use newcomers::{Newcomers, Prepared, Search};
+use outdated::Outdated;
 use partitions::Partitions;
 use publication::Since;
 use reach::reach;
@@ -98,6 +100,16 @@ pub async fn check(
 ) -> Result<Preflight, Error> {
     let (client, _) = reach(url).await?;
     preflight::check(&client, &options.for_database(url.database()), remarks, false).await
+}
+
+/// Whether a table that was copied could be copied again: a copy that is asked for and refused later would end
+/// the capture.
+///
+/// # Errors
+/// Why it cannot be read.
+pub async fn may_copy(url: &SourceUrl, table: &TableName) -> Result<(), Error> {
+    let (client, _) = reach(url).await?;
+    rights::may_read(&client, &[table]).await
 }
 
 /// Where an earlier run got to.
@@ -167,6 +179,8 @@ struct Reached {
     contested: bool,
     /// Whether plugins remember a part of a copy.
     half_copied: bool,
+    /// Tables whose copies count no more.
+    outdated: Outdated,
     /// The partitions that were seen.
     partitions: Arc<tokio::sync::Mutex<Partitions>>,
 }
@@ -176,7 +190,8 @@ impl Reached {
     /// was not for a while, or is another one of that name. Nor is one that other terms were for.
     fn copied(&self, table: &Published, since: &Since) -> Option<Lsn> {
         let (copied, oid) = (self.snapshots.get(&table.name)?, table.relation.oid);
-        let holds = copied.consistent_at >= since.of(oid)
+        let holds = !self.outdated.has(oid)
+            && copied.consistent_at >= since.of(oid)
             && copied.oid == oid
             && copied.terms == table.terms;
         holds.then_some(copied.consistent_at)
@@ -207,6 +222,7 @@ impl Capture {
             streamed: false,
             contested: false,
             half_copied: false,
+            outdated: Outdated::default(),
             partitions: Arc::default(),
         };
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -304,6 +320,7 @@ impl Capture {
             whole_moves: self.options.over_kafka,
             decoder: self.decoder(reached),
             copied: &reached.snapshots,
+            outdated: &reached.outdated,
             delivered: &mut reached.position,
         };
         let connection = stream.run().map_err(|error| match error.code() {
@@ -339,6 +356,7 @@ impl Capture {
             remarks: self.remarks.clone(),
             server_version: found.server_version,
             since: found.since.clone(),
+            outdated: reached.outdated.clone(),
             partitions: Arc::clone(&reached.partitions),
             shutdown: self.shutdown.clone(),
         };
@@ -434,6 +452,7 @@ mod tests {
             streamed: false,
             contested: false,
             half_copied: false,
+            outdated: Outdated::default(),
             partitions: Arc::default(),
         };
         reached.copied(&table, &Since::parse(since).expect("a comment of ours")).is_some()

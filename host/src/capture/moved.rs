@@ -1,5 +1,6 @@
-//! Updates that move a row to another key and leave a TOASTed value alone: the log does not tell the value,
-//! and over Kafka nobody after us could find it, so the source is asked for it.
+//! Changes that leave a TOASTed value alone which nobody after us could find, so the source is asked for it: updates
+//! that move a row to another key, over Kafka; and inserts, which have such gaps where an update brought a row
+//! into a publication's filter, either way.
 //!
 //! To Debezium, and so in a topic, such an update is a delete of the old key and a create of the new
 //! one, which may be in different partitions: whoever reads the create cannot look the value up under the
@@ -26,7 +27,7 @@ use super::error::Error;
 use super::preflight::{quote, quote_ident};
 use crate::change::{Cell, Change, Changes, Old, Op, Value};
 
-/// Such updates in one batch, and so rows that are asked for with one statement.
+/// Such changes in one batch, and so rows that are asked for with one statement.
 pub const MOST: usize = 64;
 /// A batch that holds this much is completed no further, in bytes.
 const MOST_BYTES: usize = 1 << 30;
@@ -34,37 +35,53 @@ const MOST_BYTES: usize = 1 << 30;
 /// which may be long before, with a synchronous standby.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Whether a change that was just decoded may be one. The batch has no text yet.
+/// Whether a change that was just decoded may be one; updates only if `whole_moves`. The batch has no text yet.
 #[must_use]
-pub fn may_have_gaps(changes: &Changes, change: &Change) -> bool {
-    let (Op::Update, Old::Key(_), Some(new)) = (change.op, change.old, change.new) else {
-        return false;
+pub fn may_have_gaps(changes: &Changes, change: &Change, whole_moves: bool) -> bool {
+    let new = match (change.op, change.old, change.new) {
+        (Op::Update, Old::Key(_), Some(new)) if whole_moves => new,
+        (Op::Insert, _, Some(new)) => new,
+        _ => return false,
     };
     let columns = changes.table(change).columns.len();
     (0..columns).any(|column| changes.cell(new, column) == Cell::UNCHANGED)
 }
 
-/// Fills the gaps of such updates.
+/// Fills the gaps of such changes.
 ///
 /// # Errors
 /// A query's error.
-pub async fn complete(client: &Client, changes: &mut Changes) -> Result<(), Error> {
+pub async fn complete(
+    client: &Client,
+    changes: &mut Changes,
+    whole_moves: bool,
+) -> Result<(), Error> {
     let mut tables: FxHashMap<u32, Vec<usize>> = FxHashMap::default();
     for (index, change) in changes.list.iter().enumerate() {
-        if may_have_gaps(changes, change) && changes.key_changed(change) {
+        let stays = change.op == Op::Update && !changes.key_changed(change);
+        if may_have_gaps(changes, change, whole_moves) && !stays {
             tables.entry(change.table).or_default().push(index);
         }
     }
     let mut xids: Vec<u32> = tables.values().flatten().map(|index| xid(changes, *index)).collect();
     xids.sort_unstable();
     xids.dedup();
-    while !xids.is_empty() && !Snapshot::now(client).await?.shows(&xids) {
-        tokio::time::sleep(PAUSE).await;
-    }
+    visible(client, &xids).await?;
     for moved in tables.values() {
         for moved in moved.chunks(MOST) {
             complete_some(client, changes, moved).await?;
         }
+    }
+    Ok(())
+}
+
+/// Waits until these transactions, which have committed, are visible to others.
+///
+/// # Errors
+/// A query's error.
+pub async fn visible(client: &Client, xids: &[u32]) -> Result<(), Error> {
+    while !xids.is_empty() && !Snapshot::now(client).await?.shows(xids) {
+        tokio::time::sleep(PAUSE).await;
     }
     Ok(())
 }
@@ -112,7 +129,7 @@ const GONE: [&SqlState; 5] = [
     &SqlState::INSUFFICIENT_PRIVILEGE,
 ];
 
-/// The columns that one of these updates does not tell.
+/// The columns that one of these changes does not tell.
 fn gaps(changes: &Changes, moved: &[usize]) -> Vec<usize> {
     let change = |index: &usize| &changes.list[*index];
     let Some(first) = moved.first() else { return Vec::new() };

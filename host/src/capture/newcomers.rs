@@ -19,11 +19,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::types::Oid;
+use tracing::warn;
 
 use super::catalog::{self, Published};
 use super::connection::{ANSWER_TIMEOUT, Connection};
 use super::error::Error;
 use super::options::{Options, SnapshotMode};
+use super::outdated::{self, Outdated};
 use super::partitions::Partitions;
 use super::publication::{self, Since};
 use super::remarks::Remarks;
@@ -47,7 +49,8 @@ const PUBLISHED: &str = "
       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
       AND NOT row_security_active(c.oid)
       AND (c.relreplident <> 'f' OR EXISTS
-           (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary AND x.indimmediate))
+           (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary AND x.indimmediate)),
+      {form}
     FROM pg_publication_tables p
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
@@ -85,6 +88,8 @@ pub struct Search {
     pub server_version: i32,
     /// Since when tables are in the publication, as the session found it.
     pub since: Since,
+    /// Tables whose copies count no more.
+    pub outdated: Outdated,
     /// The partitions as they were at the last look, in whichever session.
     pub partitions: Arc<tokio::sync::Mutex<Partitions>>,
     /// When to end.
@@ -222,11 +227,16 @@ impl Search {
         }
         let mut missing: HashSet<Oid> = known.iter().map(|(_, oid)| *oid).collect();
         let sql = PUBLISHED.replace("{terms}", &catalog::terms(self.server_version));
+        let sql = sql.replace("{form}", outdated::FORM);
         for row in client.query(&sql, &[&self.options.publication]).await? {
             let name = TableName { schema: row.get(0), name: row.get(1) };
             let (table, usable) = (((name, row.get(3)), row.get(2)), row.get(4));
             missing.remove(&table.1);
-            let again = since.of(table.1) > self.since.of(table.1);
+            if self.outdated.look(table.1, (row.get(5), row.get(6))) {
+                let name = &table.0.0;
+                warn!(table = %name, "rewritten by a change of its columns; it will be copied again");
+            }
+            let again = self.outdated.has(table.1) || since.of(table.1) > self.since.of(table.1);
             if usable && (again || !known.contains(&table)) {
                 looked.tables.push(table.0);
             }

@@ -9,18 +9,20 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_postgres::Client;
+use tracing::warn;
 
 use super::catalog;
 use super::connection::Connection;
 use super::error::Error;
 use super::frames::{Frame, Frames};
 use super::moved;
+use super::outdated::Outdated;
 use crate::ack::SlotAck;
 use crate::budget::{Budget, Room};
 use crate::change::Changes;
 use crate::decode::message::{POSTGRES_EPOCH_MICROS, Relation};
 use crate::decode::{Decoder, Step};
-use crate::hop::{Hop, LogPoint, Snapshots};
+use crate::hop::{CopyMark, Hop, LogPoint, Snapshots};
 use crate::position::{Lsn, Position};
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
@@ -78,6 +80,8 @@ pub struct Stream<'a> {
     pub decoder: Decoder,
     /// What is known of the tables since they were copied.
     pub copied: &'a Snapshots,
+    /// Tables whose copies count no more.
+    pub outdated: &'a Outdated,
     /// The last change that went on, kept across connections.
     pub delivered: &'a mut Position,
 }
@@ -86,8 +90,10 @@ pub struct Stream<'a> {
 struct State {
     frames: Frames,
     batch: Changes,
-    /// Updates of the batch that are to be completed.
+    /// Changes of the batch that are to be completed.
     moved: usize,
+    /// What the batch says of copies.
+    copies: Vec<CopyMark>,
     /// When the first thing worth sending came.
     pending_since: Option<Instant>,
     /// What may be confirmed once the batch and all before it are durable.
@@ -110,6 +116,7 @@ impl State {
             frames: Frames::default(),
             batch: Changes::default(),
             moved: 0,
+            copies: Vec::new(),
             pending_since: None,
             confirm: confirmed,
             server_end: confirmed,
@@ -245,22 +252,44 @@ impl Stream<'_> {
         state: &mut State,
         relation: &Relation,
     ) -> Result<Option<Arc<Table>>, Error> {
+        self.withdraw_renamed(state, relation);
         let client = self.client;
         let known = self.decoder.known(relation);
         // By its object id, since it may have got another name.
         let copied = self.copied.values().find(|copied| copied.oid == relation.oid);
         let key = copied.map_or(&[][..], |copied| &copied.key);
         let asked = format!("what the columns of {}.{} are", relation.schema, relation.name);
-        let lookup = catalog::define(client, relation, known, key);
+        let xid = self.decoder.transaction().map(|transaction| transaction.xid);
+        let lookup = async {
+            // The catalog of before its commit does not tell of columns that it added.
+            moved::visible(client, xid.as_slice()).await?;
+            catalog::define(client, relation, known, key).await
+        };
         self.answer(state, &asked, lookup)
     }
 
-    /// Completes updates that moved a row to another key. A stop does not wait for long: what is given up
+    /// A table that has the name of another one meanwhile, be it for one transaction, leaves both copies wrong:
+    /// what comes now goes to the other one. That they count no more is said ahead of it, for the names may be
+    /// put back before anybody looks. A copy from after the transaction is none of it.
+    fn withdraw_renamed(&mut self, state: &mut State, relation: &Relation) {
+        let commit = self.decoder.transaction().map(|transaction| transaction.commit);
+        for (table, copied) in self.copied {
+            let has_name = table.schema == relation.schema && table.name == relation.name;
+            let has_oid = copied.oid == relation.oid;
+            let concerns = has_name != has_oid && commit >= Some(copied.consistent_at);
+            if concerns && self.outdated.mark(copied.oid) {
+                warn!(%table, "renamed, or another one of its name is written to; it will be copied again");
+                state.copies.push(CopyMark::Withdrawn(table.clone()));
+            }
+        }
+    }
+
+    /// Completes changes whose gaps nobody behind could fill. A stop does not wait for long: what is given up
     /// comes again.
     fn complete(&mut self, state: &mut State, changes: &mut Changes) -> Result<(), Error> {
-        let asked = "what the rows that got another key hold";
+        let asked = "what the rows hold that changes came without";
         let client = self.client;
-        let completed = moved::complete(client, changes);
+        let completed = moved::complete(client, changes, self.whole_moves);
         match self.answer(state, asked, completed)? {
             Some(()) => Ok(()),
             None => Err(Error::Abandoned),
@@ -268,9 +297,8 @@ impl Stream<'_> {
     }
 
     fn note_moved(&self, state: &mut State) {
-        if self.whole_moves
-            && let Some(change) = state.batch.list.last()
-            && moved::may_have_gaps(&state.batch, change)
+        if let Some(change) = state.batch.list.last()
+            && moved::may_have_gaps(&state.batch, change, self.whole_moves)
         {
             state.moved += 1;
         }
@@ -329,7 +357,8 @@ impl Stream<'_> {
         self.decoder.batch_taken();
         let position = changes.list.last().map_or(*self.delivered, |last| changes.position(last));
         self.observe(state, &changes);
-        let point = LogPoint { confirm: state.confirm, position, ..LogPoint::default() };
+        let copies = std::mem::take(&mut state.copies);
+        let point = LogPoint { confirm: state.confirm, position, copies, ..LogPoint::default() };
         let room = self.room(state, changes.bytes())?;
         let mut hop = Hop { room: Some(room), ..Hop::new(changes, point) };
         loop {

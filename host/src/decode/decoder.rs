@@ -97,6 +97,12 @@ impl Decoder {
         self.open.is_some()
     }
 
+    /// The transaction that is open.
+    #[must_use]
+    pub fn transaction(&self) -> Option<Transaction> {
+        self.open.as_ref().map(|open| open.transaction)
+    }
+
     /// Tells the decoder that the next change goes to a new batch.
     pub fn batch_taken(&mut self) {
         if let Some(open) = &mut self.open {
