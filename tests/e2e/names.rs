@@ -98,3 +98,24 @@ fn a_table_that_is_called_like_the_versions_of_another_is_refused_with_both_name
     serves(&tailwater, "versions_of_notes", "body", "copied")?;
     serves(&tailwater, "notes", "body", "copied")
 }
+
+/// To ClickHouse, arrays whose names begin alike up to a dot are columns of one nested table, with one length.
+#[test]
+fn arrays_with_dots_in_their_names_have_lengths_of_their_own() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute(
+        "CREATE TABLE dotted (id int PRIMARY KEY, \"n.a\" int[], \"n.b\" text[]);
+         INSERT INTO dotted VALUES (1, '{1,2,3}', '{a}')",
+    )?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("ALTER TABLE dotted ADD \"n.c\" int[]")?;
+    source.execute("UPDATE dotted SET \"n.c\" = '{7,8}'")?;
+    wait_for(DEADLINE, "the row", || {
+        let answer = tailwater.get("/v0/pipes/dotted_snapshot.ndjson")?.text();
+        let wanted = "{\"id\":1,\"n.a\":[1,2,3],\"n.b\":[\"a\"],\"n.c\":[7,8]}\n";
+        ensure!(answer == wanted, "{answer}");
+        Ok(())
+    })
+}

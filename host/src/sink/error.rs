@@ -113,6 +113,17 @@ pub enum Error {
         /// The column.
         column: String,
     },
+    /// ClickHouse writes the name into names of files, which file systems limit.
+    #[error(
+        "`{name}` is too long for the names of ClickHouse's files, where a letter that is not ASCII takes six \
+         bytes; set clickhouse.tables.\"{table}\".name to a shorter one"
+    )]
+    LongName {
+        /// What its table there would be called.
+        name: String,
+        /// The table.
+        table: TableName,
+    },
     /// The table in ClickHouse cannot hold the source's rows.
     #[error(
         "`{name}` in ClickHouse does not fit {table}: {differences}; to drop it and copy the table \
@@ -235,6 +246,7 @@ impl Error {
             | Error::NameTaken { .. }
             | Error::ReservedName { .. }
             | Error::ReservedColumn { .. }
+            | Error::LongName { .. }
             | Error::Shape { .. } => Disposition::Halt,
         }
     }
@@ -249,6 +261,7 @@ impl Error {
                 | Error::NameTaken { .. }
                 | Error::ReservedName { .. }
                 | Error::ReservedColumn { .. }
+                | Error::LongName { .. }
                 | Error::Shape { .. }
         )
     }

@@ -37,6 +37,9 @@ pub(super) struct FoundTable {
     as_select: String,
 }
 
+/// Columns that a table of ClickHouse's has anyway.
+const CLICKHOUSE_OWN: [&str; 3] = ["_row_exists", "_block_number", "_block_offset"];
+
 /// What a source table has in ClickHouse.
 pub(super) struct Home {
     /// In source order.
@@ -61,6 +64,8 @@ pub(super) async fn ensure(client: &Client, place: &Place, table: &Table) -> Res
     refuse_other_view(client, place, table).await?;
     match find_table(client, &place.versions_name()).await? {
         None => {
+            refuse_long_name(client.database(), place, table)?;
+            let wanted = bind(wanted, &[], &mark_of(table));
             let sql = place.create_versions(&wanted, &owner(client, &table.full_name()));
             client.execute(&format!("create `{}`", place.versions_name()), &sql).await?;
             Ok(Home { columns: wanted, is_new: true })
@@ -97,13 +102,30 @@ fn refuse_other_source(
 }
 
 fn refuse_reserved(table: &Table) -> Result<(), Error> {
-    let reserved = |column: &&Column| META.iter().any(|(name, _)| column.name == *name);
+    let reserved = |column: &&Column| {
+        let ours = META.iter().any(|(name, _)| column.name == *name);
+        ours || CLICKHOUSE_OWN.contains(&&*column.name) || column.name.starts_with("_exact.")
+    };
     match table.columns.iter().find(reserved) {
         None => Ok(()),
         Some(column) => {
             let (table, column) = (table.full_name(), column.name.clone());
             Err(Error::ReservedColumn { table, column })
         }
+    }
+}
+
+/// A table that is dropped waits in a file of its database's name, its own and a number.
+fn refuse_long_name(database: &str, place: &Place, table: &Table) -> Result<(), Error> {
+    const MOST: usize = 255 - "..00000000-0000-0000-0000-000000000000.sql".len();
+    let bytes = |name: &str| -> usize {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        name.bytes().map(|byte| if plain(byte) { 1 } else { "%00".len() }).sum()
+    };
+    let name = place.versions_name();
+    match bytes(database) + bytes(&name) <= MOST {
+        true => Ok(()),
+        false => Err(Error::LongName { name, table: table.full_name() }),
     }
 }
 
@@ -262,9 +284,11 @@ fn bind(
         };
         if let Some(name) = &names[index] {
             column.name.clone_from(name);
-        } else if is_anothers(&column.shown) {
+        } else if is_anothers(&column.shown) || is_nested(column, existing) {
             let number = column.mark.as_deref().and_then(|mark| mark.rsplit('.').next());
             let mut name = format!("{}_{}", column.shown, number.unwrap_or("dropped"));
+            // An array of this name is a part of a nested table, whose arrays are all of one length.
+            name = name.replace('.', "_");
             while is_anothers(&name) || shown.contains(&name) {
                 name.push('_');
             }
@@ -272,6 +296,14 @@ fn bind(
         }
     }
     wanted
+}
+
+/// Whether a new column would be taken for a part of a nested table.
+fn is_nested(column: &StoredColumn, existing: &[FoundColumn]) -> bool {
+    let is_array = matches!(column.ty.kind, Kind::Array(_));
+    is_array
+        && column.shown.contains('.')
+        && existing.iter().all(|found| found.name != column.shown)
 }
 
 /// The column as it will be, and the change that makes it so.
