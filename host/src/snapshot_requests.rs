@@ -26,6 +26,9 @@ pub enum Refused {
     /// There is no such copy.
     #[error("no copy of a table `{0}` is complete; names are schema.table, as in public.users")]
     Unknown(String),
+    /// The source would not let it be read.
+    #[error("{0}; the table was left as it is")]
+    Unreadable(String),
     /// The process ended, or marking the table failed.
     #[error("no capture marked the table before it failed; ask again once the process is up")]
     Ended,
@@ -45,6 +48,11 @@ impl SnapshotRequest {
         let SnapshotRequest { table, done } = self;
         // Who asked may have gone.
         done.send(if marked { Ok(()) } else { Err(Refused::Unknown(table)) }).ok();
+    }
+
+    /// Tells who asked why the table cannot be copied.
+    pub fn refuse(self, why: String) {
+        self.done.send(Err(Refused::Unreadable(why))).ok();
     }
 }
 

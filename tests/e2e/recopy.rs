@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use tailwater_test_support::{
-    ClickHouse, Database, Kafka, Postgres, PostgresVersion, Tailwater, http_request,
+    ClickHouse, Database, Kafka, Postgres, PostgresVersion, Tailwater, http_request, unique_name,
 };
 
 use crate::bad_input::{FAILED, ends_with};
@@ -182,4 +182,32 @@ fn what_tailwater_did_not_make_is_replaced_only_if_it_is_named() -> Result<()> {
     replaces(&tailwater, &["--drop", "notes"], 0, "dropped `notes`")?;
     let _process = tailwater.start()?;
     serves(&tailwater, "notes", COPIED)
+}
+
+#[test]
+fn a_table_that_may_not_be_read_any_more_is_not_copied_again_and_stops_no_other() -> Result<()> {
+    let (source, clickhouse) = (source()?, ClickHouse::shared());
+    let user = unique_name("reader");
+    source.execute(&format!(
+        "CREATE ROLE {user} LOGIN REPLICATION; GRANT SELECT ON notes, others TO {user};
+         CREATE PUBLICATION theirs FOR TABLE notes, others"
+    ))?;
+    let url = source.url().replace("user=postgres", &format!("user={user}"));
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{url}\"\npublication = \"theirs\"\n\n\
+         [clickhouse]\nurl = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\n\n\
+         [http]\nlisten = \"{{listen}}\"\n",
+        clickhouse.url(),
+        clickhouse.user(),
+        clickhouse.password(),
+    ))?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute(&format!("REVOKE SELECT ON notes FROM {user}"))?;
+    let (status, said) = ask(&tailwater, "public.notes")?;
+    ensure!(status == 409 && said.contains("the table was left as it is"), "{status} {said}");
+    source.execute("INSERT INTO others VALUES (2, 'streamed')")?;
+    serves(&tailwater, "others", &format!("{COPIED}{STREAMED}"))?;
+    ensure!(process.is_running()?, "it ended:\n{}", tailwater.log_tail());
+    Ok(())
 }

@@ -96,7 +96,7 @@ impl Pipeline {
             sink.forget_snapshots().await?;
         }
         let mut snapshots = completed_snapshots(sink).await?;
-        forget_stored(sink, &mut snapshots, self.report.snapshot_requests()).await?;
+        forget_stored(sink, &mut snapshots, self.report.snapshot_requests(), &source.url).await?;
         let resume = Resume {
             system: source.system,
             timeline: source.log.timeline,

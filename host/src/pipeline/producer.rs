@@ -51,7 +51,7 @@ impl Pipeline {
             let known = checkpoint.filter(|_| slot_exists);
             let confirmed = known.as_ref().map(|known| known.confirm);
             let mut kept = known.unwrap_or_default();
-            forget_sent(&mut producer, &mut kept.snapshots, &requests)?;
+            forget_sent(&mut producer, &mut kept.snapshots, &requests, &url, &runtime)?;
             let resume = Resume {
                 remembers: false,
                 position: kept.position,

@@ -55,8 +55,10 @@ impl Report {
             transport: transport.to_owned(),
             ..Status::default()
         };
+        let metrics = Arc::new(Metrics::default());
+        metrics.watch(steps);
         Report(Arc::new(Shared {
-            metrics: Arc::default(),
+            metrics,
             readiness: Readiness::default(),
             clickhouse: watch::Sender::new(None),
             tables: watch::Sender::default(),
