@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     if let Err(error) = config::move_secrets(&arguments).context(VISIBLE) {
         return fail(Exit::Usage, &error).into();
     }
-    let config = match Config::load(&cli, &|name| std::env::var(name).ok()) {
+    let config = match Config::load_for(&cli, &|name| std::env::var(name).ok()) {
         Ok(config) => config,
         Err(error) => return fail(Exit::Usage, &error.into()).into(),
     };

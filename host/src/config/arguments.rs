@@ -2,13 +2,14 @@
 //! same user `/proc/PID/environ`. So a secret found in an argument is moved into the variable that
 //! stands for the option, and the program takes its own place.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::process;
 
-use clap::Parser as _;
+use clap::builder::Resettable;
+use clap::{Command, CommandFactory as _, FromArgMatches as _};
 
 use super::{Cli, redact_url};
 
@@ -22,12 +23,25 @@ const SECRETS: [(&str, &str); 2] =
 /// The text for the terminal, and what the process tells the shell. Help and the version, too, are
 /// texts. What was mistyped is repeated without the passwords in it.
 pub fn read_arguments(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(arguments).map_err(|error| {
+    let is_empty = |variable: &OsStr| std::env::var_os(variable).is_some_and(|v| v.is_empty());
+    let mut command = without_variables(Cli::command(), &is_empty);
+    let matches = command.try_get_matches_from_mut(arguments);
+    let read = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    read.map_err(|error| error.format(&mut command)).map_err(|error| {
         let text = error.to_string();
         let shown = arguments.iter().fold(text.clone(), |text, argument| hide(&text, argument));
         // The error as it was has colours.
         if shown == text { error } else { clap::Error::raw(error.kind(), without_title(&shown)) }
     })
+}
+
+/// A variable that is empty counts as unset: so a service's environment takes one back.
+fn without_variables(command: Command, is_empty: &dyn Fn(&OsStr) -> bool) -> Command {
+    let command = command.mut_args(|argument| match argument.get_env() {
+        Some(variable) if is_empty(variable) => argument.env(Resettable::Reset),
+        Some(_) | None => argument,
+    });
+    command.mut_subcommands(|command| without_variables(command, is_empty))
 }
 
 /// A raw error gets the title once more.
@@ -54,7 +68,7 @@ pub fn move_secrets(arguments: &[OsString]) -> io::Result<()> {
     let (false, Some((name, rest))) = (moved.is_empty(), kept.split_first()) else {
         return Ok(());
     };
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = process::Command::new(std::env::current_exe()?);
     Err(command.arg0(name).args(rest).envs(moved).exec())
 }
 
@@ -143,6 +157,28 @@ mod tests {
         named.sort();
         named.dedup();
         assert_eq!(named, SECRETS.map(|(option, name)| (option.to_owned(), name.to_owned())));
+    }
+
+    #[test]
+    fn an_address_that_is_a_name_is_told_what_is_wanted() {
+        let error = read_arguments(&arguments("t run --listen localhost:7447")).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("no IP address with a port, as in 127.0.0.1:7447"), "{text}");
+    }
+
+    #[test]
+    fn variables_that_are_empty_are_not_read() {
+        fn read(command: &Command) -> Vec<String> {
+            let own = command.get_arguments().filter_map(|argument| argument.get_env());
+            let own = own.map(|variable| variable.to_string_lossy().into_owned());
+            own.chain(command.get_subcommands().flat_map(read)).collect()
+        }
+        let all = read(&Cli::command());
+        assert!(all.contains(&"TAILWATER_CONFIG".to_owned()), "{all:?}");
+        let less = read(&without_variables(Cli::command(), &|name| name == "TAILWATER_TOKEN"));
+        let kept: Vec<_> = all.into_iter().filter(|name| name != "TAILWATER_TOKEN").collect();
+        assert_eq!(less, kept);
+        assert_eq!(read(&without_variables(Cli::command(), &|_| true)), [""; 0]);
     }
 
     #[test]

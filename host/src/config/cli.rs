@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tailwater_project::{self as plugin_project, Language};
 
-use super::{Config, Secret};
+use super::{Config, DEFAULT_FILE, Secret};
 use crate::plugin;
 use crate::redrive::LISTED;
+use crate::serve::listen_address;
 use crate::telemetry::logging;
 
 /// Tails a PostgreSQL write-ahead log, through WebAssembly plugins, over Kafka, into an exact copy
@@ -74,7 +75,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "URL", env = "TAILWATER_SOURCE", hide_env_values = true)]
     pub source: Option<Secret>,
     /// Address of the HTTP interface, over `[http] listen`
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub listen: Option<SocketAddr>,
     /// Directory of the embedded engine, over `[embedded] path`
     #[arg(long, value_name = "DIR")]
@@ -275,7 +276,53 @@ impl std::str::FromStr for Secret {
     }
 }
 
+/// Which settings a command needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// None.
+    Nothing,
+    /// Where the running instance is.
+    Instance,
+    /// All that there are.
+    Everything,
+}
+
+impl Command {
+    pub(super) fn needs(&self) -> Needs {
+        let at = match self {
+            Command::Token(_)
+            | Command::Plugin(PluginCommand::New { .. } | PluginCommand::Build { .. }) => {
+                return Needs::Nothing;
+            }
+            Command::Snapshot(snapshot) if snapshot.replace => return Needs::Everything,
+            Command::Run(_)
+            | Command::Check(_)
+            | Command::Embedded(_)
+            | Command::Clickhouse { .. }
+            | Command::Plugin(
+                PluginCommand::Inspect(_) | PluginCommand::Test(_) | PluginCommand::Bench(_),
+            ) => return Needs::Everything,
+            Command::Status(at)
+            | Command::Plugin(PluginCommand::Reload { at, .. })
+            | Command::Snapshot(SnapshotArgs { at, .. })
+            | Command::Dlq(
+                DlqCommand::List { at, .. }
+                | DlqCommand::Show { at, .. }
+                | DlqCommand::Redrive { at, .. }
+                | DlqCommand::Drop { at, .. },
+            ) => at,
+        };
+        if at.url.is_some() { Needs::Nothing } else { Needs::Instance }
+    }
+}
+
 impl Cli {
+    /// The configuration file, if there is one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        let default = Path::new(DEFAULT_FILE);
+        self.config.as_deref().or_else(|| default.is_file().then_some(default))
+    }
+
     /// Lays the command line over the file's settings.
     pub(super) fn apply(&self, config: &mut Config) {
         if let Some(format) = self.log_format {

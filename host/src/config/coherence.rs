@@ -21,6 +21,7 @@ impl Config {
             self.sizes_are_positive(),
             self.clickhouse_is_usable(),
             self.tables_have_a_schema(),
+            self.topics_are_a_pattern(),
         ];
         checks.into_iter().collect::<Result<(), String>>().map_err(ConfigError::Conflict)
     }
@@ -190,6 +191,24 @@ impl Config {
         match url.query() {
             Some(_) => Err(format!("{shape}; settings belong into [clickhouse.settings]")),
             None => Ok(()),
+        }
+    }
+
+    /// Without its `^` librdkafka takes a pattern for a topic's name, of which there is none, and reads
+    /// nothing.
+    fn topics_are_a_pattern(&self) -> Result<(), String> {
+        let of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        match self.kafka.as_ref().and_then(|kafka| kafka.topics.as_deref()) {
+            Some("") => Err("`[kafka] topics` is empty; leave it out for all topics below the \
+                             prefix"
+                .to_owned()),
+            Some(topics) if !topics.starts_with('^') && !topics.chars().all(of_a_name) => {
+                Err(format!(
+                    "`[kafka] topics` is a regular expression and begins with `^`: not `{topics}`, \
+                     but `^{topics}`"
+                ))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

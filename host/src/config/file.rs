@@ -23,6 +23,25 @@ pub fn parse<T: DeserializeOwned>(
     path: &Path,
     environment: Environment<'_>,
 ) -> Result<T, ConfigError> {
+    read(text, path, environment, &|_| true)
+}
+
+/// As [`parse`], but nothing is read that is not in one of these sections.
+pub(super) fn parse_sections<T: DeserializeOwned>(
+    text: &str,
+    path: &Path,
+    environment: Environment<'_>,
+    sections: &[&str],
+) -> Result<T, ConfigError> {
+    read(text, path, environment, &|section| sections.contains(&section))
+}
+
+fn read<T: DeserializeOwned>(
+    text: &str,
+    path: &Path,
+    environment: Environment<'_>,
+    is_read: &dyn Fn(&str) -> bool,
+) -> Result<T, ConfigError> {
     let fail = |span: Option<Range<usize>>, what: String| ConfigError::Invalid {
         path: path.to_owned(),
         line: span.map_or(1, |span| line_of(text, span.start)),
@@ -30,8 +49,10 @@ pub fn parse<T: DeserializeOwned>(
     };
     let mut table =
         DeTable::parse(text).map_err(|error| fail(error.span(), error.message().to_owned()))?;
+    let sections = std::mem::take(table.get_mut()).into_iter();
+    *table.get_mut() = sections.filter(|(section, _)| is_read(section.get_ref())).collect();
     let mut reading = Reading { environment, secrets: Vec::new() };
-    reading.table(table.get_mut()).map_err(|(span, what)| fail(Some(span), what))?;
+    reading.table(table.get_mut(), false).map_err(|(span, what)| fail(Some(span), what))?;
     let secrets = reading.secrets;
     T::deserialize(toml::Deserializer::from(table)).map_err(|error| {
         let sentence = hide(&secrets, explain(error.message()));
@@ -53,10 +74,17 @@ struct Reading<'e> {
 }
 
 impl Reading<'_> {
-    fn table(&mut self, table: &mut DeTable<'_>) -> Result<(), Mistake> {
+    fn table(&mut self, table: &mut DeTable<'_>, secret: bool) -> Result<(), Mistake> {
         for (key, value) in table.iter_mut() {
-            let secret = is_secret_key(key.get_ref()) || key.get_ref() == "url";
-            self.value(value, secret)?;
+            // Any setting of librdkafka may be a password or hold one.
+            let secret = secret || key.get_ref() == "librdkafka";
+            match value.get_mut() {
+                DeValue::Table(table) => self.table(table, secret)?,
+                _ => {
+                    let of_key = is_secret_key(key.get_ref()) || key.get_ref() == "url";
+                    self.value(value, secret || of_key)?;
+                }
+            }
         }
         Ok(())
     }
@@ -75,7 +103,7 @@ impl Reading<'_> {
                 Ok(())
             }
             DeValue::Array(items) => items.iter_mut().try_for_each(|item| self.value(item, secret)),
-            DeValue::Table(table) => self.table(table),
+            DeValue::Table(table) => self.table(table, false),
             DeValue::Integer(_)
             | DeValue::Float(_)
             | DeValue::Boolean(_)

@@ -20,10 +20,12 @@ use crate::transport::Setting;
 use crate::{capture, embedded, plugin, serve, sink, transport};
 
 pub use arguments::{move_secrets, read_arguments};
+use cli::Needs;
 pub use cli::{
     CheckArgs, Cli, Command, DlqChoice, DlqCommand, EmbeddedCommand, InstanceArgs, PluginArgs,
     PluginCommand, Role, RunArgs, SnapshotArgs, TokenCommand,
 };
+use file::parse_sections;
 pub use file::{Environment, parse};
 pub use secret::{REDACTED, Secret, redact_url};
 
@@ -102,16 +104,36 @@ pub struct Config {
 }
 
 impl Config {
-    /// The settings for a command: the file named (or [`DEFAULT_FILE`] if it exists, or nothing),
+    /// The settings that a command needs: none, those that tell where the instance is that it asks, or
+    /// all, as [`Config::load`] reads them.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: one sentence each.
+    pub fn load_for(cli: &Cli, environment: Environment<'_>) -> Result<Config, ConfigError> {
+        match cli.command.needs() {
+            Needs::Everything => Config::load(cli, environment),
+            needs => {
+                let mut config = match cli.file() {
+                    Some(path) if needs == Needs::Instance => {
+                        // What else is in it may hold variables that only the service has.
+                        parse_sections(&read_text(path)?, path, environment, &["http", "log"])?
+                    }
+                    Some(_) | None => Config::default(),
+                };
+                cli.apply(&mut config);
+                Ok(config)
+            }
+        }
+    }
+
+    /// All settings: the file named (or [`DEFAULT_FILE`] if it exists, or nothing),
     /// then the command line on top.
     ///
     /// # Errors
     /// [`ConfigError`]: one sentence each.
     pub fn load(cli: &Cli, environment: Environment<'_>) -> Result<Config, ConfigError> {
-        let default = Path::new(DEFAULT_FILE);
-        let mut config = match &cli.config {
+        let mut config = match cli.file() {
             Some(path) => Config::read(path, environment)?,
-            None if default.is_file() => Config::read(default, environment)?,
             None => Config::default(),
         };
         cli.apply(&mut config);
@@ -125,9 +147,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Unreadable`] and [`ConfigError::Invalid`].
     pub fn read(path: &Path, environment: Environment<'_>) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let mut config: Config = parse(&text, path, environment)?;
+        let mut config: Config = parse(&read_text(path)?, path, environment)?;
         config.start_paths_from(path.parent().unwrap_or(Path::new("")));
         Ok(config)
     }
@@ -161,6 +181,11 @@ impl Config {
             }
         }
     }
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -21,7 +21,10 @@ fn mistakes_name_file_line_and_what_is_allowed() {
         ("[log]\n\nformat = \"xml\"\n", "t.toml:3: unknown value `xml`; allowed: `text` or `json`"),
         ("[log]\nlevel = \"lo=ud=er\"\n", "t.toml:2: "),
         ("[http]\nlisten = 7\n", "t.toml:2: invalid type: integer `7`; allowed: "),
-        ("[http]\nlisten = \"nowhere\"\n", "t.toml:2: "),
+        (
+            "[http]\nlisten = \"localhost:7447\"\n",
+            "t.toml:2: `localhost:7447` is no IP address with a port, as in 127.0.0.1:7447",
+        ),
         (
             "[http]\nmax_rows = \"many\"\n",
             "t.toml:2: invalid type: string \"many\"; allowed: a whole",
@@ -77,6 +80,8 @@ fn no_mistake_repeats_a_secret() {
         "[http]\nlisten = \"${PW}\"\n",
         "[[http.token]]\nname = \"x\"\nhash = \"${PW}\"\nscopes = []\n",
         "[source]\npublication = [\"${PW}\"]\n",
+        "[kafka]\nlibrdkafka = \"sasl.password=hunter2\"\n",
+        "[kafka.librdkafka]\n\"sasl.jaas.config\" = [\"x hunter2\"]\n",
     ];
     for text in cases {
         let error = format!("{:?}", read(text).expect_err(text));
@@ -252,6 +257,21 @@ fn sections_that_do_not_fit_each_other_are_refused() {
         (plugin.replace("\"x\"", "\"\""), "a [[plugin]] has an empty `name`; give it one"),
         (token.repeat(2), "two [[http.token]] have the name `x`"),
         (
+            format!("{token}{}", token.replace("\"x\"", "\"y\"")),
+            "the [[http.token]] `x` and `y` have the same hash; make a token for each",
+        ),
+        (
+            "[http]\nsql_max_rows = 0\n".to_owned(),
+            "`[http] sql_max_rows` is a whole number, 1 or more",
+        ),
+        ("[http]\nsql_max_seconds = 0\n".to_owned(), "`[http] sql_max_seconds` is a whole"),
+        ("[http]\nsql_max_memory_mb = 0\n".to_owned(), "`[http] sql_max_memory_mb` is a whole"),
+        (
+            "[kafka]\ntopics = \"shop\\\\..*\"\n".to_owned(),
+            "is a regular expression and begins with `^`: not `shop\\..*`, but `^shop\\..*`",
+        ),
+        ("[kafka]\ntopics = \"\"\n".to_owned(), "`[kafka] topics` is empty; leave it out"),
+        (
             "[http]\nlisten = \"0.0.0.0:2\"\n".to_owned(),
             "0.0.0.0:2 is not a loopback address, and without a token everybody",
         ),
@@ -280,6 +300,40 @@ fn sections_that_do_not_fit_each_other_are_refused() {
         let error = of(&text).validate().expect_err(&text).to_string();
         assert!(error.contains(wanted), "{text:?} gave {error:?}");
         assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_pattern_of_topics_begins_with_its_sign_and_one_topic_needs_none() {
+    for topics in ["^shop\\\\.public\\\\..*", "shop.public.users", "my-shop_1.public.users"] {
+        of(&format!("[kafka]\ntopics = \"{topics}\"\n")).validate().expect(topics);
+    }
+}
+
+#[test]
+fn a_command_reads_no_more_settings_than_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    let text = "[http]\nlisten = \"127.0.0.1:${PORT}\"\n[source]\nurl = \"${NOPE}\"\n";
+    std::fs::write(&path, text).unwrap();
+    let load = |arguments: &[&str]| {
+        let begins = ["tailwater", "--config", path.to_str().unwrap()];
+        let cli = <Cli as clap::Parser>::try_parse_from([&begins, arguments].concat()).unwrap();
+        Config::load_for(&cli, &environment).map(|config| config.http.listen.port())
+    };
+    for asking in
+        [&["status"][..], &["dlq", "list"], &["snapshot", "a.b"], &["plugin", "reload", "x"]]
+    {
+        assert_eq!(load(asking).unwrap(), 7000, "{asking:?}");
+        let url = [asking, &["--url", "http://h"]].concat();
+        assert_eq!(load(&url).unwrap(), 7447, "{url:?}");
+    }
+    assert_eq!(load(&["token", "new"]).unwrap(), 7447);
+    assert_eq!(load(&["plugin", "build"]).unwrap(), 7447);
+    for all in [&["run"][..], &["check"], &["snapshot", "a.b", "--replace"], &["embedded", "fetch"]]
+    {
+        let error = load(all).expect_err("the whole file").to_string();
+        assert!(error.contains("`NOPE` is not set"), "{all:?}: {error}");
     }
 }
 

@@ -100,7 +100,8 @@ fn content_type(format: &str) -> &'static str {
         "JSONEachRow" | "JSONLines" | "NDJSON" | "JSONCompactEachRow" => {
             "application/x-ndjson; charset=UTF-8"
         }
-        "CSV" | "CSVWithNames" | "CSVWithNamesAndTypes" => "text/csv; charset=UTF-8; header=absent",
+        "CSV" => "text/csv; charset=UTF-8; header=absent",
+        names if names.starts_with("CSVWithNames") => "text/csv; charset=UTF-8; header=present",
         "TabSeparated" | "TSV" => "text/tab-separated-values; charset=UTF-8",
         "XML" => "application/xml; charset=UTF-8",
         "RowBinary"
@@ -139,5 +140,20 @@ impl<G: Unpin> Body for Pieces<G> {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.pieces.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::content_type;
+
+    #[test]
+    fn a_row_of_names_is_told_where_there_is_one() {
+        for (format, header) in
+            [("CSV", "absent"), ("CSVWithNames", "present"), ("CSVWithNamesAndTypes", "present")]
+        {
+            let wanted = format!("text/csv; charset=UTF-8; header={header}");
+            assert_eq!(content_type(format), wanted, "{format}");
+        }
     }
 }

@@ -3,10 +3,11 @@
 //! It says one line on standard output, `ready PORT` or `failed REASON`, and serves until SIGTERM.
 
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -112,11 +113,10 @@ fn sentence(error: &Error) -> String {
     text
 }
 
-#[expect(clippy::print_stdout, reason = "the one line that the parent waits for")]
+/// The one line that the parent waits for. It may be gone; then nobody minds.
 fn say(line: &str) {
-    println!("{line}");
-    // The parent may be gone; then nobody minds.
-    drop(io::stdout().flush());
+    let mut out = io::stdout();
+    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
 }
 
 /// The signal comes when the thread that started this process ends, which lives as long as its
@@ -136,8 +136,9 @@ fn die_with(parent: Option<i32>) -> Result<(), Error> {
 fn start_log() {
     let terminal = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(terminal);
-    // Its parent puts its own time on every line.
-    drop(lines.without_time().with_target(false).try_init());
+    // Its parent puts its own time on every line. What cannot be logged is lost: saying so would panic.
+    let lines = lines.without_time().with_target(false).log_internal_errors(false);
+    drop(lines.try_init());
 }
 
 fn listener(arguments: &Arguments) -> Result<TcpListener, Error> {
@@ -160,7 +161,8 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
 
 fn create(path: &Path) -> Result<PathBuf, Error> {
     let failed = |source| Error::Directory { path: path.to_owned(), source };
-    fs::create_dir_all(path).map_err(failed)?;
+    // It holds the source's rows: nobody else on the machine is to read them.
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     absolute(path)
 }
 

@@ -50,12 +50,18 @@ pub(super) async fn identify(State(app): State<App>, mut request: Request, next:
     }
 }
 
+/// Paths that anybody may ask, whatever token comes along: a probe has none, or an old one.
+const OPEN: [&str; 2] = ["/livez", "/readyz"];
+
 fn caller(app: &App, request: &Request) -> Result<Caller, Refusal> {
     let tokens = app.tokens.current();
     if tokens.is_empty() {
         guard_host(request)?;
         guard_origin(request)?;
         return Ok(Caller::Local);
+    }
+    if OPEN.contains(&request.uri().path()) {
+        return Ok(Caller::Nobody);
     }
     let Some(presented) = presented(request)? else {
         return Ok(Caller::Nobody);
@@ -83,10 +89,11 @@ fn presented(request: &Request) -> Result<Option<String>, Refusal> {
 }
 
 /// Without tokens, a web page could point its own name at 127.0.0.1 and read everything through its
-/// visitor's browser. Such a request still carries the page's name as `Host`.
+/// visitor's browser. Such a request still carries the page's name as `Host`. No browser leaves that out, as
+/// simple probes do.
 fn guard_host(request: &Request) -> Result<(), Refusal> {
     let host = host(request.headers(), request.uri().host());
-    if is_local_name(&host) {
+    if host.is_none_or(is_local_name) {
         return Ok(());
     }
     Err(Refusal::new(
@@ -115,13 +122,13 @@ fn guard_origin(request: &Request) -> Result<(), Refusal> {
     Err(Refusal::new(
         StatusCode::FORBIDDEN,
         "without a token this answers no web page of another site, and the browser says that one \
-         asks; add a [[http.token]] to let pages ask with it",
+         asks; put a proxy in front that adds CORS headers to let other sites' pages ask",
     ))
 }
 
-fn host(headers: &HeaderMap, uri: Option<&str>) -> String {
+fn host<'a>(headers: &'a HeaderMap, uri: Option<&'a str>) -> Option<&'a str> {
     let named = headers.get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
-    uri.or(named).unwrap_or("").to_owned()
+    uri.or(named)
 }
 
 fn is_local_name(host: &str) -> bool {

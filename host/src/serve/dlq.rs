@@ -1,5 +1,6 @@
 //! `/v0/dlq`: the dead letters, for who may administer.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -38,12 +39,25 @@ async fn list(
 async fn show(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     caller.require(&Scope::Admin)?;
+    let id = parameters::part(id)?;
     let found = app.context.dead_letters.show(&id).await?;
-    let absent = || Refusal::absent(format!("there is no dead letter {id}; /v0/dlq lists them"));
-    Ok(Json(found.ok_or_else(absent)?).into_response())
+    Ok(Json(found.ok_or_else(|| absent(&id))?).into_response())
+}
+
+fn absent(id: &str) -> Refusal {
+    Refusal::absent(format!("there is no dead letter {id}; /v0/dlq lists them"))
+}
+
+/// Who names a letter by its id means that one, and should learn that there is none.
+async fn is_there(app: &App, chosen: &Chosen) -> Result<(), Refusal> {
+    let Some(id) = &chosen.id else { return Ok(()) };
+    match app.context.dead_letters.list(chosen, 1).await?.letters.is_empty() {
+        true => Err(absent(id)),
+        false => Ok(()),
+    }
 }
 
 async fn redrive(
@@ -53,6 +67,7 @@ async fn redrive(
 ) -> Result<Response, Refusal> {
     caller.require(&Scope::Admin)?;
     let chosen = choose_for_sure(query.as_deref())?;
+    is_there(&app, &chosen).await?;
     Ok(Json(app.context.dead_letters.redrive(&chosen).await?).into_response())
 }
 
@@ -63,19 +78,17 @@ async fn drop_letters(
 ) -> Result<Response, Refusal> {
     caller.require(&Scope::Admin)?;
     let chosen = choose_for_sure(query.as_deref())?;
+    is_there(&app, &chosen).await?;
     let dropped = app.context.dead_letters.drop(&chosen).await?;
     Ok(Json(json!({ "dropped": dropped })).into_response())
 }
 
 /// Which letters, and whether all were asked for.
 fn choose(mut query: Vec<(String, String)>) -> Result<(Chosen, bool), Refusal> {
-    query.retain(|(key, _)| key != "token");
     let mut take = |name| parameters::take(&mut query, name);
     let (id, plugin, table) = (take("id")?, take("plugin")?, take("table")?);
     let all = take("all")?.is_some_and(|all| all == "true");
-    if let Some((unknown, _)) = query.first() {
-        return Err(Refusal::bad(format!("there is no parameter `{unknown}` here")));
-    }
+    parameters::none_left(&query)?;
     Ok((Chosen { id, plugin, table }, all))
 }
 

@@ -7,6 +7,7 @@
 mod access;
 mod answer;
 mod clickhouse;
+mod connections;
 mod dlq;
 mod filter;
 #[cfg(fuzzing)]
@@ -31,16 +32,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use clickhouse::{Endpoint, clickhouse_version};
-pub use options::{Int64, Options};
+pub use options::{Int64, Options, listen_address};
 pub use readiness::{Leg, LegState, Readiness};
 pub use status::{PluginStatus, Status, StatusError, StepStatus, ask, fetch_status};
 pub use tables::{Mirrored, MirroredColumn};
 pub use token::{Scope, Token, Tokens, hash_token, new_token};
+
+use connections::Limits;
 
 use crate::disposition::Disposition;
 use crate::plugin::Reloads;
@@ -139,23 +141,17 @@ impl Server {
 
     /// Serves until `shutdown` resolves, then lets open answers end, at most five seconds.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
-        let (stopping, mut stopped) = watch::channel(false);
-        // The pieces of an answer do not wait until the ones before are acknowledged.
-        let listener = self.listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-        let serving = axum::serve(listener, self.router).with_graceful_shutdown(async move {
+        let stopping = watch::Sender::new(false);
+        let serving =
+            connections::serve(self.listener, self.router, Limits::default(), stopping.subscribe());
+        let told = async {
             shutdown.await;
             stopping.send_replace(true);
-        });
+            tokio::time::sleep(DRAIN).await;
+        };
         tokio::select! {
-            ended = async { serving.await } => {
-                ended.expect("axum waits out what the system refuses, and only ends when told to");
-            }
-            () = async {
-                if stopped.wait_for(|stopping| *stopping).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                tokio::time::sleep(DRAIN).await;
-            } => {}
+            () = serving => {}
+            () = told => {}
         }
     }
 }

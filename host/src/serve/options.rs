@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::token::Token;
 
@@ -11,6 +12,7 @@ use super::token::Token;
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Address and port. Default: `127.0.0.1:7447`. Others than loopback need a token.
+    #[serde(deserialize_with = "read_address")]
     pub listen: SocketAddr,
     /// `[[http.token]]`. Default: none, and then everybody on this machine may do everything.
     pub token: Vec<Token>,
@@ -73,9 +75,25 @@ impl Options {
             if token.name.is_empty() {
                 return Err("a [[http.token]] has an empty `name`; say whose it is".to_owned());
             }
-            if self.token[..index].iter().any(|earlier| earlier.name == token.name) {
+            let earlier = &self.token[..index];
+            if earlier.iter().any(|earlier| earlier.name == token.name) {
                 return Err(format!("two [[http.token]] have the name `{}`", token.name));
             }
+            if let Some(same) = earlier.iter().find(|earlier| earlier.hash == token.hash) {
+                return Err(format!(
+                    "the [[http.token]] `{}` and `{}` have the same hash; make a token for each",
+                    same.name, token.name
+                ));
+            }
+        }
+        // ClickHouse takes 0 for no limit at all.
+        let limits = [
+            ("[http] sql_max_rows", self.sql_max_rows),
+            ("[http] sql_max_seconds", self.sql_max_seconds.into()),
+            ("[http] sql_max_memory_mb", self.sql_max_memory_mb.into()),
+        ];
+        if let Some((key, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
+            return Err(format!("`{key}` is a whole number, 1 or more"));
         }
         if self.default_rows > self.max_rows {
             return Err(format!(
@@ -84,5 +102,20 @@ impl Options {
             ));
         }
         Ok(())
+    }
+}
+
+fn read_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    listen_address(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// The address that a text names.
+///
+/// # Errors
+/// A sentence with what is wanted: names are not looked up.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse() {
+        Ok(address) => Ok(address),
+        Err(_) => Err(format!("`{text}` is no IP address with a port, as in 127.0.0.1:7447")),
     }
 }

@@ -1,8 +1,10 @@
-//! The query string, strictly: a value that is not UTF-8 is refused, not repaired.
+//! The query string and parts of the path, strictly: a value that is not UTF-8 is refused, not repaired.
 
 use std::num::ParseIntError;
 use std::str::FromStr;
 
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use percent_encoding::percent_decode;
 
 use super::answer::Refusal;
@@ -39,6 +41,20 @@ pub(super) fn take(
         return Err(Refusal::bad(format!("the query parameter `{name}` is given twice")));
     }
     Ok(Some(value))
+}
+
+/// Passes if nothing is left of the parameters but the token.
+pub(super) fn none_left(parameters: &[(String, String)]) -> Result<(), Refusal> {
+    match parameters.iter().find(|(key, _)| key != "token") {
+        Some((unknown, _)) => Err(Refusal::bad(format!("there is no parameter `{unknown}` here"))),
+        None => Ok(()),
+    }
+}
+
+/// A part of the path, decoded. Who asks is looked at before: so a handler takes what came of it.
+pub(super) fn part(found: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
+    let wrong = |_| Refusal::bad("the path is not UTF-8 once its %-codes are decoded");
+    found.map(|Path(part)| part).map_err(wrong)
 }
 
 /// Takes a whole number out, as [`take`] does.

@@ -97,7 +97,7 @@ pub(super) fn statement(
     if limit > options.max_rows {
         return Err(Refusal::bad(format!("`limit` is at most {}", options.max_rows)));
     }
-    let offset = number(&mut parameters, "offset")?.unwrap_or(0);
+    let offset: u64 = number(&mut parameters, "offset")?.unwrap_or(0);
     let (condition, values) = filters(table, parameters)?;
     let columns: Vec<String> = table
         .columns
@@ -177,6 +177,14 @@ mod tests {
     }
 
     #[test]
+    fn any_row_can_be_begun_at() {
+        for offset in ["2147483648", "18446744073709551615"] {
+            let text = build(&[("offset", offset)]).unwrap().text;
+            assert!(text.ends_with(&format!(" OFFSET {offset}")), "{text}");
+        }
+    }
+
+    #[test]
     fn bytes_are_shown_and_compared_as_base64_where_an_answer_is_text() {
         let mut table = users();
         for column in &mut table.columns[1..3] {
@@ -200,6 +208,10 @@ mod tests {
         assert!(refusal.sentence.contains("id, email, tags, at"), "{}", refusal.sentence);
         for wrong in [("limit", "10001"), ("limit", "-1"), ("offset", "1e3"), ("limit", "")] {
             assert!(build(&[wrong]).is_err(), "{wrong:?}");
+        }
+        for wrong in ["-1", "18446744073709551616"] {
+            let refusal = build(&[("offset", wrong)]).unwrap_err();
+            assert_eq!(refusal.sentence, "`offset` is a whole number, 0 or more", "{wrong}");
         }
         assert!(build(&[("id", "1"), ("id", "2")]).is_err());
         assert!(build(&[("limit", "1"), ("limit", "2")]).is_err());

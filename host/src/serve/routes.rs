@@ -1,11 +1,14 @@
 //! The paths.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Extension, Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{
+    DefaultBodyLimit, Extension, FromRequest as _, Path, RawQuery, Request, State,
+};
+use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -21,6 +24,9 @@ use super::{Context, Options, dlq, filter, parameters, pipe, snapshot, sql, tail
 
 /// The longest SQL statement, in bytes.
 const STATEMENT_BYTES: usize = 256 * 1024;
+
+/// How long a statement may take to come.
+const BODY: Duration = Duration::from_secs(30);
 
 /// What every handler has.
 #[derive(Debug, Clone)]
@@ -115,9 +121,10 @@ async fn status(
 async fn reload(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     caller.require(&Scope::Admin)?;
+    let name = parameters::part(name)?;
     let (plugins, asked) = (app.context.plugins.clone(), name.clone());
     let reloading = tokio::task::spawn_blocking(move || plugins.one(&asked));
     let reloaded = reloading.await.expect("reloading does not panic");
@@ -131,9 +138,13 @@ async fn reload(
 async fn pipe(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(file): Path<String>,
+    file: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
+    if file.is_err() {
+        caller.require(&Scope::AnyPipe)?;
+    }
+    let file = parameters::part(file)?;
     let (name, format) = pipe::split_name(&file)?;
     // Before the look-up: who may not read a pipe does not learn whether it exists.
     caller.require(&Scope::Pipe(name.to_owned()))?;
@@ -169,17 +180,34 @@ async fn sql_post(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Result<String, axum::extract::rejection::StringRejection>,
+    request: Request,
 ) -> Result<Response, Refusal> {
     caller.require(&Scope::Sql)?;
-    if headers.contains_key(header::CONTENT_ENCODING) {
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(Refusal::bad("the body of a statement is sent plain, without encoding"));
     }
-    let text = body.map_err(|_| {
-        Refusal::bad(format!("the body is one statement in UTF-8, at most {STATEMENT_BYTES} bytes"))
+    let body = body_of(request, BODY).await?;
+    let mut parameters = parameters::parse(query.as_deref())?;
+    let text = match parameters::take(&mut parameters, "q")? {
+        None => body,
+        Some(text) if body.is_empty() => text,
+        Some(_) => {
+            return Err(Refusal::bad("the statement comes twice: leave out `q`, or the body"));
+        }
+    };
+    answer_sql(&app, &text, parameters).await
+}
+
+/// The body of a request as a text, if it comes in time.
+async fn body_of(request: Request, patience: Duration) -> Result<String, Refusal> {
+    let body = tokio::time::timeout(patience, String::from_request(request, &())).await;
+    let body = body.map_err(|_| {
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Refusal::new(status, format!("the body did not come within {patience:?}"))
     })?;
-    answer_sql(&app, &text, parameters::parse(query.as_deref())?).await
+    body.map_err(|_| {
+        Refusal::bad(format!("the body is one statement in UTF-8, at most {STATEMENT_BYTES} bytes"))
+    })
 }
 
 async fn answer_sql(
@@ -192,4 +220,24 @@ async fn answer_sql(
     let statement = sql::statement(text, &refused, format, &app.options)?;
     let response = app.clickhouse.ask(&statement).await?;
     Ok(tail::through(response, format.content_type(), pipe::first_byte(&app.options)))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let silent = stream::pending::<Result<Bytes, std::io::Error>>();
+        let request = Request::new(Body::from_stream(silent));
+        let refused = body_of(request, Duration::from_millis(5)).await.unwrap_err();
+        let answer = refused.into_response();
+        assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+        let said = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("the body did not come within 5ms"), "{said}");
+    }
 }

@@ -26,6 +26,7 @@ async fn snapshot(
     let mut query = parameters::parse(query.as_deref())?;
     let table = parameters::take(&mut query, "table")?;
     let table = table.ok_or_else(|| Refusal::bad("say which table to copy again: `table`"))?;
+    parameters::none_left(&query)?;
     app.context.snapshot_requests.ask(table.clone()).await?;
     Ok(Json(json!({ "copying": table })).into_response())
 }
@@ -33,7 +34,7 @@ async fn snapshot(
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Refusal {
         let status = match refused {
-            Refused::NoCapture => StatusCode::CONFLICT,
+            Refused::NoCapture | Refused::Unreadable(_) => StatusCode::CONFLICT,
             Refused::Unknown(_) => StatusCode::NOT_FOUND,
             Refused::Ended | Refused::Busy => StatusCode::SERVICE_UNAVAILABLE,
         };

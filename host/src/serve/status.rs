@@ -11,7 +11,7 @@ use hyper::Method;
 use super::clickhouse::http_ask;
 use super::readiness::LegState;
 use super::tables::Mirrored;
-use crate::config::Secret;
+use crate::config::{Secret, redact_url};
 use crate::plugin::Shadow;
 
 /// What one process is doing. The pipeline keeps it in a `watch` channel; `tables` and `readiness`
@@ -158,9 +158,10 @@ pub async fn ask<T: serde::de::DeserializeOwned>(
     limit: Duration,
 ) -> Result<T, StatusError> {
     let url = format!("{}{path}", base.trim_end_matches('/'));
-    let (status, body) = http_ask(method, &url, token, limit)
-        .await
-        .map_err(|source| StatusError::NoAnswer { url: url.clone(), source })?;
+    let answered = http_ask(method, &url, token, limit).await;
+    let url = redact_url(&url);
+    let (status, body) =
+        answered.map_err(|source| StatusError::NoAnswer { url: url.clone(), source })?;
     let text = String::from_utf8_lossy(&body);
     let refused = |sentence: String| StatusError::Refused { url: url.clone(), status, sentence };
     if status != 200 {

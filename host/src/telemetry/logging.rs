@@ -86,7 +86,8 @@ pub fn start(options: &Options) {
         .expect("a `Level` was parsed when it was made");
     let terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal);
-    let lines = lines.with_writer(std::io::stderr);
+    // What cannot be logged is lost: saying so on the same standard error would panic.
+    let lines = lines.with_writer(std::io::stderr).log_internal_errors(false);
     let started = match options.format {
         Format::Text => lines.fmt_fields(fields()).try_init(),
         Format::Json => lines.json().flatten_event(true).try_init(),

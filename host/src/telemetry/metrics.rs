@@ -1,11 +1,12 @@
 //! Every metric by name. Stages hold an `Arc<Metrics>` and touch it once per batch.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -78,6 +79,45 @@ pub type FloatGauge = Gauge<f64, AtomicU64>;
 /// A counter of something that has fractions.
 pub type FloatCounter = Counter<f64, AtomicU64>;
 
+/// A gauge without labels that is not shown before it has a value: what nobody looked at is not 0.
+#[derive(Debug, Clone, Default)]
+pub struct SeenGauge {
+    gauge: Gauge,
+    seen: Arc<AtomicBool>,
+}
+
+impl SeenGauge {
+    /// Sets the value.
+    pub fn set(&self, value: i64) {
+        self.gauge.set(value);
+        self.seen.store(true, Ordering::Release);
+    }
+
+    /// Sets the value, unless it is larger already.
+    fn raise(&self, value: i64) {
+        self.gauge.inner().fetch_max(value, Ordering::Relaxed);
+        self.seen.store(true, Ordering::Release);
+    }
+
+    fn get(&self) -> i64 {
+        self.gauge.get()
+    }
+}
+
+impl EncodeMetric for SeenGauge {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.gauge.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        EncodeMetric::metric_type(&self.gauge)
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.seen.load(Ordering::Acquire)
+    }
+}
+
 /// The commits before a step, as times in microseconds since 1970.
 #[derive(Debug, Default, Clone, Copy)]
 struct Commits {
@@ -102,7 +142,7 @@ pub struct Metrics {
     /// All changes that passed a step, of any table.
     pub passed: Family<StepLabels, Counter>,
     /// The server's end of the write-ahead log, as last heard.
-    pub source_position: Gauge,
+    pub source_position: SeenGauge,
     /// The LSN that a step acknowledged.
     pub position: Family<StepLabels, Gauge>,
     /// Bytes of write-ahead log between the server's end and what passed the step; set when exposed.
@@ -116,9 +156,9 @@ pub struct Metrics {
     /// Commit to visible in ClickHouse.
     pub visible_seconds: Histogram,
     /// Write-ahead log the slot holds back.
-    pub slot_retained_bytes: Gauge,
+    pub slot_retained_bytes: SeenGauge,
     /// Whether the slot is safe: 1 while `wal_status` is reserved or extended.
-    pub slot_safe: Gauge,
+    pub slot_safe: SeenGauge,
     /// Rows of a batch at a step.
     pub batch_rows: Family<StepLabels, Histogram>,
     /// Which version of a plugin runs; the value is 1.
@@ -161,7 +201,7 @@ impl Default for Metrics {
             registry: Registry::with_prefix("tailwater"),
             changes: Family::default(),
             passed: Family::default(),
-            source_position: Gauge::default(),
+            source_position: SeenGauge::default(),
             position: Family::default(),
             lag_bytes: Family::default(),
             lag_seconds: Family::default(),
@@ -169,8 +209,8 @@ impl Default for Metrics {
             commits: Mutex::default(),
             // 5 ms to 30 s, so fine that a quantile read from it is off by an eighth at most.
             visible_seconds: Histogram::new(exponential_buckets(0.005, 1.25, 40)),
-            slot_retained_bytes: Gauge::default(),
-            slot_safe: Gauge::default(),
+            slot_retained_bytes: SeenGauge::default(),
+            slot_safe: SeenGauge::default(),
             batch_rows: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(1.0, 4.0, 11))
             }),
@@ -269,6 +309,19 @@ impl Metrics {
         r.register("custom", "counters of the plugin's own", self.plugin_custom.clone());
     }
 
+    /// Shows the counters of what goes wrong from 0 on, for the steps of this process: what first appears
+    /// with its first value did not grow, as Prometheus sees it, and nobody is alarmed.
+    pub fn watch(&self, steps: &[&'static str]) {
+        for step in steps.iter().copied() {
+            drop(self.reconnects.get_or_create(&StepLabels { step }));
+        }
+        // What is captured fails in a plugin, or later on.
+        let keeping = steps.iter().copied().filter(|step| *step != "captured");
+        for step in keeping.chain(["transformed"]) {
+            drop(self.dead_letters.get_or_create(&StepLabels { step }));
+        }
+    }
+
     /// Counts changes that a step set aside. It alone counts them, though they go on with the others.
     pub fn count_dead_letters(&self, step: &'static str, count: usize) {
         if let Ok(count @ 1..) = u64::try_from(count) {
@@ -296,7 +349,7 @@ impl Metrics {
 
     /// Notes the server's end of the log, unless a later one was heard of.
     pub fn source_is_at(&self, end: Lsn) {
-        self.source_position.inner().fetch_max(gauge(end.0), Ordering::Relaxed);
+        self.source_position.raise(gauge(end.0));
     }
 
     /// Notes that a step is done with everything up to an LSN; 0 is none.
@@ -420,6 +473,41 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_looked_at_is_not_shown_as_zero() {
+        let metrics = Metrics::default();
+        let names = ["slot_safe", "slot_retained_bytes", "source_position"];
+        let shown = || {
+            let text = metrics.expose();
+            let is_shown = |name: &&str| text.contains(&format!("tailwater_{name}"));
+            names.into_iter().filter(is_shown).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(), [""; 0]);
+        metrics.slot_safe.set(0);
+        assert_eq!(shown(), ["slot_safe"]);
+        assert!(metrics.expose().contains("\ntailwater_slot_safe 0\n"));
+        metrics.slot_retained_bytes.set(0);
+        metrics.source_is_at(Lsn(7));
+        assert_eq!(shown(), names);
+    }
+
+    #[test]
+    fn what_goes_wrong_is_counted_from_zero_for_the_steps_there_are() {
+        let metrics = Metrics::default();
+        metrics.watch(&["captured", "sent"]);
+        let text = metrics.expose();
+        let counted = |name: &str| {
+            let name = format!("tailwater_{name}_total{{step=\"");
+            let step =
+                |line: &str| Some(line.strip_prefix(&name)?.strip_suffix("\"} 0")?.to_owned());
+            let mut steps: Vec<_> = text.lines().filter_map(step).collect();
+            steps.sort();
+            steps
+        };
+        assert_eq!(counted("dead_letters"), ["sent", "transformed"]);
+        assert_eq!(counted("reconnects"), ["captured", "sent"]);
+    }
+
+    #[test]
     fn what_only_grows_is_a_counter_and_what_has_a_unit_is_named_after_it() {
         let metrics = Metrics::default();
         let labels = PluginLabels { plugin: "it".to_owned() };
@@ -427,6 +515,7 @@ mod tests {
         metrics.plugin_call_seconds.get_or_create(&labels).observe(0.5);
         metrics.plugin_memory_bytes.get_or_create(&labels).set(1);
         metrics.plugin_state_bytes.get_or_create(&labels).set(1);
+        metrics.slot_retained_bytes.set(1);
         metrics.reached("stored", Lsn(100));
         metrics.passed_by("stored", 1);
         let text = metrics.expose();

@@ -284,14 +284,17 @@ impl Producer {
     /// Withdraws copies ahead of the records that come with it. Without transactions the broker has that
     /// before it has any of them.
     fn withdraw(&mut self, copies: &[CopyMark]) -> Result<(), Error> {
+        if copies.is_empty() {
+            return Ok(());
+        }
         let (topic, pipeline) = (self.names.checkpoints.clone(), self.pipeline.clone());
         for table in CopyMark::withdrawn(copies) {
             let (key, none) = copy_record(&pipeline, table, None);
             self.enqueue(record(&topic, key.as_bytes(), none.as_deref()))?;
         }
         match self.delivery {
-            Delivery::AtLeastOnce if !copies.is_empty() => self.flush(),
-            Delivery::AtLeastOnce | Delivery::ExactlyOnce => Ok(()),
+            Delivery::AtLeastOnce => self.flush(),
+            Delivery::ExactlyOnce => Ok(()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -108,6 +109,20 @@ fn an_engine_that_cannot_start_says_why() {
         let said = refusal(data, settings);
         assert!(said.contains(&wanted), "{wanted}: {said}");
     }
+}
+
+#[test]
+fn what_the_engine_keeps_is_for_its_user_alone() {
+    let scratch = Scratch::new("starts").expect("a directory");
+    let data = scratch.join("a/data");
+    let library = Some(setup::chdb_library().expect("the library"));
+    let program = Some(binary().expect("the program"));
+    let options = Options { path: data.clone(), program, library, ..Options::default() };
+    let runtime = Runtime::new().expect("a runtime");
+    let engine = runtime.block_on(Engine::start(options)).expect("it starts");
+    runtime.block_on(engine.shutdown());
+    let mode = fs::metadata(&data).expect("the directory").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
 }
 
 /// Whoever calls the engine's hidden command by hand.

@@ -74,6 +74,38 @@ fn without_a_token_only_health_is_told() {
 }
 
 #[test]
+fn health_is_told_whatever_token_comes_along() {
+    let interface = guarded();
+    for header in ["Bearer nobody", "Basic nobody", "Bearer none"] {
+        for (path, status) in [("/livez", 200), ("/readyz", 503), ("/livez?token=nobody", 200)] {
+            let response = interface.request("GET", path, &[("Authorization", header)], b"");
+            assert_eq!(response.status, status, "{header} {path}: {}", response.text());
+        }
+    }
+}
+
+#[test]
+fn a_path_that_is_no_text_is_refused_after_a_look_at_who_asks() {
+    let interface = guarded();
+    let paths = [
+        ("GET", "/v0/pipes/%FF.json", "every"),
+        ("GET", "/v0/dlq/%ff", "operator"),
+        ("POST", "/v0/plugins/%ff/reload", "operator"),
+    ];
+    for (method, path, may) in paths {
+        for (token, status) in [(may, 400), ("none", 403), ("nobody", 401)] {
+            let headers = [("Authorization", &*format!("Bearer {token}"))];
+            let response = interface.request(method, path, &headers, b"");
+            let said = sentence(&response);
+            assert_eq!(response.status, status, "{token} {path}: {said}");
+            let of_path = said == "the path is not UTF-8 once its %-codes are decoded";
+            assert_eq!(of_path, status == 400, "{token} {path}: {said}");
+        }
+        assert_eq!(interface.request(method, path, &[], b"").status, 401, "{path}");
+    }
+}
+
+#[test]
 fn a_wrong_token_is_refused_wherever_it_stands() {
     let interface = guarded();
     let hash = hash_token("operator");
@@ -127,6 +159,15 @@ fn without_tokens_everything_is_open_but_only_by_a_local_name() {
     assert!(rebound.starts_with("HTTP/1.1 403 "), "{rebound}");
     assert!(rebound.contains("only to `localhost` or an IP address"), "{rebound}");
     assert_eq!(http_request("GET", &url, &[], b"").unwrap().status, 200);
+    // No browser leaves the name out, as old probes do; an empty one is none that is local.
+    for (head, status) in
+        [("GET /readyz HTTP/1.0\r\n\r\n", 503), ("GET /v0/status HTTP/1.0\r\n\r\n", 200)]
+    {
+        let answer = raw(&interface, head);
+        assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{answer}");
+    }
+    let empty = raw(&interface, "GET /v0/status HTTP/1.1\r\nHost:\r\n\r\n");
+    assert!(empty.starts_with("HTTP/1.1 403 "), "{empty}");
 }
 
 #[test]
@@ -164,6 +205,7 @@ fn without_tokens_no_web_page_of_another_site_is_answered() {
             let about = format!("{method} {path} {headers:?}: {}", response.text());
             assert_eq!(response.status, 403, "{about}");
             assert!(sentence(&response).contains("no web page of another site"), "{about}");
+            assert!(sentence(&response).contains("a proxy in front that adds CORS"), "{about}");
             assert!(response.header("access-control-allow-origin").is_none(), "{about}");
         }
         let ours: [&[(&str, &str)]; 3] = [

@@ -135,6 +135,10 @@ fn any_name_and_any_value_is_only_itself_on_every_route() {
         assert!(rows(&interface, &nothing, &about).is_empty(), "{about}");
         let null = format!("{pipe}?{}=null", encode(&format!("{column}.is")));
         assert!(rows(&interface, &null, &about).is_empty(), "{about}");
+        for offset in [2_147_483_648, u64::MAX] {
+            let beyond = rows(&interface, &format!("{pipe}?offset={offset}"), &about);
+            assert!(beyond.is_empty(), "{offset} {about}");
+        }
         strangers(&interface, &pipe, &mut dice, &about);
     }
     let count = format!("SELECT count() FROM system.tables WHERE database = '{database}'");
@@ -158,6 +162,7 @@ fn strangers(interface: &Interface, pipe: &str, dice: &mut Dice, about: &str) {
         (format!("{pipe}?{odd}=1"), &[400]),
         (format!("{pipe}?limit={odd}"), &[400]),
         (format!("{pipe}?offset={odd}"), &[400]),
+        (format!("{pipe}?offset=-1"), &[400]),
         (format!("{pipe}?id={odd}"), &[400]),
         (format!("{pipe}?id.is={odd}"), &[400]),
         (format!("{pipe}?id=%FF"), &[400]),

@@ -9,7 +9,7 @@ use crate::interface::{Interface, sentence};
 
 /// An interface that mirrors `users (id, email)`, without a ClickHouse.
 fn users() -> Interface {
-    let interface = Interface::start("sql_max_seconds = 0");
+    let interface = Interface::start("sql_max_seconds = 1");
     let column = |name: &str, kind: &str| MirroredColumn {
         name: name.to_owned(),
         kind: kind.to_owned(),
@@ -43,12 +43,14 @@ fn what_is_wrong_with_a_request_is_said() {
     let cases = [
         (404, "/v0/pipes/users_snapshot.xml".to_owned(), "is not a pipe's file; it ends in .json"),
         (404, "/v0/pipes/users_snapshot".to_owned(), "`users_snapshot` is not a pipe's file"),
-        (400, format!("{pipe}?email=%FF"), "is not UTF-8 once its %-codes are decoded"),
+        (400, format!("{pipe}?email=%FF"), "a query parameter is not UTF-8 once its %-codes"),
         (400, format!("{pipe}?limit=1&limit=2"), "the query parameter `limit` is given twice"),
         (400, format!("{pipe}?id=1&id.is=null"), "the column `id` is filtered twice"),
         (400, format!("{pipe}?mail=x"), "`mail` is neither a column of `users` nor a parameter"),
         (400, "/v0/sql".to_owned(), "the statement is missing: give it as `q`, or as the body"),
         (400, "/v0/sql?q=SELECT+1&format=xml".to_owned(), "`format` is one of json, csv, ndjson"),
+        (400, "/v0/pipes/%FF.json".to_owned(), "the path is not UTF-8 once its %-codes"),
+        (400, "/v0/dlq/%ff".to_owned(), "the path is not UTF-8 once its %-codes"),
     ];
     for (status, path, wanted) in cases {
         let response = interface.get(&path);
@@ -57,12 +59,17 @@ fn what_is_wrong_with_a_request_is_said() {
     }
     for (status, path, wanted) in [
         (400, "/v0/snapshot", "say which table to copy again"),
-        (409, "/v0/snapshot?table=public.users", "this process copies no tables"),
+        (400, "/v0/snapshot?table=public.users&force=1", "there is no parameter `force` here"),
+        (409, "/v0/snapshot?table=public.users&token=x", "this process copies no tables"),
     ] {
         let response = interface.request("POST", path, &[], b"");
         assert!(sentence(&response).contains(wanted), "{path}: {}", response.text());
         assert_eq!(response.status, status, "{path}");
     }
+    let twice = interface.request("POST", "/v0/sql?q=SELECT+1", &[], b"SELECT 2");
+    assert!(sentence(&twice).contains("the statement comes twice: leave out `q`, or the body"));
+    let invalid = interface.request("POST", "/v0/plugins/%ff/reload", &[], b"");
+    assert_eq!((invalid.status, twice.status), (400, 400), "{}", invalid.text());
     let packed = [("Content-Encoding", "gzip")];
     let response = interface.request("POST", "/v0/sql", &packed, b"\x1f\x8b");
     assert!(sentence(&response).contains("the body of a statement is sent plain"));
@@ -76,6 +83,6 @@ fn a_clickhouse_that_hangs_is_not_waited_for_without_end() {
     let hanging = TcpListener::bind("127.0.0.1:0").expect("a port");
     is_at(&interface, &hanging);
     let response = interface.get("/v0/pipes/users_snapshot.json");
-    assert_eq!(sentence(&response), "clickhouse did not answer within 5 s");
+    assert_eq!(sentence(&response), "clickhouse did not answer within 6 s");
     assert_eq!(response.status, 504);
 }
