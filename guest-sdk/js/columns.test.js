@@ -1,7 +1,7 @@
 import assert from "node:assert";
 import test from "node:test";
 
-import { mapped, packed, texts } from "./columns.ts";
+import { configure, mapped, packed, texts } from "./columns.ts";
 
 const there = (values) => ({ values: packed(values) });
 const back = (values) => texts({ values });
@@ -38,4 +38,26 @@ test("of a column that is all NULL nothing is mapped", () => {
     assert.deepEqual(back(mapped(there([...nulls, ""]), (text) => text)), [...nulls, ""]);
     assert.deepEqual(back(mapped(there(["", ...nulls]), (text) => text)), ["", ...nulls]);
   }
+});
+
+test("a setting is of the type that its default has", () => {
+  const defaults = { columns: ["email"], percent: 10, strict: false, rules: [], seed: undefined };
+  const config = { columns: ["a"], percent: 5, strict: true, rules: [1, "b"], seed: [2] };
+  assert.deepEqual(configure(JSON.stringify(config), defaults), config);
+  assert.deepEqual(configure("{}", defaults), defaults);
+  const refused = {
+    columns: ["email", null, [1], { a: "b" }],
+    percent: ["5", null, [5]],
+    strict: [1, "true"],
+    rules: [{}, "a", 1],
+  };
+  for (const [name, values] of Object.entries(refused)) {
+    for (const value of values) {
+      const known = (why) => why.startsWith(`config: \`${name}\` is `);
+      assert.throws(() => configure(JSON.stringify({ [name]: value }), defaults), known);
+    }
+  }
+  const column = (why) => why === "config: `columns` is a list, of which each is a text";
+  assert.throws(() => configure('{"columns": "email"}', defaults), column);
+  assert.throws(() => configure('{"column": []}', defaults), (why) => why.includes("unknown field `column`"));
 });

@@ -11,15 +11,43 @@ export type Packed = { nulls: Uint8Array | undefined; ends: Uint32Array; data: U
 /** One value per row, in the form the interest asked for. */
 export type Values = { tag: string; val: unknown };
 
-/** Reads the plugin's `config`, JSON text; a field the defaults do not have is an error. */
+/**
+ * Reads the plugin's `config`, JSON text; a field that the defaults do not have, or have of another type, is an
+ * error. Of a default that is undefined any type is taken, and any elements of a list that is empty.
+ */
 export function configure<T extends object>(config: string, defaults: T): T {
-  const settings = JSON.parse(config);
+  const settings: Record<string, unknown> = JSON.parse(config);
   const unknown = Object.keys(settings).find((name) => !(name in defaults));
   if (unknown !== undefined) {
     const known = Object.keys(defaults).map((name) => `\`${name}\``).join(", ");
     throw `config: unknown field \`${unknown}\`, expected ${known}`;
   }
+  for (const [name, standard] of Object.entries(defaults)) {
+    if (name in settings && standard !== undefined && !isLike(settings[name], standard)) {
+      throw `config: \`${name}\` is ${described(standard)}`;
+    }
+  }
   return { ...defaults, ...settings };
+}
+
+function kindOf(value: unknown): string {
+  return Array.isArray(value) ? "list" : value === null ? "null" : typeof value;
+}
+
+function isLike(value: unknown, standard: unknown): boolean {
+  if (kindOf(value) !== kindOf(standard)) return false;
+  if (!Array.isArray(standard) || standard.length === 0) return true;
+  return (value as unknown[]).every((item) => isLike(item, standard[0]));
+}
+
+/** What a setting is, for who writes a configuration. */
+function described(standard: unknown): string {
+  if (Array.isArray(standard) && standard.length > 0) {
+    return `a list, of which each is ${described(standard[0])}`;
+  }
+  const words: Record<string, string> =
+    { string: "a text", number: "a number", boolean: "true or false", object: "a table", list: "a list" };
+  return words[kindOf(standard)] ?? kindOf(standard);
 }
 
 // The engine interprets, its own library too: `substring` takes twice as long as a view that is decoded,

@@ -229,7 +229,69 @@ fn what_does_not_compile_is_told_in_the_compilers_words() -> Result<()> {
     ensure!(said.contains("plugin.c:1:") && said.contains("nothing"), "{said}");
     ensure!(!author.project("broken").join("broken.wasm").exists(), "there is a component");
     let said = author.refusal(&["test", "broken"])?;
-    ensure!(said.contains("broken.wasm cannot be read"), "{said}");
+    ensure!(
+        said.contains("broken is not built yet; run `tailwater plugin build broken`"),
+        "{said}"
+    );
+    for command in ["inspect", "bench"] {
+        ensure!(author.refusal(&[command, "broken"])?.contains("is not built yet"), "{command}");
+        let said = author.refusal(&[command, "nope"])?;
+        ensure!(said.contains("plugin file nope cannot be read; check `path`"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_component_older_than_its_sources_is_told_and_so_is_why_it_has_no_figures() -> Result<()> {
+    let author = Author::new()?;
+    author.succeed(&["new", "--lang", "c", "stale"])?;
+    author.succeed(&["build", "stale"])?;
+    let project = author.project("stale");
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!said(&author.plugin(&["test", "stale"])?).contains("older"), "it was just built");
+    let file = project.join("plugin.c");
+    let text = fs::read_to_string(&file)?;
+    fs::write(&file, text.replace("*patch = (tailwater_patch_t){0};", "__builtin_trap();"))?;
+    let told = "stale.wasm is older than its sources; run `tailwater plugin build stale`";
+    let output = author.plugin(&["test", "stale"])?;
+    ensure!(output.status.success() && said(&output).contains(told), "{}", said(&output));
+    author.succeed(&["build", "stale"])?;
+    let output = author.plugin(&["test", "stale"])?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.code() == Some(1) && !said(&output).contains("older"), "{printed}");
+    ensure!(printed.contains("it trapped: ") && printed.contains("is not measured"), "{printed}");
+    fs::write(&file, &text)?;
+    fs::remove_file(project.join("golden.jsonl"))?;
+    author.succeed(&["build", "stale"])?;
+    ensure!(!project.join("stale.golden.jsonl").exists(), "the copy of what is gone is there");
+    Ok(())
+}
+
+#[test]
+fn settings_that_a_template_does_not_take_are_refused() -> Result<()> {
+    let author = Author::new()?;
+    let refused = |language: &str, role: &str, config: &str, expected: &str| -> Result<()> {
+        let name = format!("{language}-{role}");
+        if !author.project(&name).exists() {
+            author.succeed(&["new", "--lang", language, "--role", role, &name])?;
+            if language == "js" {
+                symlink(toolchains::node_modules()?, author.project(&name).join("node_modules"))?;
+            }
+            author.succeed(&["build", &name])?;
+        }
+        fs::write(author.project(&name).join("golden.jsonl"), format!("{{\"config\": {config}}}"))?;
+        let said = author.refusal(&["test", &name])?;
+        ensure!(said.contains(expected), "{name} with {config}: {said}");
+        Ok(())
+    };
+    for language in ["go", "js", "python"] {
+        refused(language, "dedup", "{\"columns\": []}", "`columns` names one column at least")?;
+        refused(language, "dedup", "{\"columns\": \"name\"}", "columns")?;
+    }
+    refused("python", "transform", "{\"columns\": \"name\"}", "is a list of column names")?;
+    for role in ["transform", "dedup"] {
+        refused("c", role, "{\"columns\": [\"name\"]}", "this plugin has no settings")?;
+    }
     Ok(())
 }
 

@@ -13,7 +13,9 @@ mod template;
 mod toolchain;
 mod world;
 
-pub use build::{build, compile, digest, digest_of, directories, output, write_if_changed};
+pub use build::{
+    build, compile, digest, digest_of, directories, is_newer, output, write_if_changed,
+};
 pub use command::run;
 pub use language::{Language, Role};
 pub use template::create;

@@ -10,6 +10,8 @@ use crate::command::run;
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 /// The first version that the bindings compile with.
 const GO_VERSION: (u32, u32, u32) = (1, 27, 1);
+/// The first version that takes types away without a warning.
+const NODE_VERSION: u32 = 24;
 const COMPONENTIZE_JS: &str = "node_modules/@bytecodealliance/componentize-js/src/cli.js";
 
 /// The programs that compile plugins. Each answer is a command to which arguments are added.
@@ -79,7 +81,13 @@ impl Toolchain for Installed {
     }
 
     fn node(&self) -> Result<Command> {
-        found("node", "--version", "Node.js is not installed; get version 24 from nodejs.org")
+        let advice =
+            format!("Node.js {NODE_VERSION} or later is not installed; get it from nodejs.org");
+        let node = found("node", "--version", &advice)?;
+        let version = run(Command::new("node").arg("--version"))?;
+        let version = version.trim();
+        ensure!(node_version(version) >= NODE_VERSION, "{advice}: this is {version}");
+        Ok(node)
     }
 
     fn componentize_js(&self, project: &Path) -> Result<PathBuf> {
@@ -120,9 +128,24 @@ fn go_version(text: &str) -> (u32, u32, u32) {
     (next(), next(), next())
 }
 
+/// Of `v24.19.0`.
+fn node_version(text: &str) -> u32 {
+    let major = text.trim_start_matches('v').split('.').next();
+    major.and_then(|major| major.parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_of_node_are_compared_by_number() {
+        assert_eq!(node_version("v24.19.0"), NODE_VERSION);
+        assert!(node_version("v100.0.0") > NODE_VERSION);
+        assert!(
+            node_version("v9.11.2") < NODE_VERSION && node_version("24-nightly") < NODE_VERSION
+        );
+    }
 
     #[test]
     fn versions_of_go_are_compared_by_number() {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use wit_component::DecodedWasm;
 use wit_parser::{
     Function, Interface, PackageId, Param, Resolve, SourceMap, Type, TypeDefKind, TypeId, WorldId,
@@ -20,6 +20,9 @@ const WORLDS: [(&str, &str); 3] =
 /// What is imported by whom it is granted to.
 const GRANTED: [&str; 2] = ["state", "clock"];
 
+/// How the binary of a component begins.
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
 /// Items by what they are called.
 type Items = BTreeMap<String, String>;
 
@@ -29,6 +32,8 @@ type Items = BTreeMap<String, String>;
 /// # Errors
 /// It is no component.
 pub fn difference(component: &[u8]) -> Result<Vec<String>> {
+    // A core module may tell of a world too, but implements none of it by itself.
+    ensure!(component.starts_with(COMPONENT), "it is no component");
     let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
         bail!("it is a package of WIT, no component");
     };
@@ -197,6 +202,13 @@ mod tests {
         wit_component::embed_component_metadata(&mut module, &resolve, world, utf8).unwrap();
         let component = ComponentEncoder::default().module(&module).unwrap().encode().unwrap();
         difference(&component).unwrap()
+    }
+
+    #[test]
+    fn of_what_is_no_component_nothing_is_told() {
+        for bytes in [&b"\0asm\x01\0\0\0"[..], b"#!/bin/sh", b""] {
+            assert!(difference(bytes).is_err_and(|why| why.to_string() == "it is no component"));
+        }
     }
 
     #[test]

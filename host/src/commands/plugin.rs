@@ -20,6 +20,8 @@ const COMPILING: Duration = Duration::from_secs(120);
 const BATCHES: [usize; 4] = [1, 16, 256, 4096];
 /// And in `plugin test`.
 const BATCH: [usize; 1] = [256];
+/// How long a call may take in both: an engine that interprets needs more than a section gives it.
+const DEADLINE_MS: u64 = 10_000;
 
 /// `plugin`, whatever follows it.
 pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
@@ -31,14 +33,10 @@ pub async fn plugin(config: &Config, command: &PluginCommand) -> Exit {
             say(build(directory).map_err(|error| format!("{error:#}")))
         }
         PluginCommand::Inspect(arguments) => say(inspect(arguments)),
-        PluginCommand::Test(arguments) => match test(arguments) {
-            Ok((text, exit)) => {
-                print(&text);
-                exit
-            }
-            Err(error) => refuse(&chain(&error)),
-        },
-        PluginCommand::Bench(arguments) => say(bench(arguments).map_err(|error| chain(&error))),
+        PluginCommand::Test(arguments) => {
+            test(arguments).unwrap_or_else(|sentence| refuse(&sentence))
+        }
+        PluginCommand::Bench(arguments) => say(bench(arguments)),
         PluginCommand::Reload { name, at } => reload(config, name, at).await,
     }
 }
@@ -81,7 +79,7 @@ fn build(project: &Path) -> anyhow::Result<String> {
 /// What `plugin inspect` prints. The error: what keeps the component from being a plugin, or its golden
 /// events from being read.
 fn inspect(arguments: &PluginArgs) -> Result<String, String> {
-    let (file, beside) = located(&arguments.path);
+    let file = component(&arguments.path)?;
     let difference = world_difference(&file);
     let text = inspection(&file).map_err(|error| chain(&error) + &difference)?;
     if !difference.is_empty() {
@@ -89,17 +87,19 @@ fn inspect(arguments: &PluginArgs) -> Result<String, String> {
         return Err(format!("{file} fits no world of the contract{difference}") + "\n" + &text);
     }
     // None are needed to look at a component.
-    if arguments.golden.is_none() && !beside.exists() {
+    if arguments.golden.is_none() && !events(arguments).exists() {
         return Ok(text);
     }
-    let outlines = outlines(arguments).map_err(|error| format!("{}\n{text}", chain(&error)))?;
+    let outlines = outlines(arguments).map_err(|sentence| format!("{sentence}\n{text}"))?;
     let outlines = outlines.iter().map(|outline| format!("\n{outline}"));
     Ok(text + &outlines.collect::<String>())
 }
 
-fn outlines(arguments: &PluginArgs) -> Result<Vec<Outline>, Error> {
+fn outlines(arguments: &PluginArgs) -> Result<Vec<Outline>, String> {
     let (options, golden) = subject(arguments)?;
-    golden.outlines(&Runtime::new(plugin::compiled_code())?, &options)
+    let runtime = Runtime::new(plugin::compiled_code());
+    let outlines = runtime.and_then(|runtime| golden.outlines(&runtime, &options));
+    outlines.map_err(|error| chain(&error))
 }
 
 fn inspection(file: &Path) -> Result<String, Error> {
@@ -125,30 +125,48 @@ fn world_difference(file: &Path) -> String {
 }
 
 /// What a component makes of golden events, and what that costs.
-fn test(arguments: &PluginArgs) -> Result<(String, Exit), Error> {
+fn test(arguments: &PluginArgs) -> Result<Exit, String> {
     let (options, golden) = subject(arguments)?;
-    let report = golden.run(&Runtime::new(plugin::compiled_code())?, &options)?;
-    let mut text: String = report.differences.iter().map(ToString::to_string).collect();
-    text.push_str(&format!("{} events, {} differ", report.events, report.differences.len()));
-    if report.events > 0 {
-        let costs = golden.costs(plugin::compiled_code().as_deref(), &options, &BATCH)?;
-        for Cost { nanoseconds, instructions, .. } in costs {
+    let path = &arguments.path;
+    if path.is_dir() && tailwater_project::is_newer(path, &options.path) {
+        let (component, path) = (options.path.display(), path.display());
+        complain(&format!(
+            "{component} is older than its sources; run `tailwater plugin build {path}` to test these"
+        ));
+    }
+    let runtime = Runtime::new(plugin::compiled_code()).map_err(|error| chain(&error))?;
+    let report = golden.run(&runtime, &options).map_err(|error| chain(&error))?;
+    // At once: what follows takes its time.
+    let differences: String = report.differences.iter().map(ToString::to_string).collect();
+    if !differences.is_empty() {
+        print(differences.trim_end());
+    }
+    let mut text = format!("{} events, {} differ", report.events, report.differences.len());
+    if report.cut_off > 0 {
+        text.push_str(
+            "; what they cost is not measured, because it trapped, or ran out of time or memory",
+        );
+    } else if report.events > 0 {
+        let costs = golden.costs(plugin::compiled_code().as_deref(), &options, &BATCH);
+        for Cost { nanoseconds, instructions, .. } in costs.map_err(|error| chain(&error))? {
             text.push_str(&format!(
                 "; {nanoseconds:.0} ns and {instructions:.0} instructions per event"
             ));
         }
     }
-    Ok((text, if report.differences.is_empty() { Exit::Done } else { Exit::Failed }))
+    print(&text);
+    Ok(if report.differences.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 /// A table of what golden events cost by the size of a batch.
-fn bench(arguments: &PluginArgs) -> Result<String, Error> {
+fn bench(arguments: &PluginArgs) -> Result<String, String> {
     let (options, golden) = subject(arguments)?;
     if golden.is_empty() {
-        let why = "there is no event to measure".to_owned();
-        return Err(Error::Golden { path: options.path, why });
+        let path = events(arguments);
+        return Err(chain(&Error::Golden { path, why: "there is no event to measure".to_owned() }));
     }
-    let costs = golden.costs(plugin::compiled_code().as_deref(), &options, &BATCHES)?;
+    let costs = golden.costs(plugin::compiled_code().as_deref(), &options, &BATCHES);
+    let costs = costs.map_err(|error| chain(&error))?;
     let lines = costs.iter().map(|Cost { batch, nanoseconds, instructions }| {
         format!("\n{batch:>5}  {nanoseconds:>12.1}  {instructions:>18.1}")
     });
@@ -157,23 +175,37 @@ fn bench(arguments: &PluginArgs) -> Result<String, Error> {
 
 /// The component and the events that are meant. It is given all that it may be granted, and the room
 /// and time that an interpreter needs: its author runs it.
-fn subject(arguments: &PluginArgs) -> Result<(Options, Golden), Error> {
-    let (file, beside) = located(&arguments.path);
-    let golden = arguments.golden.clone().unwrap_or(beside);
-    let fail = |why| Error::Golden { path: golden.clone(), why };
-    let text = std::fs::read_to_string(&golden).map_err(|error| fail(error.to_string()))?;
-    let options = Options::of_component(&file, Grant::ALL.to_vec());
-    let options = Options { memory_mb: 512, deadline_ms: 60_000, ..options };
-    Ok((options, Golden::parse(&text).map_err(fail)?))
+fn subject(arguments: &PluginArgs) -> Result<(Options, Golden), String> {
+    let (component, path) = (component(&arguments.path)?, events(arguments));
+    let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+    let golden = text.and_then(|text| Golden::parse(&text));
+    let golden = golden.map_err(|why| chain(&Error::Golden { path, why }))?;
+    let options = Options::of_component(&component, Grant::ALL.to_vec());
+    Ok((Options { memory_mb: 512, deadline_ms: DEADLINE_MS, ..options }, golden))
 }
 
-/// The component and its golden events; of a project's directory what was built last, and the events
-/// as they are now.
-fn located(path: &Path) -> (PathBuf, PathBuf) {
-    match tailwater_project::output(path) {
-        Ok(component) if path.is_dir() => (component, path.join("golden.jsonl")),
-        _ => (path.to_owned(), plugin::golden_beside(path)),
+/// The component that is meant; of a project's directory what was built last.
+fn component(path: &Path) -> Result<PathBuf, String> {
+    if !path.is_dir() {
+        let read = |source| chain(&Error::Read { path: path.to_owned(), source });
+        return std::fs::metadata(path).map(|_| path.to_owned()).map_err(read);
     }
+    let built = tailwater_project::output(path).map_err(|error| format!("{error:#}"))?;
+    let path = path.display();
+    match built.exists() {
+        true => Ok(built),
+        false => Err(format!("{path} is not built yet; run `tailwater plugin build {path}`")),
+    }
+}
+
+/// The file with its golden events; of a project's directory those that its author edits.
+fn events(arguments: &PluginArgs) -> PathBuf {
+    let path = &arguments.path;
+    let beside = || match path.is_dir() {
+        true => path.join("golden.jsonl"),
+        false => plugin::golden_beside(path),
+    };
+    arguments.golden.clone().unwrap_or_else(beside)
 }
 
 async fn reload(config: &Config, name: &str, at: &InstanceArgs) -> Exit {

@@ -203,8 +203,9 @@ pub enum Error {
     },
     /// It fails on most of what it is shown.
     #[error(
-        "plugin {plugin} failed on {failed} of the last {rows} changes and is taken for broken; give \
-         it a version that works, or raise `breaker_percent`; the changes are kept where they came from"
+        "plugin {plugin} failed on {failed} of the last {rows} changes and is taken for broken; the last time: \
+         {reason}; give it a version that works, or raise `breaker_percent`; the changes are kept where they \
+         came from"
     )]
     Broken {
         /// Name in the configuration.
@@ -213,6 +214,8 @@ pub enum Error {
         failed: u64,
         /// Changes it was shown.
         rows: u64,
+        /// What happened on the last one of them.
+        reason: String,
     },
     /// It hangs on all that it is shown.
     #[error(

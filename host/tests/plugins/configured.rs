@@ -172,6 +172,14 @@ fn plugins_in_every_language_say_what_is_wrong_with_their_config() {
         ("sample", "percent = 101", "`percent` is a number above 0 and up to 100"),
         ("sample", "columns = []", "`columns` is a list of column names"),
         ("sample", "part = 1", "unknown field `part`"),
+        ("mask-email-py", "columns = 'email'", "`columns` is a list of column names"),
+        ("mask-email-py", "columns = ['email', 1]", "`columns` is a list of column names"),
+        ("mask-email-py", "column = ['email']", "unknown field `column`"),
+        ("mask-email-js", "columns = 'email'", "`columns` is a list, of which each is a text"),
+        ("mask-email-js", "columns = ['email', 1]", "`columns` is a list, of which each is a text"),
+        ("mask-email-c", "columns = 'email'", "`columns` is a list of column names"),
+        ("mask-email-go", "columns = 'email'", "config: "),
+        ("mask-email", "columns = 'email'", "config: "),
     ];
     for (plugin, config, expected) in cases {
         let reason = refusal(plugin, config);

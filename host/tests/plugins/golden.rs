@@ -58,9 +58,38 @@ fn what_differs_is_shown_line_by_line() {
 }
 
 #[test]
+fn a_change_that_is_expected_twice_is_shown_with_what_came() {
+    let change =
+        r#"{"table": "public.users", "op": "c", "after": {"id": "1", "email": "a***@x.org"}}"#;
+    let twice = MASKED.replace(change, &format!("{change}, {change}"));
+    let report = report("mask-email", &format!("{USERS}\n{twice}"));
+    let [difference] = &report.differences[..] else { panic!("{report:?}") };
+    let shown = difference.to_string();
+    let begins = |sign: &str| shown.lines().filter(|line| line.starts_with(sign)).count();
+    assert_eq!((begins("  - {"), begins("  + {")), (2, 1), "{shown}");
+}
+
+#[test]
+fn calls_that_did_not_come_to_their_end_are_told_apart_from_faults() {
+    let golden = |deed: &str| {
+        let text = [
+            &format!(r#"{{"config": {{"deed": "{deed}"}}}}"#),
+            r#"{"table": "public.t", "columns": [["id", "bigint"], ["name", "text"]], "key": ["id"]}"#,
+            r#"{"table": "public.t", "op": "c", "after": {"id": "1", "name": "poison"}}"#,
+        ];
+        let options = Options::of_component(&test_guest_file("hostile"), Grant::ALL.to_vec());
+        let golden = Golden::parse(&text.join("\n")).expect("golden events");
+        golden.run(&RUNTIME, &options).expect("the plugin loads")
+    };
+    assert_eq!(golden("fault-on-poison").cut_off, 0);
+    assert!(golden("panic-on-poison").cut_off > 0);
+    assert!(golden("loop-on-poison").cut_off > 0);
+}
+
+#[test]
 fn a_line_that_is_no_event_is_told_by_its_number() {
     let cases = [
-        ("{", "line 1: EOF"),
+        ("{", "line 1: EOF while parsing an object at column 1"),
         (r#"{"op": "c"}"#, "line 1: it has neither"),
         (
             r#"{"table": "public.t", "op": "c", "after": {}}"#,
@@ -69,6 +98,25 @@ fn a_line_that_is_no_event_is_told_by_its_number() {
         (r#"{"table": "public.t", "columns": [["id", "number"]]}"#, "`number` is none of"),
         (r#"{"table": "t", "columns": []}"#, "a table's name is like"),
         (r#"{"wrong": 1}"#, "unknown field `wrong`"),
+        (r#"{"config": {"a": null}}"#, "its `config` cannot be said in TOML: "),
+        (
+            r#"{"config": {}, "table": "public.t", "op": "t", "expect": []}"#,
+            "a line with `config` has no `table`; give that a line of its own",
+        ),
+        (
+            r#"{"table": "public.t", "columns": [["id", "bigint"]], "op": "t"}"#,
+            "a line with `columns` has no `op`; give that a line of its own",
+        ),
+        (r#"{"columns": [["id", "bigint"]]}"#, "a line with `columns` has the `table` that they"),
+        (r#"{"envelope": {}, "op": "t"}"#, "a line with `envelope` has no `op`; give"),
+        (
+            r#"{"table": "public.t", "columns": [["id", "bigint"]], "key": "id"}"#,
+            "its `key` is a list of column names",
+        ),
+        (
+            r#"{"table": "public.t", "columns": [["id", "bigint"]], "key": ["ID"]}"#,
+            "public.t has no column ID",
+        ),
     ];
     for (text, expected) in cases {
         let error = Golden::parse(text).expect_err(text);
@@ -78,6 +126,10 @@ fn a_line_that_is_no_event_is_told_by_its_number() {
         (r#""op": "x""#, "its `op` is none of r, c, u, d and t"),
         (r#""op": "c""#, "r, c and u have an `after`, d and t have none"),
         (r#""op": "c", "after": {"nowhere": "1"}"#, "has no column nowhere"),
+        (r#""op": "t", "key": ["id"]"#, "a line with `op` has no `key`; give that a line"),
+        (r#""op": "t", "expect": {"op": "t"}"#, "its `expect` is neither a list of changes nor"),
+        (r#""op": "t", "expect": {"fault": 7}"#, "its `expect` is neither a list of changes nor"),
+        (r#""op": "t", "expect": null"#, "its `expect` is neither a list of changes nor"),
     ];
     for (rest, expected) in rows {
         let text = format!("{USERS}\n{{\"table\": \"public.users\", {rest}}}");
@@ -154,7 +206,34 @@ fn a_start_refuses_a_version_whose_golden_events_do_not_come_out() {
     load(vec![mask()]).expect("they come out");
 }
 
-/// The plugin logs a line for a batch, if it is shown one.
+/// What the running version is expected to make of which changes is changed beside it.
+#[test]
+fn golden_events_that_the_running_version_does_not_pass_are_told_before_the_next_start() {
+    let scratch = Scratch::new("golden").expect("a directory");
+    let file = scratch.join("it.wasm");
+    fs::copy(plugin_file("mask-email"), &file).expect("a copy");
+    let write = |events: &str| fs::write(golden_beside(&file), events).expect("a file");
+    write(&format!("{USERS}\n{MASKED}"));
+    let loaded = load(vec![options(&file, "")]).expect("the plugin loads");
+    let versions = loaded.chain.versions();
+    let error = || versions.list().remove(0).last_reload_error;
+    write(&format!("{USERS}\n{}", MASKED.replace("a***", "b***")));
+    let told = || error().is_some_and(|why| why.contains("1 of 1 events became something else"));
+    wait_until(DEADLINE, "the difference", told).expect("it is told");
+    let why = error().expect("it is told");
+    assert!(why.ends_with("the version goes on, but the next start will refuse it"), "{why}");
+    let asked = versions.reload("it", None).expect("there is one");
+    assert_eq!(asked.expect_err("no start would take it"), why);
+    write("{");
+    let told = || error().is_some_and(|why| why.contains("line 1: EOF"));
+    wait_until(DEADLINE, "the broken line", told).expect("it is told");
+    assert!(load(vec![options(&file, "")]).is_err(), "as a start says");
+    write(&format!("{USERS}\n{MASKED}"));
+    wait_until(DEADLINE, "the error to go", || error().is_none()).expect("it goes");
+    let rejected = PluginKindLabels { plugin: "it".to_owned(), kind: "rejected" };
+    assert_eq!(loaded.metrics.plugin_reloads.get_or_create(&rejected).get(), 0, "no version was");
+}
+
 #[test]
 fn golden_events_that_came_out_are_not_shown_again_until_they_or_the_settings_are_others() {
     let scratch = Scratch::new("golden").expect("a directory");
@@ -171,9 +250,11 @@ fn golden_events_that_came_out_are_not_shown_again_until_they_or_the_settings_ar
     fs::write(golden_beside(&file), text).expect("a file");
     let are_shown = |settings: &str| {
         let options = options(&file, &format!("{settings}\nconfig = {{ deed = 'nothing' }}"));
-        let (loaded, lines) = logged(Level::INFO, || rehearse(&runtime, &options));
+        let (loaded, lines) = logged(Level::DEBUG, || rehearse(&runtime, &options));
         loaded.expect("they come out");
-        lines.iter().any(|line| line["target"] == "plugin")
+        let of_plugin = lines.iter().filter(|line| line["target"] == "plugin");
+        assert_eq!(of_plugin.count(), 0, "what it says of them is about nothing that flows");
+        lines.iter().any(|line| line["message"] == "plugin was shown its golden events")
     };
     assert!(are_shown(""));
     assert!(!are_shown(""), "nothing has changed");

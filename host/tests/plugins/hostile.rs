@@ -171,7 +171,7 @@ fn a_plugin_that_fails_on_most_rows_stops_the_pipeline_instead_of_setting_all_as
     }
     let error = chain.chain.transform(&mut batch(3, None)).expect_err("it stops");
     assert_eq!(error.disposition(), Disposition::Halt);
-    let said = "failed on 12 of the last 12 changes and is taken for broken";
+    let said = "failed on 12 of the last 12 changes and is taken for broken; the last time: ";
     assert!(error.to_string().contains(said), "{error}");
 }
 

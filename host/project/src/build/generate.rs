@@ -45,9 +45,22 @@ pub(super) fn component(module: &[u8]) -> Result<Vec<u8>> {
         .context("make a component of the module")
 }
 
-fn contract(source: &Source<'_>) -> Result<(Resolve, WorldId)> {
+/// The project's contract, and the world of it that the plugin is of.
+pub(super) fn contract(source: &Source<'_>) -> Result<(Resolve, WorldId)> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_path(&source.wit)?;
-    let world = resolve.select_world(&[package], Some(&source.world))?;
+    let world = resolve.select_world(&[package], Some(&source.world));
+    let world = world.ok().with_context(|| {
+        // What all of them have is of no role.
+        let worlds = resolve.packages[package].worlds.keys().filter(|world| *world != "plugin");
+        let mut worlds: Vec<&str> = worlds.map(String::as_str).collect();
+        worlds.sort_unstable();
+        format!(
+            "{}: there is no world `{}` in wit; take one of {}",
+            source.directory.join("tailwater-world").display(),
+            source.world,
+            worlds.join(", ")
+        )
+    })?;
     Ok((resolve, world))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::{Source, generate};
+use super::{Source, generate, is_source};
 use crate::command::run;
 use crate::material;
 use crate::toolchain::Toolchain;
@@ -29,7 +29,7 @@ pub(super) fn build(source: &Source<'_>, toolchain: &dyn Toolchain) -> Result<Ve
     for entry in fs::read_dir(source.directory)? {
         let file = entry?.path();
         let name = file.to_string_lossy();
-        if name.ends_with(".go") && !name.ends_with("_test.go") {
+        if is_source(&file) && name.ends_with(".go") && !name.ends_with("_test.go") {
             copy(&file, &exports)?;
         }
     }

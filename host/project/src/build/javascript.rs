@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use super::Source;
+use super::{Source, is_source};
 use crate::command::run;
 use crate::material;
 use crate::toolchain::Toolchain;
@@ -40,14 +40,39 @@ pub(super) fn build(source: &Source<'_>, toolchain: &dyn Toolchain) -> Result<Ve
 
 /// Brings a module beside the others, as JavaScript; what is none is passed over.
 fn add(file: &Path, modules: &Path, toolchain: &dyn Toolchain) -> Result<()> {
-    let Some(name) = file.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+    let name = file.file_name().and_then(|name| name.to_str());
+    let Some(name) = name.filter(|_| is_source(file)) else { return Ok(()) };
     let to = modules.join(name);
     if name.ends_with(".js") && !name.ends_with(".test.js") {
         fs::copy(file, to)?;
     } else if name.ends_with(".ts") && !name.ends_with(".d.ts") {
+        let same = file.with_extension("js");
+        ensure!(
+            !same.exists(),
+            "{} and {} are the same module; remove the second one if it was made of the first, else the \
+             first",
+            file.display(),
+            same.display()
+        );
         let mut node = toolchain.node()?;
         node.args(["--no-warnings", "--eval", STRIP_TYPES, "--"]).arg(file);
         run(node.arg(to.with_extension("js")))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toolchain::Installed;
+
+    #[test]
+    fn two_files_that_would_be_one_module_are_refused() {
+        let project = tempfile::tempdir().unwrap();
+        let (typed, plain) = (project.path().join("plugin.ts"), project.path().join("plugin.js"));
+        fs::write(&typed, "").unwrap();
+        fs::write(plain, "").unwrap();
+        let said = add(&typed, project.path(), &Installed).unwrap_err().to_string();
+        assert!(said.contains("plugin.js are the same module; remove the second one"), "{said}");
+    }
 }

@@ -11,8 +11,10 @@ mod javascript;
 mod python;
 mod rust;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
@@ -27,7 +29,10 @@ const DEFAULT_WORLD: &str = "transform";
 const README: &str = "README.md";
 
 /// Directories of a project that no source lies in.
-const NO_SOURCES: [&str; 4] = ["target", "node_modules", "__pycache__", ".git"];
+const NO_SOURCES: [&str; 3] = ["target", "node_modules", "__pycache__"];
+
+/// What a project's plugin makes of which changes.
+const GOLDEN: &str = "golden.jsonl";
 
 /// A project that is about to be compiled in a language that needs bindings first.
 struct Source<'a> {
@@ -61,6 +66,8 @@ pub fn compile(
         material::write(&wit, material::WIT)?;
     }
     let source = Source { directory: project, world, wit, scratch: scratch.path() };
+    // What is wrong with it no toolchain says as well.
+    generate::contract(&source)?;
     match language {
         Language::Python => python::build(&source, toolchain),
         Language::Go => go::build(&source, toolchain),
@@ -78,11 +85,31 @@ pub fn compile(
 pub fn build(project: &Path, toolchain: &dyn Toolchain) -> Result<PathBuf> {
     let component = compile(project, None, toolchain)?;
     let target = output(project)?;
-    if let Ok(golden) = fs::read(project.join("golden.jsonl")) {
-        write_if_changed(&target.with_extension("golden.jsonl"), &golden)?;
+    let copy = target.with_extension("golden.jsonl");
+    match fs::read(project.join(GOLDEN)) {
+        Ok(golden) => write_if_changed(&copy, &golden)?,
+        // A copy of events that are gone would be deployed with the component.
+        Err(error) if error.kind() == ErrorKind::NotFound => drop(fs::remove_file(&copy)),
+        Err(error) => return Err(error).context("cannot read golden.jsonl"),
     }
     write_if_changed(&target, &component)?;
+    // Newer than its sources, though it may be the same as before. Best effort: else it looks older.
+    File::options()
+        .write(true)
+        .open(&target)
+        .and_then(|file| file.set_modified(SystemTime::now()))
+        .ok();
     Ok(target)
+}
+
+/// Whether something that a project is compiled from was written after its component.
+#[must_use]
+pub fn is_newer(project: &Path, component: &Path) -> bool {
+    let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let built = written(component);
+    let entries = directories(project).into_iter().flat_map(|directory| sources(&directory));
+    let files = entries.filter(|path| path.is_file() && !path.ends_with(GOLDEN));
+    files.filter_map(|file| written(&file)).any(|file| built.is_some_and(|built| file > built))
 }
 
 /// Where [`build`] puts the component of a project.
@@ -127,10 +154,21 @@ pub fn digest(project: &Path) -> Result<String> {
 #[must_use]
 pub fn directories(project: &Path) -> Vec<PathBuf> {
     let mut found = vec![project.to_owned()];
-    let entries = fs::read_dir(project).into_iter().flatten().flatten().map(|entry| entry.path());
-    let inner = entries.filter(|path| path.is_dir() && is_source(path));
+    let inner = sources(project).into_iter().filter(|path| path.is_dir());
     inner.for_each(|directory| found.extend(directories(&directory)));
     found
+}
+
+/// What lies in a directory that is compiled, in order. No link is followed to a directory, which may hold
+/// itself, nor to a file that is not there, as editors leave them beside what they edit.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_led_astray = |path: &Path| path.is_symlink() && !path.is_file();
+    let paths = entries.map(|entry| entry.path());
+    let mut sources: Vec<_> =
+        paths.filter(|path| is_source(path) && !is_led_astray(path)).collect();
+    sources.sort();
+    sources
 }
 
 /// SHA-256, hex, of files and directories in their order.
@@ -151,11 +189,7 @@ fn hex(hasher: Sha256) -> String {
 fn hash_into(hasher: &mut Sha256, path: &Path) -> Result<()> {
     hasher.update(path.as_os_str().as_encoded_bytes());
     if path.is_dir() {
-        let mut entries: Vec<_> =
-            fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-        entries.retain(|entry| is_source(entry));
-        entries.sort();
-        return entries.iter().try_for_each(|entry| hash_into(hasher, entry));
+        return sources(path).iter().try_for_each(|entry| hash_into(hasher, entry));
     }
     let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     hasher.update((content.len() as u64).to_le_bytes());
@@ -167,7 +201,7 @@ fn hash_into(hasher: &mut Sha256, path: &Path) -> Result<()> {
 fn is_source(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let is_output = [".wasm", ".part", ".golden.jsonl"].iter().any(|end| name.ends_with(end));
-    !is_output && name != README && !NO_SOURCES.contains(&name.as_str())
+    !is_output && name != README && !name.starts_with('.') && !NO_SOURCES.contains(&name.as_str())
 }
 
 fn language(project: &Path) -> Result<Language> {
@@ -182,7 +216,11 @@ fn language(project: &Path) -> Result<Language> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
     use super::*;
+    use crate::toolchain::Installed;
 
     #[test]
     fn a_project_is_built_again_for_its_sources_and_nothing_else() {
@@ -200,5 +238,52 @@ mod tests {
             write(name, "more");
             assert_ne!(digest(project.path()).unwrap(), before, "{name}");
         }
+    }
+
+    #[test]
+    fn links_and_hidden_files_are_no_sources_and_disturb_nobody() {
+        let scratch = tempfile::tempdir().unwrap();
+        let project = scratch.path().join("project");
+        fs::create_dir_all(project.join("inner")).unwrap();
+        fs::write(project.join("plugin.c"), "").unwrap();
+        let before = digest(&project).unwrap();
+        let link = |to: &str, name: &str| symlink(to, project.join(name)).unwrap();
+        link("ann@machine.4711", ".#plugin.c");
+        link("nowhere", "gone.h");
+        link(".", "loop");
+        fs::write(project.join(".plugin.c.swp"), "").unwrap();
+        assert_eq!(digest(&project).unwrap(), before);
+        assert_eq!(directories(&project), [project.clone(), project.join("inner")]);
+        fs::write(scratch.path().join("shared.h"), "").unwrap();
+        link("../shared.h", "shared.h");
+        assert_ne!(digest(&project).unwrap(), before, "it is compiled");
+    }
+
+    #[test]
+    fn a_component_is_older_than_what_was_written_since() {
+        let project = tempfile::tempdir().unwrap();
+        let component = project.path().join("shout.wasm");
+        let write = |name: &str, seconds: u64| {
+            let file = File::create(project.path().join(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        };
+        write("plugin.c", 1);
+        write("shout.wasm", 2);
+        write("golden.jsonl", 3);
+        write("README.md", 3);
+        assert!(!is_newer(project.path(), &component));
+        write("columns.h", 3);
+        assert!(is_newer(project.path(), &component));
+        assert!(!is_newer(project.path(), Path::new("nowhere.wasm")));
+    }
+
+    #[test]
+    fn a_world_that_is_none_is_told_with_those_that_are() {
+        let project = tempfile::tempdir().unwrap();
+        fs::write(project.path().join("plugin.c"), "").unwrap();
+        fs::write(project.path().join("tailwater-world"), "transfrom\n").unwrap();
+        let error = compile(project.path(), None, &Installed).unwrap_err().to_string();
+        let named = "tailwater-world: there is no world `transfrom` in wit; take one of ";
+        assert!(error.contains(named) && error.contains(", transform, "), "{error}");
     }
 }

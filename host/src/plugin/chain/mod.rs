@@ -74,9 +74,8 @@ impl Chain {
     }
 
     /// A chain of one plugin whose file nobody watches.
-    pub(crate) fn offline(runtime: &Runtime, options: Options) -> Result<Chain, Error> {
-        options.check()?;
-        let loader = Loader::new(runtime.clone(), options, Arc::default());
+    pub(crate) fn offline(loader: Loader) -> Result<Chain, Error> {
+        loader.options.check()?;
         let loaded = loader.load()?;
         let mut chain = Chain::of(Crew::new(1, &loader.metrics));
         chain.members.push(Member::new(loader, loaded));

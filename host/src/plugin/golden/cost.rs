@@ -39,11 +39,11 @@ impl Golden {
         batches: &[usize],
     ) -> Result<Vec<Cost>, Error> {
         let cache = cache.map(std::path::Path::to_owned);
-        let options = self.configured(options)?;
+        // What it logs is the same over and over.
+        let chain = |runtime| Chain::offline(self.loader(&runtime, options).muted());
         // Counting slows a plugin down, so it is done on an engine of its own.
-        let mut timed = Chain::offline(&Runtime::new(cache.clone())?, options.clone())?;
-        let metered = Runtime::metered(cache, Metering::Instructions)?;
-        let mut counted = Chain::offline(&metered, options)?;
+        let mut timed = chain(Runtime::new(cache.clone())?)?;
+        let mut counted = chain(Runtime::metered(cache, Metering::Instructions)?)?;
         let mut events = Events { changes: &self.changes, next: 0 };
         let cost = |batch: &usize| {
             Ok(Cost {

@@ -9,7 +9,7 @@ use crate::plugin::chain::{Member, Subscription};
 use crate::plugin::error::Error;
 use crate::plugin::golden::Golden;
 use crate::plugin::options::Options;
-use crate::plugin::versions::{Loader, Runtime};
+use crate::plugin::versions::Runtime;
 use crate::table::{Column, Table};
 
 /// What a plugin says of one table.
@@ -38,7 +38,7 @@ impl Golden {
     /// # Errors
     /// The plugin does not load.
     pub fn outlines(&self, runtime: &Runtime, options: &Options) -> Result<Vec<Outline>, Error> {
-        let loader = Loader::new(runtime.clone(), self.configured(options)?, Arc::default());
+        let loader = self.loader(runtime, options);
         let loaded = loader.load()?;
         let mut member = Member::new(loader, loaded);
         let outline = |table: &Arc<Table>| {

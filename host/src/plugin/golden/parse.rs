@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde_json::{Map, Value as Json, json};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value as Json};
 
 use crate::change::{Cell, Change, Changes, Old, Op, Row, Transaction};
 use crate::encode::{Incoming, Reader};
@@ -27,7 +27,59 @@ struct Line {
     before: Option<Map<String, Json>>,
     after: Option<Map<String, Json>>,
     envelope: Option<Json>,
+    #[serde(default, deserialize_with = "given")]
     expect: Option<Json>,
+}
+
+/// `null` is a value, and one that is given.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}
+
+impl Line {
+    fn fields(&self) -> impl Iterator<Item = &'static str> {
+        let fields = [
+            ("config", self.config.is_some()),
+            ("table", self.table.is_some()),
+            ("columns", self.columns.is_some()),
+            ("key", self.key.is_some()),
+            ("op", self.op.is_some()),
+            ("before", self.before.is_some()),
+            ("after", self.after.is_some()),
+            ("envelope", self.envelope.is_some()),
+            ("expect", self.expect.is_some()),
+        ];
+        fields.into_iter().filter_map(|(name, is_there)| is_there.then_some(name))
+    }
+
+    /// What a line says besides would be passed over, and an event in it would test nothing.
+    fn has_only(&self, known: &[&str]) -> Result<(), String> {
+        match self.fields().find(|field| !known.contains(field)) {
+            None => Ok(()),
+            Some(other) => Err(format!(
+                "a line with `{}` has no `{other}`; give that a line of its own",
+                known[0]
+            )),
+        }
+    }
+
+    /// What is expected, as it is compared.
+    fn expectation(&mut self) -> Result<Option<Json>, String> {
+        let is_sound = match &self.expect {
+            None | Some(Json::Array(_)) => true,
+            Some(Json::Object(fields)) => {
+                fields.len() == 1 && fields.get("fault").is_some_and(Json::is_string)
+            }
+            Some(_) => false,
+        };
+        match is_sound {
+            true => Ok(self.expect.take()),
+            false => Err(
+                "its `expect` is neither a list of changes nor `fault` with a part of the reason"
+                    .to_owned(),
+            ),
+        }
+    }
 }
 
 impl Golden {
@@ -44,10 +96,12 @@ impl Golden {
             xid: 1,
         });
         let (tables, expected) = (Vec::new(), Vec::new());
-        let golden = Golden { config: json!({}), tables, changes, expected };
+        let golden = Golden { config: toml::Table::new(), tables, changes, expected };
         let mut reading = Reading { golden, tables: HashMap::new(), reader: Reader::default() };
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let parsed = serde_json::from_str(line).map_err(|error| error.to_string());
+            // Each line is a text of its own to the reader, and so the first one.
+            let parsed = serde_json::from_str(line)
+                .map_err(|error| error.to_string().replace(" at line 1 column ", " at column "));
             let taken = parsed.and_then(|line| reading.take(line));
             taken.map_err(|why| format!("line {}: {why}", number + 1))?;
         }
@@ -69,12 +123,20 @@ struct Reading {
 }
 
 impl Reading {
-    fn take(&mut self, line: Line) -> Result<(), String> {
-        if let Some(config) = line.config {
-            self.golden.config = config;
+    fn take(&mut self, mut line: Line) -> Result<(), String> {
+        if let Some(config) = &line.config {
+            line.has_only(&["config"])?;
+            let config = toml::Table::deserialize(config);
+            self.golden.config =
+                config.map_err(|error| format!("its `config` cannot be said in TOML: {error}"))?;
             return Ok(());
         }
-        if let (Some(name), Some(columns)) = (&line.table, &line.columns) {
+        if let Some(columns) = &line.columns {
+            line.has_only(&["columns", "table", "key"])?;
+            let name = line
+                .table
+                .as_ref()
+                .ok_or("a line with `columns` has the `table` that they are of")?;
             let table = table(name, columns, line.key.as_ref())?;
             self.golden.tables.push(Arc::clone(&table));
             self.tables.insert(name.clone(), table);
@@ -82,14 +144,17 @@ impl Reading {
         }
         let known = self.golden.changes.len();
         match &line.envelope {
-            Some(envelope) => self.read_envelope(envelope, line.key.as_ref())?,
+            Some(envelope) => {
+                line.has_only(&["envelope", "key", "expect"])?;
+                self.read_envelope(envelope, line.key.as_ref())?;
+            }
             None => self.push(&line)?,
         }
         let ordinal = self.golden.expected.len() as u64 + 1;
         for change in &mut self.golden.changes.list[known..] {
             (change.transaction, change.ordinal) = (0, ordinal);
         }
-        self.golden.expected.push(line.expect);
+        self.golden.expected.push(line.expectation()?);
         Ok(())
     }
 
@@ -111,6 +176,7 @@ impl Reading {
     fn push(&mut self, line: &Line) -> Result<(), String> {
         let name =
             line.table.as_deref().ok_or("it has neither `config`, `table` nor `envelope`")?;
+        line.has_only(&["op", "table", "before", "after", "expect"])?;
         let table = self.tables.get(name);
         let table = Arc::clone(table.ok_or_else(|| format!("no line before says what {name} is"))?);
         let op = match line.op.as_deref() {
@@ -172,12 +238,16 @@ fn table(
     key: Option<&Json>,
 ) -> Result<Arc<Table>, String> {
     let (schema, table) = name.split_once('.').ok_or("a table's name is like `public.users`")?;
-    let keys: Vec<&str> =
-        key.and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect();
+    let keys = key.map_or(Ok(Vec::new()), Vec::<String>::deserialize);
+    let keys = keys.map_err(|_| "its `key` is a list of column names")?;
+    let is_column = |key: &&String| columns.iter().any(|(column, _)| column == *key);
+    if let Some(unknown) = keys.iter().find(|key| !is_column(key)) {
+        return Err(format!("{name} has no column {unknown}"));
+    }
     let column = |(name, type_name): &(String, String)| {
         let kind = type_name::parse(type_name);
         let kind = kind.ok_or_else(|| format!("`{type_name}` is none of PostgreSQL's types"))?;
-        let key = keys.contains(&name.as_str());
+        let key = keys.contains(name);
         let (name, type_name) = (name.clone(), type_name.clone());
         let (default, number, missing) = (None, None, None);
         Ok(Column { name, kind, type_name, nullable: !key, key, default, number, missing })

@@ -17,6 +17,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// The lines of one plugin.
 pub(crate) struct LogLines {
     plugin: String,
+    /// None is written, and none is counted.
+    muted: bool,
     logged: Counter,
     suppressed: Counter,
     window: Mutex<Window>,
@@ -40,10 +42,16 @@ impl LogLines {
         };
         LogLines {
             plugin: plugin.to_owned(),
+            muted: false,
             logged: counter("logged"),
             suppressed: counter("suppressed"),
             window: Mutex::default(),
         }
+    }
+
+    /// Those of a plugin that is only tried: what it says there is about no row that flows.
+    pub(crate) fn muted(plugin: &str, metrics: &Metrics) -> LogLines {
+        LogLines { muted: true, ..LogLines::new(plugin, metrics) }
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -52,6 +60,9 @@ impl LogLines {
 
     /// Whether another line may be written. Counts it either way.
     pub(crate) fn admit(&self, per_second: u32, now: Instant) -> bool {
+        if self.muted {
+            return false;
+        }
         let mut window = self.window();
         if window.since.is_none_or(|since| now.duration_since(since) >= WINDOW) {
             window.since = Some(now);
@@ -127,6 +138,14 @@ mod tests {
         assert_eq!(admitted(&lines, 5, start + WINDOW / 2), 0);
         assert_eq!(admitted(&lines, 25, start + WINDOW), 10);
         assert_eq!((lines.logged.get(), lines.suppressed.get()), (20, 35));
+    }
+
+    #[test]
+    fn of_lines_that_are_muted_none_is_written_counted_or_told() {
+        let (lines, start) = (LogLines::muted("p", &Metrics::default()), Instant::now());
+        assert_eq!(admitted(&lines, 25, start), 0);
+        assert!(!lines.settle(start));
+        assert_eq!((lines.logged.get(), lines.suppressed.get()), (0, 0));
     }
 
     #[test]

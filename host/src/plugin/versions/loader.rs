@@ -171,6 +171,12 @@ impl Loader {
         Loader { runtime, options: Arc::new(options), metrics, lines, counters }
     }
 
+    /// What it logs is not written.
+    pub(crate) fn muted(self) -> Loader {
+        let lines = Arc::new(LogLines::muted(&self.options.name, &self.metrics));
+        Loader { lines, ..self }
+    }
+
     /// Loads what a process is to begin with: the version in the file, if that makes of its golden events
     /// what they say. In the place of one in quarantine it is the one that went on instead.
     pub(crate) fn load_to_run(&self) -> Result<Loaded, Error> {

@@ -47,6 +47,8 @@ struct Reloader {
     /// What was looked at last: the file's digest, its settings, and the digest of its golden events,
     /// which may be mended while the file stays as it is. Empty: nothing yet.
     looked_at: String,
+    /// What of that came out last of the version that runs: its golden events may change under it.
+    sound: String,
 }
 
 /// What the thread is asked for.
@@ -112,8 +114,9 @@ pub(crate) fn follow(
     let has_state = loader.options.has_state();
     let name = format!("reload-{}", loader.options.name);
     let (watcher, watched) = (Arc::downgrade(&watch.0), directory_of(&loader.options.path));
-    let looked_at = String::new();
-    let reloader = Reloader { loader, handover, role, has_state, watcher, watched, looked_at };
+    let (looked_at, sound) = (String::new(), String::new());
+    let reloader =
+        Reloader { loader, handover, role, has_state, watcher, watched, looked_at, sound };
     let builder = thread::Builder::new().name(name);
     builder.spawn(move || reloader.follow(&asked)).expect("a service can start a thread");
 }
@@ -208,8 +211,7 @@ impl Reloader {
             let identity = Version::identity_of(&digest, options);
             self.looked_at = self.with_golden(&identity);
             if self.handover.is_accepted(&identity) {
-                self.handover.settle();
-                return Ok(Reloaded::Unchanged);
+                return self.test_again(&digest);
             }
             let quarantine = &self.loader.runtime.quarantine;
             if let Some(ban) = quarantine.find(&digest, options) {
@@ -224,6 +226,26 @@ impl Reloader {
             }
             Err(error) => Err(self.reject(&chain(&error))),
         }
+    }
+
+    /// The version runs already, or is about to. Its golden events may be others than those that it was
+    /// tested on, and a start would refuse it for them.
+    fn test_again(&mut self, digest: &str) -> Result<Reloaded, String> {
+        let (runtime, options) = (&self.loader.runtime, &self.loader.options);
+        if self.sound != self.looked_at
+            && let Err(error) = golden::self_test(runtime, options, digest)
+        {
+            let (plugin, why) = (&options.name, chain(&error));
+            tracing::error!(
+                %plugin, why, "plugin version goes on, but the next start will refuse it"
+            );
+            let why = format!("{why}; the version goes on, but the next start will refuse it");
+            self.handover.fail(why.clone());
+            return Err(why);
+        }
+        self.sound.clone_from(&self.looked_at);
+        self.handover.settle();
+        Ok(Reloaded::Unchanged)
     }
 
     fn load(&self) -> Result<Loaded, Error> {

@@ -190,8 +190,8 @@ pub(crate) fn run(loader: &Loader, version: &Version, seen: &[Arc<Seen>]) -> Res
         other => other,
     };
     let options = Options { on_error, shadow_batches: 0, ..Options::clone(&loader.options) };
-    // What it counts and how much it logs here is not the running version's.
-    let loader = Loader::new(loader.runtime.clone(), options, Arc::default());
+    // What it counts here is not the running version's, and what it logs is not about what flows.
+    let loader = Loader::new(loader.runtime.clone(), options, Arc::default()).muted();
     let loaded =
         Loaded { version: version.clone(), instance: loader.start(version)?, instead: None };
     let mut member = Member::new(loader, loaded);

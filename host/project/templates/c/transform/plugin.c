@@ -3,15 +3,18 @@
 // What a function is handed it owns and frees; what it answers the bindings free.
 
 #include "columns.h"
+#include "json.h"
 
 // The column to trim; tables without it are passed over.
 #define COLUMN "name"
 
 // `json.h` reads a configuration; this plugin has none.
 bool exports_tailwater_init(tailwater_string_t *config, tailwater_string_t *error) {
-  (void)error;
+  json_t json = json_of(config);
+  bool empty = json_mark(&json, '{') && json_mark(&json, '}') && json_end(&json);
+  if (!empty) tailwater_string_dup(error, "config: this plugin has no settings");
   tailwater_string_free(config);
-  return true;
+  return empty;
 }
 
 // Which columns it wants to see of a table; none: it never sees a row of it.

@@ -15,7 +15,11 @@ var settings = struct {
 
 // Init reads the configuration.
 func Init(config string) Result[Unit, string] {
-	return Configure(config, &settings)
+	// Without a column every update would say nothing new.
+	if read := Configure(config, &settings); read.IsErr() || len(settings.Columns) > 0 {
+		return read
+	}
+	return Err[Unit, string]("config: `columns` names one column at least")
 }
 
 // Subscribe says which columns it wants to see of a table; none: it never sees a row of it.

@@ -7,6 +7,8 @@ let settings = { columns: ["name"] };
 
 export function init(config) {
   settings = configure(config, settings);
+  // Without a column every update would say nothing new.
+  if (settings.columns.length === 0) throw "config: `columns` names one column at least";
 }
 
 /** Which columns it wants to see of a table; undefined: it never sees a row of it. */

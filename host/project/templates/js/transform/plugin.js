@@ -27,6 +27,10 @@ export function process(batch) {
   return { discard: [], edits, faults: [] };
 }
 
+/** Without a pattern: one that looks for the last blanks begins anew at each of those inside. */
 function trim(text) {
-  return text.replace(/^ +| +$/g, "");
+  let start = 0, end = text.length;
+  while (start < end && text[start] === " ") start++;
+  while (end > start && text[end - 1] === " ") end--;
+  return text.slice(start, end);
 }

@@ -21,6 +21,8 @@ class WitWorld(wit_world.WitWorld):
         columns = settings.pop("columns", columns)
         if settings:
             raise Err(f"config: unknown field `{next(iter(settings))}`, expected `columns`")
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise Err("config: `columns` is a list of column names")
 
     def subscribe(self, table):
         """Which columns it wants to see of a table; none: it never sees a row of it."""

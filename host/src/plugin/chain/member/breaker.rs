@@ -17,6 +17,8 @@ const DEADLINES_MAX: u32 = 32;
 pub(super) struct Breaker {
     rows: u64,
     failed: u64,
+    /// Why it failed on the last one.
+    reason: String,
     /// What calls that were cut off took since one was answered.
     hung: Duration,
 }
@@ -30,6 +32,11 @@ impl Breaker {
     /// A call was cut off after that time.
     pub(super) fn hung(&mut self, given: Duration) {
         self.hung += given;
+    }
+
+    /// It failed on a row.
+    pub(super) fn failed(&mut self, reason: &str) {
+        reason.clone_into(&mut self.reason);
     }
 
     /// Takes in a batch.
@@ -53,8 +60,8 @@ impl Breaker {
             self.failed /= 2;
             return Ok(());
         }
-        let Breaker { rows, failed, .. } = std::mem::take(self);
-        Err(Error::Broken { plugin: options.name.clone(), failed, rows })
+        let Breaker { rows, failed, reason, .. } = std::mem::take(self);
+        Err(Error::Broken { plugin: options.name.clone(), failed, rows, reason })
     }
 }
 

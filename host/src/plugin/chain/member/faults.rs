@@ -134,6 +134,7 @@ impl Member {
     ) -> Result<(), Error> {
         let change = &changes.list[row as usize];
         self.failed_rows += 1;
+        self.breaker.failed(&reason);
         fates.fail(&self.name, changes.position(change));
         let on_error = if self.redriving { OnError::DeadLetter } else { self.options().on_error };
         if on_error == OnError::Halt {

@@ -24,6 +24,10 @@ impl Dedup for Plugin {
     type Config = Config;
 
     fn new(config: Config) -> Result<Self, String> {
+        // Without a column every update would say nothing new.
+        if config.columns.is_empty() {
+            return Err("config: `columns` names one column at least".to_owned());
+        }
         Ok(Plugin(config))
     }
 
@@ -63,5 +67,10 @@ mod tests {
         let keys = plugin.keys(&users, &[user("1", "ann"), user("2", "ann"), user("2", "bob")]);
         assert_eq!(keys[0], keys[1]);
         assert_ne!(keys[1], keys[2]);
+    }
+
+    #[test]
+    fn without_a_column_it_does_not_start() {
+        assert!(TestedDedup::<Plugin>::new("{\"columns\": []}").is_err());
     }
 }
