@@ -79,6 +79,21 @@ fn a_row_filter_that_changes_is_followed() -> Result<()> {
 }
 
 /// From version 18 on the server streams nothing meanwhile, without a word.
+/// Between two looks, and though it is the same again.
+#[test]
+fn what_a_publication_leaves_out_for_a_moment_is_copied_again() -> Result<()> {
+    let source = source(PostgresVersion::V18)?;
+    let tailwater = into(&source)?;
+    let mut process = tailwater.start()?;
+    serves(&tailwater, "notes", ONE)?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("ALTER PUBLICATION theirs SET (publish = 'insert')")?;
+    source.execute("UPDATE notes SET body = 'left out'; INSERT INTO notes VALUES (2, 'b')")?;
+    source
+        .execute("ALTER PUBLICATION theirs SET (publish = 'insert, update, delete, truncate')")?;
+    serves(&tailwater, "notes", &format!("{{\"id\":1,\"body\":\"left out\"}}\n{TWO}"))
+}
+
 /// PostgreSQL sends such an update as an insert, and what it left alone of large values not at all.
 #[test]
 fn a_row_that_comes_into_a_filter_comes_whole() -> Result<()> {
