@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tailwater_test_support::{
-    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater, free_port,
-    unique_name, wait_for,
+    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater,
+    TailwaterProcess, free_port, unique_name, wait_for,
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -154,14 +154,13 @@ fn a_slot_in_use_is_said_and_waited_for() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_slot_that_is_dropped_under_a_running_capture_is_not_made_anew_in_silence() -> Result<()> {
-    let source = source()?;
-    let slot = unique_name("dropped");
-    let tailwater =
-        Tailwater::with_config(&config(&source.url(), &format!("slot = \"{slot}\"\n")))?;
-    let mut process = tailwater.start()?;
-    process.wait_ready(DEADLINE)?;
+/// The slot is dropped, and the process says so and ends.
+pub(crate) fn ends_without_slot(
+    source: &Database<'_>,
+    slot: &str,
+    tailwater: &Tailwater,
+    process: TailwaterProcess<'_>,
+) -> Result<()> {
     source.execute(&format!(
         "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots
          WHERE slot_name = '{slot}';
@@ -172,6 +171,17 @@ fn a_slot_that_is_dropped_under_a_running_capture_is_not_made_anew_in_silence() 
     let said = format!("slot {slot} was dropped while it was in use, so changes may be missing");
     ensure!(tailwater.log().contains(&said), "{}", tailwater.log_tail());
     Ok(())
+}
+
+#[test]
+fn a_slot_that_is_dropped_under_a_running_capture_is_not_made_anew_in_silence() -> Result<()> {
+    let source = source()?;
+    let slot = unique_name("dropped");
+    let tailwater =
+        Tailwater::with_config(&config(&source.url(), &format!("slot = \"{slot}\"\n")))?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    ends_without_slot(&source, &slot, &tailwater, process)
 }
 
 #[test]

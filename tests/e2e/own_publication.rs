@@ -19,13 +19,13 @@ fn source(version: PostgresVersion) -> Result<Database<'static>> {
     Ok(source)
 }
 
-fn into(source: &Database<'_>) -> Result<Tailwater> {
+/// From the publication `theirs` of this source.
+pub(crate) fn into(url: &str) -> Result<Tailwater> {
     let clickhouse = ClickHouse::shared();
     Tailwater::with_config(&format!(
-        "[source]\nurl = \"{}\"\npublication = \"theirs\"\n\n\
+        "[source]\nurl = \"{url}\"\npublication = \"theirs\"\n\n\
          [clickhouse]\nurl = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\n\n\
          [http]\nlisten = \"{{listen}}\"\n",
-        source.url(),
         clickhouse.url(),
         clickhouse.user(),
         clickhouse.password(),
@@ -35,7 +35,7 @@ fn into(source: &Database<'_>) -> Result<Tailwater> {
 #[test]
 fn a_table_that_a_publication_leaves_out_for_a_while_is_copied_again() -> Result<()> {
     let source = source(PostgresVersion::V15)?;
-    let tailwater = into(&source)?;
+    let tailwater = into(&source.url())?;
     let mut process = tailwater.start()?;
     serves(&tailwater, "notes", ONE)?;
     process.wait_ready(DEADLINE)?;
@@ -66,7 +66,7 @@ fn a_table_that_a_publication_leaves_out_for_a_while_is_copied_again() -> Result
 fn a_row_filter_that_changes_is_followed() -> Result<()> {
     let source = source(PostgresVersion::V18)?;
     source.execute("INSERT INTO notes VALUES (2, 'b'), (3, 'c')")?;
-    let tailwater = into(&source)?;
+    let tailwater = into(&source.url())?;
     let process = tailwater.start()?;
     serves(&tailwater, "notes", &format!("{ONE}{TWO}{THREE}"))?;
     ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
@@ -83,7 +83,7 @@ fn a_row_filter_that_changes_is_followed() -> Result<()> {
 #[test]
 fn what_a_publication_leaves_out_for_a_moment_is_copied_again() -> Result<()> {
     let source = source(PostgresVersion::V18)?;
-    let tailwater = into(&source)?;
+    let tailwater = into(&source.url())?;
     let mut process = tailwater.start()?;
     serves(&tailwater, "notes", ONE)?;
     process.wait_ready(DEADLINE)?;
@@ -103,7 +103,7 @@ fn a_row_that_comes_into_a_filter_comes_whole() -> Result<()> {
          INSERT INTO notes VALUES (5, repeat('long', 1000));
          ALTER PUBLICATION theirs SET TABLE notes WHERE (id > 10)",
     )?;
-    let tailwater = into(&source)?;
+    let tailwater = into(&source.url())?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
     source.execute("UPDATE notes SET id = 20 WHERE id = 5")?;
@@ -114,7 +114,7 @@ fn a_row_that_comes_into_a_filter_comes_whole() -> Result<()> {
 #[test]
 fn a_publication_that_is_dropped_and_made_again_by_its_owner_is_copied_again() -> Result<()> {
     let source = source(PostgresVersion::V18)?;
-    let tailwater = into(&source)?;
+    let tailwater = into(&source.url())?;
     let process = tailwater.start()?;
     serves(&tailwater, "notes", ONE)?;
     ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");

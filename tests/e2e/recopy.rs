@@ -8,6 +8,7 @@ use tailwater_test_support::{
 use crate::bad_input::{FAILED, ends_with};
 use crate::legs::{DEADLINE, Link, serves};
 use crate::outages::into_url;
+use crate::own_publication;
 
 const COPIED: &str = "{\"id\":1,\"body\":\"copied\"}\n";
 const STREAMED: &str = "{\"id\":2,\"body\":\"streamed\"}\n";
@@ -186,21 +187,14 @@ fn what_tailwater_did_not_make_is_replaced_only_if_it_is_named() -> Result<()> {
 
 #[test]
 fn a_table_that_may_not_be_read_any_more_is_not_copied_again_and_stops_no_other() -> Result<()> {
-    let (source, clickhouse) = (source()?, ClickHouse::shared());
+    let source = source()?;
     let user = unique_name("reader");
     source.execute(&format!(
         "CREATE ROLE {user} LOGIN REPLICATION; GRANT SELECT ON notes, others TO {user};
          CREATE PUBLICATION theirs FOR TABLE notes, others"
     ))?;
     let url = source.url().replace("user=postgres", &format!("user={user}"));
-    let tailwater = Tailwater::with_config(&format!(
-        "[source]\nurl = \"{url}\"\npublication = \"theirs\"\n\n\
-         [clickhouse]\nurl = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\n\n\
-         [http]\nlisten = \"{{listen}}\"\n",
-        clickhouse.url(),
-        clickhouse.user(),
-        clickhouse.password(),
-    ))?;
+    let tailwater = own_publication::into(&url)?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
     source.execute(&format!("REVOKE SELECT ON notes FROM {user}"))?;

@@ -7,7 +7,7 @@ use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{ClickHouse, Kafka, Postgres, PostgresVersion, TailwaterProcess};
 use tailwater_tests::{Audit, each_change_once, wait_sent};
 
-use crate::bad_input::FAILED;
+use crate::bad_input::ends_without_slot;
 use crate::legs::{DEADLINE, Link};
 use crate::outages::{RATE, recovers};
 use crate::stops::{PROMISED, tells};
@@ -115,14 +115,5 @@ fn a_leg_that_fails_for_good_ends_the_process_though_the_other_one_cannot_drain(
     tells(&all, "sink")?;
     let slots = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()";
     let slot = &source.query(slots)?[0][0];
-    source.execute(&format!(
-        "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots
-         WHERE slot_name = '{slot}';
-         SELECT pg_drop_replication_slot('{slot}')"
-    ))?;
-    let status = process.wait_exit(DEADLINE)?;
-    ensure!(status.code() == Some(FAILED), "it ended with {status}");
-    let said = format!("slot {slot} was dropped while it was in use");
-    ensure!(all.log().contains(&said), "{}", all.log_tail());
-    Ok(())
+    ends_without_slot(&source, slot, &all, process)
 }

@@ -8,6 +8,7 @@ use tailwater_test_support::{
 
 use crate::legs::{DEADLINE, Link, says, serves};
 use crate::outages::into_url;
+use crate::own_publication;
 
 const FIRST: &str = "{\"id\":1,\"body\":\"first\"}\n";
 const LATER: &str = "{\"id\":2,\"body\":\"later\"}\n";
@@ -146,18 +147,10 @@ fn a_table_that_was_renamed_while_nobody_read_is_copied_once() -> Result<()> {
 
 #[test]
 fn a_table_that_leaves_the_published_ones_is_copied_again_when_it_comes_back() -> Result<()> {
-    let (source, clickhouse) = (source()?, ClickHouse::shared());
+    let source = source()?;
     source.execute("CREATE TABLE others (id int PRIMARY KEY)")?;
     source.execute("CREATE PUBLICATION theirs FOR ALL TABLES")?;
-    let tailwater = Tailwater::with_config(&format!(
-        "[source]\nurl = \"{}\"\npublication = \"theirs\"\n\n\
-         [clickhouse]\nurl = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\n\n\
-         [http]\nlisten = \"{{listen}}\"\n",
-        source.url(),
-        clickhouse.url(),
-        clickhouse.user(),
-        clickhouse.password(),
-    ))?;
+    let tailwater = own_publication::into(&source.url())?;
     let process = tailwater.start()?;
     serves(&tailwater, "notes", FIRST)?;
     // An unlogged table is in no publication, and nothing streams what comes into it.

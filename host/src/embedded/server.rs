@@ -25,6 +25,7 @@ use super::request::Request;
 use super::run::Job;
 use super::running::Running;
 use super::upload::Upload;
+use crate::serve::{told_to, until_told};
 use crate::sink::literal;
 
 /// How often a statement that nobody waits for is told to end.
@@ -85,15 +86,7 @@ impl Server {
         let mut server = http1::Builder::new();
         let connection =
             server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = told_to(&mut stop) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
+        if let Err(error) = until_told(connection, &mut stop).await {
             debug!(%error, "a connection broke");
         }
     }
@@ -163,11 +156,6 @@ impl Server {
         guard.release();
         answer.unwrap_or_else(|_| answer::refused(&Refusal::stopping(), &query_id))
     }
-}
-
-async fn told_to(stop: &mut watch::Receiver<bool>) {
-    // A sender that is gone means the same.
-    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// Ends statements that nobody waits for any more.

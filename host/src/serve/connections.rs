@@ -1,6 +1,7 @@
 //! Connections: how many there may be, and how long they may stand still. Who opens many and says nothing, or
 //! asks and takes no answer, must not use up what the process may have open.
 
+use std::error::Error;
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -9,7 +10,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::{Body, Incoming};
+use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
+use hyper::service::HttpService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -100,20 +104,35 @@ async fn connection(
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.head);
     let connection = server.serve_connection(stream, TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = told_to(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
+    if let Err(error) = until_told(connection, &mut stop).await {
         tracing::trace!(%error, "a connection broke");
     }
 }
 
-async fn told_to(stop: &mut watch::Receiver<bool>) {
+/// Serves a connection until `stop` is true, then lets the answer end that is under way.
+pub(crate) async fn until_told<I, S>(
+    connection: http1::Connection<I, S>,
+    stop: &mut watch::Receiver<bool>,
+) -> hyper::Result<()>
+where
+    I: Read + Write + Unpin,
+    S: HttpService<Incoming>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::ResBody: 'static,
+    <S::ResBody as Body>::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told_to(stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
+}
+
+/// Waits until `stop` is true.
+pub(crate) async fn told_to(stop: &mut watch::Receiver<bool>) {
     // A sender that is gone means the same.
     drop(stop.wait_for(|stop| *stop).await);
 }

@@ -42,6 +42,8 @@ pub use status::{PluginStatus, Status, StatusError, StepStatus, ask, fetch_statu
 pub use tables::{Mirrored, MirroredColumn};
 pub use token::{Scope, Token, Tokens, hash_token, new_token};
 
+pub(crate) use connections::{told_to, until_told};
+
 use connections::Limits;
 
 use crate::disposition::Disposition;

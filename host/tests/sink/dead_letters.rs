@@ -70,12 +70,14 @@ fn a_letter_for_which_there_is_no_place_by_now_stays_one_and_ends_nothing() {
     let legacy = Table::new(8, schema, name, users().columns.clone(), ReplicaIdentity::Default);
     let routed = Arc::new(legacy.renamed(users().full_name()));
     let reserved = table("public", "log", vec![key("_version", ColumnType::Text)]);
+    let hidden = table("public", "log", vec![key("_row_exists", ColumnType::Text)]);
     let long = table(&"схема".repeat(6), &"таблица".repeat(4), vec![key("name", ColumnType::Text)]);
     let cases = [
         (long, &["bob"][..], "is too long for the names of"),
         (misfit, &["bob"], "does not fit"),
         (routed, &["2", "bob", "x", "2"], "would both go into public.users"),
         (reserved, &["bob"], "which tailwater needs for itself"),
+        (hidden, &["bob"], "which tailwater needs for itself"),
     ];
     for (table, row, why) in cases {
         let rig = Rig::new("");
