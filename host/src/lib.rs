@@ -76,6 +76,9 @@ pub mod backoff;
 /// Where files are kept that can be made again.
 pub mod cache;
 
+/// Directories that nobody else is to read.
+pub mod directories;
+
 /// The embedded ClickHouse engine.
 pub mod embedded;
 

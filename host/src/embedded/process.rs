@@ -3,11 +3,10 @@
 //! It says one line on standard output, `ready PORT` or `failed REASON`, and serves until SIGTERM.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use super::library::{Connection, Library};
 use super::locate::find_library;
 use super::server::{self, Server};
 use super::{merges, write};
+use crate::directories;
 
 /// The environment variable with the password that clients must know.
 pub(super) const PASSWORD: &str = "TAILWATER_CLICKHOUSE_PASSWORD";
@@ -161,8 +161,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
 
 fn create(path: &Path) -> Result<PathBuf, Error> {
     let failed = |source| Error::Directory { path: path.to_owned(), source };
-    // It holds the source's rows: nobody else on the machine is to read them.
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    directories::create(path).map_err(failed)?;
     absolute(path)
 }
 
@@ -188,7 +187,7 @@ fn lock(path: &Path) -> Result<File, Error> {
 fn empty_home(path: &Path) -> Result<PathBuf, Error> {
     let home = path.join("tailwater.home");
     let failed = |source| Error::Directory { path: home.clone(), source };
-    fs::create_dir_all(&home).map_err(failed)?;
+    directories::create(&home).map_err(failed)?;
     Ok(home)
 }
 

@@ -7,12 +7,12 @@
 //! source has forgotten is in them, and what is not in them comes again from the source.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
+use crate::directories;
 use crate::disposition::Disposition;
 use crate::plugin::memory::window::{Kept, Mark, WindowDelta};
 use crate::plugin::memory::{Changed, Pending};
@@ -127,15 +127,18 @@ impl StateStore {
     /// # Errors
     /// Another process has it, or the disk is in the way.
     pub fn open(directory: &Path, name: &str) -> Result<StateStore, Error> {
-        fs::create_dir_all(directory)
+        directories::create(directory)
             .map_err(|source| Error::Directory { path: directory.to_owned(), source })?;
         let name = utf8_percent_encode(name, IN_FILE_NAMES);
         let path = directory.join(format!("{name}.redb"));
+        let disk = |error| Error::Disk { path: path.clone(), source: Box::new(error) };
+        // The database would make its file as the umask says.
+        directories::open_file(&path).map_err(|error| disk(error.into()))?;
         let mut builder = Database::builder();
         let opened = builder.set_cache_size(CACHE_BYTES).create(&path);
         let database = opened.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => Error::InUse { path: path.clone() },
-            other => Error::Disk { path: path.clone(), source: Box::new(other.into()) },
+            other => disk(other.into()),
         })?;
         let mut store = StateStore { database, path, secret: [0; 16] };
         store.secret = store.write(|tables| {
@@ -384,6 +387,9 @@ fn position((commit, ordinal): (u64, u64)) -> Position {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::plugin::memory::Delta;
 
@@ -399,6 +405,15 @@ mod tests {
         fs::write(&file, "a file").unwrap();
         let said = refusal(&file);
         assert!(said.contains("for the plugins' memory cannot be made"), "{said}");
+    }
+
+    #[test]
+    fn what_plugins_remember_is_closed_to_others() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("state");
+        let store = StateStore::open(&directory, "it").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(store.path())), (0o700, 0o600));
     }
 
     #[test]

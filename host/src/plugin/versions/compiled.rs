@@ -6,7 +6,7 @@
 use std::fs::{self, File, FileTimes};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,6 +15,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::cache;
+use crate::directories;
 use crate::plugin::digest;
 
 /// The layout of the files is a part of their names: one of an earlier layout is another file, not a damaged
@@ -66,7 +67,7 @@ impl Compiled {
     }
 
     fn write(&self, file: &Path, code: &[u8]) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        directories::create(&self.directory)?;
         if !self.is_private()? {
             return Err(io::Error::other("others may write there"));
         }

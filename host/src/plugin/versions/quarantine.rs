@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
+use crate::directories;
 use crate::plugin::digest;
 use crate::plugin::error::Error;
 use crate::plugin::memory::IN_FILE_NAMES;
@@ -139,10 +140,12 @@ fn code_of(identity: &str, options: &Options) -> Option<String> {
 /// By rename: a reader never sees half of it.
 fn write(file: &Path, ban: &Ban) -> io::Result<()> {
     let directory = file.parent().expect("it lies in the directory");
-    fs::create_dir_all(directory)?;
+    directories::create(directory)?;
     let unfinished = file.with_extension("part");
-    fs::write(&unfinished, serde_json::to_vec_pretty(ban)?)?;
-    fs::File::open(&unfinished)?.sync_all()?;
+    let mut writing = directories::open_file(&unfinished)?;
+    writing.set_len(0)?;
+    writing.write_all(&serde_json::to_vec_pretty(ban)?)?;
+    writing.sync_all()?;
     fs::rename(unfinished, file)
 }
 
@@ -195,6 +198,8 @@ pub(crate) fn settings(options: &Options) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn options(settings: &str) -> Options {
@@ -221,6 +226,21 @@ mod tests {
         assert!(unknown.why.contains("does not say why"), "{unknown:?}");
         fs::remove_file(file).unwrap();
         assert!(before.find("bad", &it).is_none() && after.find("bad", &it).is_none());
+    }
+
+    #[test]
+    fn what_is_said_of_a_version_is_closed_to_others() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("kept");
+        let it = options("");
+        let quarantine = Quarantine::kept_in(directory.clone());
+        for why in ["a longer reason", "a reason"] {
+            quarantine.put("bad", &it, why, "");
+            assert_eq!(quarantine.find("bad", &it).expect("it is kept").why, why);
+        }
+        let file = quarantine.file("bad", &it).expect("it has a file");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(&file)), (0o700, 0o600));
     }
 
     #[test]
