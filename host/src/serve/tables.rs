@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::sink::quoted;
 
+/// What a pipe's name ends with.
+pub(super) const PIPE_SUFFIX: &str = "_snapshot";
+
 /// A mirrored table as ClickHouse shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mirrored {
@@ -45,6 +48,6 @@ impl Mirrored {
     /// The pipe's name.
     #[must_use]
     pub fn pipe(&self) -> String {
-        format!("{}_snapshot", self.view)
+        format!("{}{PIPE_SUFFIX}", self.view)
     }
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::options::Options;
+use super::tables::PIPE_SUFFIX;
 use crate::failpoint;
 
 /// `[[http.token]]`
@@ -49,14 +50,23 @@ impl TryFrom<String> for Scope {
             "metrics" => Ok(Scope::Metrics),
             "admin" => Ok(Scope::Admin),
             other => match other.strip_prefix("pipe:") {
-                Some(name) if !name.is_empty() => Ok(Scope::Pipe(name.to_owned())),
-                _ => Err(format!(
+                Some(pipe) if is_pipe(pipe) => Ok(Scope::Pipe(pipe.to_owned())),
+                Some(_) => Err(format!(
+                    "`{text}` can cover no pipe; write `pipe:<table>_snapshot`, as every pipe is called, or \
+                     `pipe:*` for all"
+                )),
+                None => Err(format!(
                     "unknown scope `{text}`; allowed: `pipe:<name>`, `pipe:*`, `sql`, `metrics`, \
                      `admin`"
                 )),
             },
         }
     }
+}
+
+/// Whether a pipe may have that name, whichever tables there are.
+fn is_pipe(name: &str) -> bool {
+    name.strip_suffix(PIPE_SUFFIX).is_some_and(|view| !view.is_empty())
 }
 
 impl fmt::Display for Scope {
@@ -213,6 +223,17 @@ mod tests {
         ];
         for (scopes, needed, may) in cases {
             assert_eq!(token("x", scopes).may(&needed), may, "{scopes:?} for {needed}");
+        }
+    }
+
+    #[test]
+    fn a_scope_that_can_cover_no_pipe_is_refused() {
+        for wrong in
+            ["pipe:users", "pipe:", "pipe:_snapshot", "pipe:users_snapshot.json", "pipe:u*"]
+        {
+            let refused = Scope::try_from(wrong.to_owned()).unwrap_err();
+            let said = format!("`{wrong}` can cover no pipe; write `pipe:<table>_snapshot`");
+            assert!(refused.starts_with(&said), "{refused}");
         }
     }
 
