@@ -64,8 +64,11 @@ pub mod redrive;
 /// Where tests let the process die.
 pub mod failpoint;
 
-/// How the process ends.
+/// How the process ends,
 pub mod shutdown;
+
+/// and what does not end it.
+pub mod hangup;
 
 /// What to do about an error,
 pub mod disposition;

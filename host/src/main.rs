@@ -16,8 +16,8 @@ use tailwater::serve::{Context, Server, Tokens};
 use tailwater::shutdown::{Phase, Shutdown};
 use tailwater::telemetry::logging;
 use tailwater::telemetry::metrics::Metrics;
-use tailwater::{commands, embedded};
-use tokio::signal::unix::{SignalKind, signal};
+use tailwater::{commands, embedded, hangup};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 /// How long a drain waits for something to move.
@@ -29,8 +29,14 @@ const VISIBLE: &str = "the command line holds a secret that everybody on this ma
                        TAILWATER_TOKEN yourself";
 
 fn main() -> ExitCode {
+    // A reload that is asked for before anybody listens is none, and not the end.
+    let hangup = hangup::ignore();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = config::read_arguments(&arguments).unwrap_or_else(|error| error.exit());
+    let runs = matches!(cli.command, Command::Run(_));
+    if !runs {
+        hangup.restore();
+    }
     // The engine's child process has no settings and makes its own threads.
     if let Command::Clickhouse { args } = &cli.command {
         return embedded::serve(args.clone());
@@ -38,23 +44,24 @@ fn main() -> ExitCode {
     if let Err(error) = config::move_secrets(&arguments).context(VISIBLE) {
         return fail(Exit::Usage, &error).into();
     }
-    let config = match Config::load_for(&cli, &|name| std::env::var(name).ok()) {
-        Ok(config) => config,
-        Err(error) => return fail(Exit::Usage, &error.into()).into(),
-    };
-    let cli = Arc::new(cli);
-    logging::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime.context("cannot start the threads") {
         Ok(runtime) => runtime,
         Err(error) => return fail(Exit::Failed, &error).into(),
     };
-    runtime.block_on(dispatch(&cli, config)).into()
+    // Heard from here on, what was changed after the settings were read is not missed.
+    let hangups = runs.then(|| runtime.block_on(async { signal(SignalKind::hangup()).ok() }));
+    let config = match Config::load_for(&cli, &|name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(error) => return fail(Exit::Usage, &error.into()).into(),
+    };
+    logging::start(&config.log);
+    runtime.block_on(dispatch(&Arc::new(cli), config, hangups.flatten())).into()
 }
 
-async fn dispatch(cli: &Arc<Cli>, config: Config) -> Exit {
+async fn dispatch(cli: &Arc<Cli>, config: Config, hangups: Option<Signal>) -> Exit {
     match cli.command.clone() {
-        Command::Run(arguments) => run(cli, config, &arguments).await,
+        Command::Run(arguments) => run(cli, config, &arguments, hangups).await,
         Command::Plugin(command) => commands::plugin(&config, &command).await,
         Command::Dlq(command) => commands::dlq(&config, &command).await,
         Command::Snapshot(arguments) => commands::snapshot(&config, &arguments).await,
@@ -67,7 +74,7 @@ async fn dispatch(cli: &Arc<Cli>, config: Config) -> Exit {
 }
 
 /// Runs the pipeline and the HTTP interface until a signal or an error ends them.
-async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
+async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs, hangups: Option<Signal>) -> Exit {
     if let Err(error) = config.require(arguments.role) {
         return fail(Exit::Usage, &error.into());
     }
@@ -96,7 +103,7 @@ async fn run(cli: &Arc<Cli>, config: Config, arguments: &RunArgs) -> Exit {
     if let Ok(address) = server.local_addr() {
         info!(url = %format_args!("http://{address}"), "serving");
     }
-    tokio::spawn(reload_on_hangup(Arc::clone(cli), plugins, server.tokens()));
+    tokio::spawn(reload_on_hangup(hangups, Arc::clone(cli), plugins, server.tokens()));
     let served = shutdown.clone();
     let serving = tokio::spawn(server.run(async move { served.reached(Phase::Drained).await }));
     let ended = pipeline.run().await;
@@ -124,12 +131,17 @@ fn read_again(cli: &Cli) -> Result<Config, String> {
 }
 
 /// SIGHUP reads the tokens, and the plugins' settings and files, again.
-async fn reload_on_hangup(cli: Arc<Cli>, plugins: Reloads, tokens: Tokens) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+async fn reload_on_hangup(
+    hangups: Option<Signal>,
+    cli: Arc<Cli>,
+    plugins: Reloads,
+    tokens: Tokens,
+) {
+    let Some(mut hangups) = hangups else {
         error!("cannot listen for SIGHUP; reload plugins over HTTP, and restart for new tokens");
         return;
     };
-    while hangup.recv().await.is_some() {
+    while hangups.recv().await.is_some() {
         match read_again(&cli).and_then(|config| tokens.replace(&config.http)) {
             Ok(count) => info!(tokens = count, "read the tokens again"),
             Err(why) => {

@@ -1,10 +1,12 @@
 //! The program and its shell: what it reads for which command, and a standard error that takes nothing.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use rustix::process::{Pid, Signal, kill_process};
 use tailwater_test_support::{Scratch, binary, free_port, http_get, wait_for};
 
@@ -46,6 +48,40 @@ fn logs_that_cannot_be_written_end_nothing() -> Result<()> {
     wait_for(DEADLINE, "the end", || {
         let ended = running.0.try_wait()?.context("it runs")?;
         ensure!(ended.code() == Some(0), "it ended with {ended}");
+        Ok(())
+    })
+}
+
+/// The process waits for its settings while nobody has written them, and is told to read them again.
+#[test]
+fn a_reload_that_is_asked_for_while_it_starts_is_done_then() -> Result<()> {
+    let scratch = Scratch::new("hangup")?;
+    let (listen, nobody) = (format!("127.0.0.1:{}", free_port()?), free_port()?);
+    let settings = format!(
+        "[source]\nurl = \"postgres://u@127.0.0.1:{nobody}/d\"\n[http]\nlisten = \"{listen}\"\n"
+    );
+    let (pipe, file, log) = (scratch.join("it.toml"), scratch.join("file"), scratch.join("log"));
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+    let mut command = Command::new(binary()?);
+    command.args(["run", "--config"]).arg(&pipe).current_dir(scratch.path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+    let mut running = Running(command.spawn()?);
+    let open = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut writing = None;
+    wait_for(DEADLINE, "somebody to read the settings", || {
+        writing = Some(File::from(openat(CWD, &pipe, open, Mode::empty())?));
+        Ok(())
+    })?;
+    let id = Pid::from_raw(i32::try_from(running.0.id())?).context("a process id")?;
+    kill_process(id, Signal::HUP)?;
+    // What is read again is a file.
+    fs::write(&file, &settings)?;
+    fs::rename(&file, &pipe)?;
+    writing.take().context("the pipe")?.write_all(settings.as_bytes())?;
+    wait_for(DEADLINE, "the reload", || {
+        ensure!(running.0.try_wait()?.is_none(), "it ended");
+        let log = fs::read_to_string(&log)?;
+        ensure!(log.contains("read the tokens again"), "{log}");
         Ok(())
     })
 }
