@@ -104,6 +104,12 @@ fn what_needs_no_settings_works_beside_a_file_that_is_wrong() -> Result<()> {
             let output = said(config, arguments, &[])?;
             ensure!(output.status.success(), "{arguments:?} beside {config}: {output:?}");
         }
+        // Of a plugin that is not there they say so.
+        for look in ["inspect", "test", "bench"] {
+            let output = said(config, &["plugin", look, "absent.wasm"], &[])?;
+            let text = String::from_utf8_lossy(&output.stderr);
+            ensure!(text.contains("absent."), "{look} beside {config}: {text}");
+        }
         let output = said(config, &["check"], &[])?;
         ensure!(output.status.code() == Some(USAGE), "{output:?}");
     }

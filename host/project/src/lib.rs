@@ -14,7 +14,7 @@ mod toolchain;
 mod world;
 
 pub use build::{
-    build, compile, digest, digest_of, directories, is_newer, output, write_if_changed,
+    build, compile, digest, digest_of, directories, events_left, is_newer, output, write_if_changed,
 };
 pub use command::run;
 pub use language::{Language, Role};

@@ -73,7 +73,12 @@ fn build(project: &Path) -> anyhow::Result<String> {
     let component = tailwater_project::build(project, &Installed)?;
     let bytes = std::fs::metadata(&component).map_or(0, |metadata| metadata.len());
     let seconds = started.elapsed().as_secs_f64();
-    Ok(format!("{} ({} KiB) in {seconds:.1} s", component.display(), bytes.div_ceil(1024)))
+    let left = tailwater_project::events_left(project, &component).map(|events| {
+        let events = events.display();
+        format!("; {events} stays as it is, because the project has no golden.jsonl")
+    });
+    let (component, left) = (component.display(), left.unwrap_or_default());
+    Ok(format!("{component} ({} KiB) in {seconds:.1} s{left}", bytes.div_ceil(1024)))
 }
 
 /// What `plugin inspect` prints. The error: what keeps the component from being a plugin, or its golden

@@ -290,18 +290,20 @@ pub(super) enum Needs {
 impl Command {
     pub(super) fn needs(&self) -> Needs {
         let at = match self {
+            // An author's plugin is tried with what it might be granted, wherever it is to run.
             Command::Token(_)
-            | Command::Plugin(PluginCommand::New { .. } | PluginCommand::Build { .. }) => {
-                return Needs::Nothing;
-            }
+            | Command::Plugin(
+                PluginCommand::New { .. }
+                | PluginCommand::Build { .. }
+                | PluginCommand::Inspect(_)
+                | PluginCommand::Test(_)
+                | PluginCommand::Bench(_),
+            ) => return Needs::Nothing,
             Command::Snapshot(snapshot) if snapshot.replace => return Needs::Everything,
             Command::Run(_)
             | Command::Check(_)
             | Command::Embedded(_)
-            | Command::Clickhouse { .. }
-            | Command::Plugin(
-                PluginCommand::Inspect(_) | PluginCommand::Test(_) | PluginCommand::Bench(_),
-            ) => return Needs::Everything,
+            | Command::Clickhouse { .. } => return Needs::Everything,
             Command::Status(at)
             | Command::Plugin(PluginCommand::Reload { at, .. })
             | Command::Snapshot(SnapshotArgs { at, .. })

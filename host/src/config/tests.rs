@@ -329,7 +329,9 @@ fn a_command_reads_no_more_settings_than_it_needs() {
         assert_eq!(load(&url).unwrap(), 7447, "{url:?}");
     }
     assert_eq!(load(&["token", "new"]).unwrap(), 7447);
-    assert_eq!(load(&["plugin", "build"]).unwrap(), 7447);
+    for offline in ["build", "inspect", "test", "bench"] {
+        assert_eq!(load(&["plugin", offline]).unwrap(), 7447, "{offline}");
+    }
     for all in [&["run"][..], &["check"], &["snapshot", "a.b", "--replace"], &["embedded", "fetch"]]
     {
         let error = load(all).expect_err("the whole file").to_string();

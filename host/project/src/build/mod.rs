@@ -85,11 +85,11 @@ pub fn compile(
 pub fn build(project: &Path, toolchain: &dyn Toolchain) -> Result<PathBuf> {
     let component = compile(project, None, toolchain)?;
     let target = output(project)?;
-    let copy = target.with_extension("golden.jsonl");
+    let copy = target.with_extension(GOLDEN);
     match fs::read(project.join(GOLDEN)) {
         Ok(golden) => write_if_changed(&copy, &golden)?,
-        // A copy of events that are gone would be deployed with the component.
-        Err(error) if error.kind() == ErrorKind::NotFound => drop(fs::remove_file(&copy)),
+        // What is there may be the only events that the author has.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).context("cannot read golden.jsonl"),
     }
     write_if_changed(&target, &component)?;
@@ -100,6 +100,14 @@ pub fn build(project: &Path, toolchain: &dyn Toolchain) -> Result<PathBuf> {
         .and_then(|file| file.set_modified(SystemTime::now()))
         .ok();
     Ok(target)
+}
+
+/// The golden events beside a component that [`build`] leaves as they are: the project has none, and these
+/// are its author's, or a copy of some that are gone.
+#[must_use]
+pub fn events_left(project: &Path, component: &Path) -> Option<PathBuf> {
+    let copy = component.with_extension(GOLDEN);
+    (copy.exists() && !project.join(GOLDEN).exists()).then_some(copy)
 }
 
 /// Whether something that a project is compiled from was written after its component.
