@@ -3,10 +3,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::capture::{self, SourceUrl};
-use crate::config::{Config, Role, Secret};
+use crate::config::{Config, Role};
+use crate::directories;
 use crate::embedded;
 use crate::plugin;
 use crate::serve::{Endpoint, clickhouse_version};
@@ -20,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What was looked at, and how it is: a few words if it is well, else one sentence with the fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// `source`, `plugin mask-email`, `kafka`, `clickhouse`
+    /// `source`, `plugin mask-email`, `state`, `kafka`, `clickhouse`
     pub item: String,
     /// What was found.
     pub result: Result<String, String>,
@@ -62,16 +64,25 @@ pub async fn run(config: &Config, role: Role) -> Vec<Finding> {
         };
         findings.push(finding("source", PATIENCE, looking).await);
     }
-    findings.extend(plugins(config).await);
+    let (of_plugins, remember) = plugins(config).await;
+    findings.extend(of_plugins);
     for (plugin, patterns) in tables.iter().flat_map(|tables| config.idle_patterns(role, tables)) {
         let of_plugin = findings.iter_mut().find(|finding| finding.item == item(plugin));
         of_plugin.expect("each plugin was looked at").remark(&idle(&patterns));
+    }
+    if remember || config.state.path.is_some() && !config.plugin.is_empty() {
+        let result = may_write(&config.plugin_memory(), "`[state] path`");
+        findings.push(Finding { item: "state".to_owned(), result });
     }
     if let Some(options) = &config.kafka {
         findings.push(finding("kafka", PATIENCE, kafka(options.clone())).await);
     }
     if role != Role::Capture {
-        findings.push(finding("clickhouse", PATIENCE, clickhouse(config)).await);
+        let mut found = finding("clickhouse", PATIENCE, clickhouse(config)).await;
+        for table in tables.iter().flat_map(|tables| config.idle_tables(role, tables)) {
+            found.remark(&unknown(table));
+        }
+        findings.push(found);
     }
     findings
 }
@@ -108,17 +119,20 @@ async fn source(config: &Config) -> Result<(String, Vec<TableName>), String> {
     Ok((text, found.tables))
 }
 
-async fn plugins(config: &Config) -> Vec<Finding> {
+/// Also whether anything is kept on disk for one of them.
+async fn plugins(config: &Config) -> (Vec<Finding>, bool) {
     let (plugins, quarantine) = (config.plugin.clone(), config.quarantine());
     let unheard = |options: &plugin::Options| config.unheard_by(options).join("` and `");
     let unheard: Vec<String> = plugins.iter().map(unheard).collect();
     let looking = tokio::task::spawn_blocking(move || {
+        let mut remember = false;
         let runtime = plugin::Runtime::new(plugin::compiled_code());
         let runtime = runtime.map(|runtime| runtime.with_quarantine(quarantine));
-        let look = |(options, unheard): (&plugin::Options, &String)| {
+        let mut look = |(options, unheard): (&plugin::Options, &String)| {
             let runtime = runtime.as_ref().map_err(|error| chain(error))?;
-            let plugin::Rehearsal { role, digest, instead } =
+            let plugin::Rehearsal { role, remembers, digest, instead } =
                 plugin::rehearse(runtime, options).map_err(|error| chain(&error))?;
+            remember |= remembers;
             let digest = digest.get(..12).unwrap_or(&digest);
             let instead = instead.map(|why| format!(", which goes on instead: {why}"));
             let instead = instead.unwrap_or_default();
@@ -130,7 +144,8 @@ async fn plugins(config: &Config) -> Vec<Finding> {
             item: item(&plugin.0.name),
             result: look(plugin),
         };
-        plugins.iter().zip(&unheard).map(finding).collect()
+        let findings = plugins.iter().zip(&unheard).map(finding).collect();
+        (findings, remember)
     });
     looking.await.expect("looking at a file does not panic")
 }
@@ -144,6 +159,13 @@ fn deaf_to(unheard: &str) -> String {
     format!(
         "; it does not hear of changes that `{unheard}` on the capture sets aside, so that a redrive may \
          bring an older value back: have both on one leg"
+    )
+}
+
+/// What is said of a section that is of no table, with the same reserve.
+fn unknown(table: &str) -> String {
+    format!(
+        "`{table}` in [clickhouse.tables] is none of the source's tables, most likely a typing error"
     )
 }
 
@@ -173,26 +195,33 @@ async fn kafka(options: transport::Options) -> Result<String, String> {
 }
 
 async fn clickhouse(config: &Config) -> Result<String, String> {
-    let options = &config.clickhouse;
-    let Some(url) = &options.url else {
+    let Some(endpoint) = Endpoint::named_by(&config.clickhouse) else {
         return engine(config);
     };
-    let endpoint = Endpoint {
-        url: url.clone(),
-        user: options.user.clone(),
-        password: Secret::new(options.password.clone()),
-        // The one database that is there before the first run.
-        database: "system".to_owned(),
-    };
+    let url = endpoint.url.clone();
     let version = clickhouse_version(endpoint).await;
-    let version = version.map_err(|error| format!("{url}: {}", chain(error.as_ref())))?;
+    let version = version.map_err(|error| format!("{url}: {}", chain(&error)))?;
     Ok(format!("{url} is ClickHouse {version}"))
 }
 
-/// The engine's library; the engine itself is not started.
+/// The engine's library and the directory of its data; the engine itself is not started.
 fn engine(config: &Config) -> Result<String, String> {
     let found = embedded::find_library(config.embedded.library.as_deref());
-    found.map(|file| format!("embedded, by {}", file.display())).map_err(|error| chain(&error))
+    let file = found.map_err(|error| chain(&error))?;
+    let directory = may_write(&config.embedded.path, "`[embedded] path`, or by --data")?;
+    Ok(format!("embedded, by {}, in {directory}", file.display()))
+}
+
+/// The directory, if this user may write there.
+fn may_write(directory: &Path, setting: &str) -> Result<String, String> {
+    let shown = directory.display();
+    match directories::may_write(directory) {
+        Ok(()) => Ok(shown.to_string()),
+        Err(error) => Err(format!(
+            "the directory {shown} cannot be written to ({error}); give this user the right to, or name \
+             another one in {setting}"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +229,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::config::Secret;
 
     /// The kernel takes the connection of a server that hangs, and nobody answers.
     #[tokio::test]

@@ -46,7 +46,7 @@ use crate::config::{Config, Role};
 use crate::disposition::Disposition;
 use crate::embedded;
 use crate::plugin::{self, Stage};
-use crate::serve::Context;
+use crate::serve::{ClickHouseError, Context};
 use crate::shutdown::{Phase, Shutdown};
 use crate::sink::{self, Sink};
 use crate::telemetry::logging::chain;
@@ -78,6 +78,9 @@ pub enum Error {
     /// Step 6.
     #[error("store stopped")]
     Store(#[from] sink::Error),
+    /// Step 6 would write into something else.
+    #[error(transparent)]
+    Foreign(#[from] ClickHouseError),
     /// What plugins remember.
     #[error("the plugins cannot remember")]
     Memory(#[from] plugin::MemoryError),
@@ -95,6 +98,7 @@ impl Error {
             Error::Transform(error) => error.disposition(),
             Error::Transport(error) => error.disposition(),
             Error::Store(error) => error.disposition(),
+            Error::Foreign(error) => error.disposition(),
             Error::Memory(error) => error.disposition(),
             Error::Embedded(error) => error.disposition(),
         }
@@ -119,8 +123,8 @@ pub struct Pipeline {
     report: Report,
     plugins: plugin::Runtime,
     remarks: capture::Remarks,
-    /// What is remarked of the plugins' `tables` is remarked at the first look at the source.
-    patterns: Once,
+    /// What is remarked of settings that fit none of its tables is remarked at the first look at the source.
+    idle: Once,
 }
 
 impl Pipeline {
@@ -133,8 +137,8 @@ impl Pipeline {
         let plugins = plugins.with_quarantine(config.quarantine());
         let report = Report::new(&config, role);
         let remarks = capture::Remarks::default();
-        let (config, patterns) = (Arc::new(config), Once::new());
-        Ok(Pipeline { config, role, shutdown, report, plugins, remarks, patterns })
+        let (config, idle) = (Arc::new(config), Once::new());
+        Ok(Pipeline { config, role, shutdown, report, plugins, remarks, idle })
     }
 
     /// What the HTTP interface reads.

@@ -9,8 +9,8 @@ use tailwater::config::{Config, Role, parse};
 use tailwater::plugin::{Chain, Runtime, Stage, compiled_code};
 use tailwater::telemetry::logging::chain;
 use tailwater_test_support::{
-    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Proxy, SASL_USER, Scratch, binary,
-    free_port, guests, unique_name,
+    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Proxy, SASL_USER, Scratch,
+    answer_everything, binary, free_port, guests, unique_name,
 };
 
 fn look(text: &str, role: Role) -> Vec<Finding> {
@@ -327,6 +327,70 @@ fn a_clickhouse_that_is_down_is_said_without_its_password() {
     assert!(sentence.contains("does not answer") && !sentence.contains("hunter2"), "{sentence}");
     let printed = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(printed.contains("\nFAIL  clickhouse: "), "{printed}");
+}
+
+#[test]
+fn another_server_in_the_place_of_clickhouse_is_told_from_it() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<html>It works!</html>",
+        "HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\nno such path",
+        "HTTP/1.1 302 Found\r\nLocation: /login\r\nConnection: close\r\n\r\n",
+    ] {
+        let address = answer_everything(answer).unwrap();
+        let text = format!("[clickhouse]\nurl = \"http://{address}\"\n[kafka]\nprefix = \"p\"\n");
+        let sentence = of(&look(&text, Role::Sink), "clickhouse").expect_err(answer);
+        assert!(sentence.contains("is not ClickHouse, or a proxy that"), "{sentence}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_to_is_said_before_the_run() {
+    let scratch = Scratch::new("check").unwrap();
+    std::fs::write(scratch.join("file"), "").unwrap();
+    let inside = scratch.join("file").join("data");
+    let told = format!("the directory {} cannot be written to (", inside.display());
+    let text = format!("[kafka]\nprefix = \"p\"\n[embedded]\npath = \"{}\"\n", inside.display());
+    let sentence = of(&look(&text, Role::Sink), "clickhouse").unwrap_err();
+    assert!(sentence.starts_with(&told) && sentence.contains("`[embedded] path`"), "{sentence}");
+
+    let plugin = |name: &str| {
+        let path = guests::plugin(name).unwrap();
+        format!("[[plugin]]\nname = \"{name}\"\npath = \"{}\"\n", path.display())
+    };
+    let state = format!("[state]\npath = \"{}\"\n", inside.display());
+    for (text, is_needed) in [
+        (format!("{}{state}", plugin("drop-duplicates")), true),
+        (format!("{}{state}", plugin("mask-email")), true),
+        (text.clone() + &plugin("drop-duplicates"), true),
+        (text + &plugin("mask-email"), false),
+        (state, false),
+    ] {
+        let findings = look(&text, Role::Sink);
+        if is_needed {
+            let sentence = of(&findings, "state").expect_err(&text);
+            assert!(sentence.starts_with("the directory "), "{sentence}");
+            assert!(sentence.ends_with("name another one in `[state] path`"), "{sentence}");
+        } else {
+            assert!(findings.iter().all(|finding| finding.item != "state"), "{findings:?}");
+        }
+    }
+    let fresh = scratch.join("fresh/state");
+    let text = format!("{}[state]\npath = \"{}\"\n", plugin("drop-duplicates"), fresh.display());
+    of(&look(&text, Role::Sink), "state").unwrap();
+    assert!(!scratch.join("fresh").exists(), "it only looks");
+}
+
+#[test]
+fn a_section_for_a_table_that_is_not_copied_is_remarked() {
+    let database = shop();
+    let sections = "[clickhouse.tables.\"public.users\"]\n[clickhouse.tables.\"public.user\"]\n";
+    let findings = look(&(source_section(&database.url(), "") + sections), Role::All);
+    let found = of(&findings, "clickhouse").unwrap();
+    assert!(found.ends_with(
+        "; `public.user` in [clickhouse.tables] is none of the source's tables, most likely a typing error"
+    ));
+    assert_eq!(found.matches("none of").count(), 1, "{found}");
 }
 
 #[test]

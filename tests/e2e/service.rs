@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
     ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater,
-    TailwaterProcess, unique_name, wait_for,
+    TailwaterProcess, answer_everything, unique_name, wait_for,
 };
 use tailwater_tests::{Emails, wait_equal};
 
@@ -111,6 +111,32 @@ fn a_stop_under_load_is_done_in_time_and_loses_nothing() -> Result<()> {
     process.wait_ready(DEADLINE)?;
     workload.stop()?;
     wait_equal(&source, &tailwater.http_url(), Emails::Plain, DEADLINE)?;
+    Ok(())
+}
+
+/// One that takes every statement would have the rows vanish.
+#[test]
+fn another_server_in_the_place_of_clickhouse_gets_no_rows_and_is_told_of() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    notes(&source)?;
+    let nothing = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{}\"\n[clickhouse]\nurl = \"http://{}\"\n\
+         [clickhouse.tables.\"public.note\"]\n[http]\nlisten = \"{{listen}}\"\n",
+        source.url(),
+        answer_everything(nothing)?,
+    ))?;
+    let _process = tailwater.start()?;
+    wait_for(DEADLINE, "the reason in /readyz", || {
+        let answer = tailwater.get("/readyz")?;
+        let told = answer.text().contains("is not ClickHouse, or a proxy that does not reach it");
+        ensure!(answer.status == 503 && told, "{} {}", answer.status, answer.text());
+        Ok(())
+    })?;
+    let log = tailwater.log();
+    ensure!(!log.contains("copied the table"), "{log}");
+    let idle = "none of the source's tables has the name of a section in [clickhouse.tables]";
+    ensure!(log.matches(idle).count() == 1 && log.contains("public.note"), "{log}");
     Ok(())
 }
 

@@ -60,15 +60,32 @@ impl Config {
         role: Role,
         tables: &[TableName],
     ) -> Vec<(&'a str, Vec<&'a str>)> {
-        let all_topics = self.kafka.as_ref().is_none_or(|kafka| kafka.topics.is_none());
         let is_shown_them = |plugin: &&plugin::Options| match plugin.stage {
             Stage::Capture => role != Role::Sink,
-            Stage::Sink => role == Role::All && all_topics,
+            Stage::Sink => self.stores_the_source(role),
         };
         let idle =
             |plugin: &'a plugin::Options| (plugin.name.as_str(), plugin.idle_patterns(tables));
         let plugins = self.plugin.iter().filter(is_shown_them).map(idle);
         plugins.filter(|(_, patterns)| !patterns.is_empty()).collect()
+    }
+
+    /// Tables with a section of their own in `[clickhouse.tables]` that are none of the source's: most likely
+    /// typing errors, and the section then does nothing, in silence. None where other tables may come.
+    #[must_use]
+    pub fn idle_tables(&self, role: Role, tables: &[TableName]) -> Vec<&str> {
+        if !self.stores_the_source(role) {
+            return Vec::new();
+        }
+        let known: HashSet<String> = tables.iter().map(ToString::to_string).collect();
+        let named = self.clickhouse.tables.keys().map(String::as_str);
+        named.filter(|name| !known.contains(*name)).collect()
+    }
+
+    /// Whether what is stored is what this process captures, and nothing else.
+    fn stores_the_source(&self, role: Role) -> bool {
+        let all_topics = self.kafka.as_ref().is_none_or(|kafka| kafka.topics.is_none());
+        role == Role::All && all_topics
     }
 
     /// Of a plugin of the sink that tells duplicates: the plugins of the capture that may set changes aside

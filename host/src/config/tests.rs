@@ -376,6 +376,21 @@ fn patterns_are_held_against_tables_only_where_these_are_known() {
 }
 
 #[test]
+fn sections_of_tables_are_held_against_those_that_are_copied_where_these_are_known() {
+    let sections = "[clickhouse.tables.\"public.users\"]\n[clickhouse.tables.\"public.user\"]\n";
+    let idle = |more: &str, role| {
+        let config = read(&format!("{more}\n{sections}")).unwrap();
+        let table = TableName { schema: "public".into(), name: "users".into() };
+        config.idle_tables(role, &[table]).join(" ")
+    };
+    assert_eq!(idle("", Role::All), "public.user");
+    assert_eq!(idle("[kafka]", Role::All), "public.user");
+    assert_eq!(idle("[kafka]\ntopics = \"^debezium\"", Role::All), "");
+    assert_eq!(idle("[kafka]", Role::Capture), "");
+    assert_eq!(idle("[kafka]", Role::Sink), "");
+}
+
+#[test]
 fn a_sink_does_not_hear_of_what_the_capture_sets_aside_of_its_tables_beyond_kafka() {
     let unheard = |mask: &str, dedup: &str, more: &str| {
         let section = |name: &str, settings: &str| {

@@ -10,7 +10,7 @@ use crate::capture::{Delivered, Place, Resume, same_cluster};
 use crate::config::Config;
 use crate::embedded::{self, Engine};
 use crate::hop::Snapshots;
-use crate::serve::Endpoint;
+use crate::serve::{ClickHouseError, Endpoint, clickhouse_version};
 use crate::shutdown::Phase;
 use crate::sink::{self, Origin, Provenance, Sink};
 
@@ -66,7 +66,12 @@ impl Pipeline {
         let origin = Origin { database, source, pipeline };
         loop {
             let (metrics, leg) = (Arc::clone(self.report.metrics()), patience.leg().clone());
-            let connected = Sink::connect(options.clone(), origin.clone(), metrics, leg).await;
+            let connected = match is_foreign(&self.config).await {
+                Some(foreign) => Err(foreign.into()),
+                None => Sink::connect(options.clone(), origin.clone(), metrics, leg)
+                    .await
+                    .map_err(Error::from),
+            };
             let failed = match connected {
                 Ok(sink) => {
                     patience.works();
@@ -129,6 +134,13 @@ impl Pipeline {
             }
         });
     }
+}
+
+/// Whether another server than ClickHouse answers: one that takes every statement would have rows vanish.
+/// Whatever else is wrong is said by who connects.
+async fn is_foreign(config: &Config) -> Option<ClickHouseError> {
+    let version = clickhouse_version(Endpoint::named_by(&config.clickhouse)?).await;
+    version.err().filter(|error| matches!(error, ClickHouseError::Foreign))
 }
 
 /// Records the source's cluster and gives what is known of it, or refuses one whose positions do not

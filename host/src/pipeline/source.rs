@@ -22,6 +22,10 @@ use crate::telemetry::logging::chain;
 const IDLE_PATTERN: &str = "none of the source's tables fits a pattern in the plugin's `tables`; most \
                             likely it is misspelt";
 
+/// It may be none, for the same reasons.
+const IDLE_TABLE: &str = "none of the source's tables has the name of a section in [clickhouse.tables]; \
+                          most likely it is misspelt";
+
 /// A source that passed its preflight.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -67,7 +71,7 @@ impl Pipeline {
                     if self.role == Role::All {
                         self.config.clickhouse.names_differ(&tables)?;
                     }
-                    self.patterns.call_once(|| self.remark_idle_patterns(&tables));
+                    self.idle.call_once(|| self.remark_what_is_idle(&tables));
                     let database = url.database().to_owned();
                     let confirmed = preflight.slot.map(|slot| slot.confirmed);
                     let (slot_exists, system) = (confirmed.is_some(), preflight.system);
@@ -132,12 +136,16 @@ impl Pipeline {
         ))
     }
 
-    /// A plugin that is offered no table does nothing, and a mask then hides nothing.
-    fn remark_idle_patterns(&self, tables: &[TableName]) {
+    /// A plugin that is offered no table does nothing, and a mask then hides nothing; nor does a section do
+    /// anything for a table that is not there.
+    fn remark_what_is_idle(&self, tables: &[TableName]) {
         for (plugin, patterns) in self.config.idle_patterns(self.role, tables) {
             for pattern in patterns {
                 warn!(plugin, pattern, "{IDLE_PATTERN}");
             }
+        }
+        for table in self.config.idle_tables(self.role, tables) {
+            warn!(table, "{IDLE_TABLE}");
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::plugin::error::Error;
+use crate::plugin::guest::Role;
 use crate::table::TableName;
 
 /// One plugin.
@@ -230,6 +231,11 @@ impl Options {
     /// Whether it may have a state.
     pub(crate) fn has_state(&self) -> bool {
         self.grants.contains(&Grant::State)
+    }
+
+    /// Whether anything is kept for a plugin of that role.
+    pub(crate) fn remembers_as(&self, role: Role) -> bool {
+        role == Role::Dedup || self.has_state()
     }
 
     /// Whether the plugin is offered a table.

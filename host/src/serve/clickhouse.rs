@@ -14,6 +14,8 @@ use url::form_urlencoded::Serializer;
 
 use super::answer::Refusal;
 use crate::config::Secret;
+use crate::disposition::Disposition;
+use crate::sink;
 
 /// The largest part of an error answer that is read, in bytes.
 const ERROR_BYTES: usize = 64 * 1024;
@@ -34,6 +36,20 @@ pub struct Endpoint {
     pub database: String,
 }
 
+impl Endpoint {
+    /// The server that the settings name, and the one database that is there before the first run; none if
+    /// they name no server.
+    #[must_use]
+    pub fn named_by(options: &sink::Options) -> Option<Endpoint> {
+        Some(Endpoint {
+            url: options.url.clone()?,
+            user: options.user.clone(),
+            password: Secret::new(options.password.clone()),
+            database: "system".to_owned(),
+        })
+    }
+}
+
 /// One statement. `parameters` are the values of its `{name:Type}`, plain; `settings` are
 /// ClickHouse's.
 #[derive(Debug, Clone, Default)]
@@ -47,15 +63,30 @@ pub(super) struct Statement {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClickHouseError {
+pub enum ClickHouseError {
+    /// The engine begins, or a server was not reached yet.
     #[error("clickhouse is not started yet")]
     NotStarted,
+    /// Nobody is there.
     #[error("clickhouse does not answer")]
     Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    /// Nothing comes.
     #[error("clickhouse did not answer within {0} s")]
     Silent(u64),
+    /// It answered with an error.
     #[error("clickhouse refused the statement (code {code}): {message}")]
-    Refused { code: u32, message: String },
+    Refused {
+        /// ClickHouse's, or 0 if it gave none.
+        code: u32,
+        /// In its words.
+        message: String,
+    },
+    /// Another server answers.
+    #[error(
+        "what answers at `[clickhouse] url` is not ClickHouse, or a proxy that does not reach it; name its \
+         HTTP interface there, as in http://host:8123"
+    )]
+    Foreign,
 }
 
 /// ClickHouse's code for `name`d errors that a handler tells apart.
@@ -188,6 +219,12 @@ fn plain(text: &str) -> String {
 }
 
 impl ClickHouseError {
+    /// All of them may be over soon: also a proxy whose server is away.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        Disposition::Retry
+    }
+
     /// Why there is no answer to a statement of ours: what is wrong with it is not the client's
     /// mistake.
     pub(super) fn of_ours(self) -> Refusal {
@@ -210,9 +247,9 @@ impl ClickHouseError {
                 _ => StatusCode::BAD_REQUEST,
             },
             ClickHouseError::Silent(_) => StatusCode::GATEWAY_TIMEOUT,
-            ClickHouseError::NotStarted | ClickHouseError::Unreachable(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ClickHouseError::NotStarted
+            | ClickHouseError::Unreachable(_)
+            | ClickHouseError::Foreign => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -233,10 +270,8 @@ impl From<ClickHouseError> for Refusal {
 /// The version of the server at `endpoint`, asked for once.
 ///
 /// # Errors
-/// It does not answer, or refuses the user; the sentence holds no secret.
-pub async fn clickhouse_version(
-    endpoint: Endpoint,
-) -> Result<String, Box<dyn Error + Send + Sync>> {
+/// It does not answer, refuses the user, or is no ClickHouse; the sentence holds no secret.
+pub async fn clickhouse_version(endpoint: Endpoint) -> Result<String, ClickHouseError> {
     let (_known, seen) = watch::channel(Some(endpoint));
     let statement = Statement {
         text: "SELECT version()".to_owned(),
@@ -244,9 +279,23 @@ pub async fn clickhouse_version(
         first_byte: Duration::from_secs(10),
         ..Statement::default()
     };
-    let body = ClickHouse::new(seen).ask(&statement).await?.into_body();
-    let version = Limited::new(body, ERROR_BYTES).collect().await?.to_bytes();
-    Ok(String::from_utf8_lossy(&version).trim().to_owned())
+    let answer = ClickHouse::new(seen).ask(&statement).await.map_err(|error| match error {
+        // ClickHouse has a code for every error.
+        ClickHouseError::Refused { code: 0, .. } => ClickHouseError::Foreign,
+        error => error,
+    })?;
+    let body = Limited::new(answer.into_body(), ERROR_BYTES).collect().await;
+    let text = body.map_err(ClickHouseError::Unreachable)?.to_bytes();
+    let version = String::from_utf8_lossy(&text).trim().to_owned();
+    if is_version(&version) { Ok(version) } else { Err(ClickHouseError::Foreign) }
+}
+
+/// Whether a text is a version of ClickHouse, which begins with a year and a month: `26.7.2.1`.
+fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let mut parts = text.split('.');
+    let begins = parts.next().is_some_and(is_number) && parts.next().is_some_and(is_number);
+    begins && !text.contains(char::is_whitespace)
 }
 
 /// A request of another instance's interface: status and body. How long the body is was for the one to choose
@@ -273,6 +322,16 @@ pub(super) async fn http_ask(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_told_from_what_others_answer() {
+        for version in ["26.7.2.1", "23.8.11.29.altinitystable", "20.3"] {
+            assert!(is_version(version), "{version}");
+        }
+        for other in ["", "Ok.", "1", "<html>1.1</html>", "127.0.0.1 is\nhome", "v26.7", ".7"] {
+            assert!(!is_version(other), "{other}");
+        }
+    }
 
     #[test]
     fn an_exception_is_read_without_its_frame() {

@@ -35,7 +35,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use clickhouse::{Endpoint, clickhouse_version};
+pub use clickhouse::{ClickHouseError, Endpoint, clickhouse_version};
 pub use options::{Int64, Options, listen_address};
 pub use readiness::{Leg, LegState, Readiness};
 pub use status::{PluginStatus, Status, StatusError, StepStatus, ask, fetch_status};

@@ -1,7 +1,8 @@
 //! The least HTTP client that a test needs: one request, one whole answer.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -62,6 +63,29 @@ pub fn http_request(
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).with_context(|| format!("read the answer of {url}"))?;
     parse(&answer).with_context(|| format!("understand the answer of {url}"))
+}
+
+/// A server on loopback that gives every request the same answer, for as long as the process lives; its
+/// address.
+pub fn answer_everything(answer: &'static str) -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || exchange(stream, answer));
+        }
+    });
+    Ok(address)
+}
+
+/// Whoever asked may go away at any time.
+fn exchange(mut stream: TcpStream, answer: &str) {
+    let mut piece = [0; 64 << 10];
+    if stream.read(&mut piece).is_ok() && stream.write_all(answer.as_bytes()).is_ok() {
+        drop(stream.shutdown(Shutdown::Write));
+        // A connection that is closed with something unread is reset, and the answer with it.
+        while stream.read(&mut piece).is_ok_and(|read| read > 0) {}
+    }
 }
 
 fn parse(answer: &[u8]) -> Result<HttpResponse> {

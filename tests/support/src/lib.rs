@@ -30,7 +30,7 @@ pub mod workload;
 
 pub use certificates::Certificates;
 pub use clickhouse::ClickHouse;
-pub use http::{HttpResponse, http_get, http_request};
+pub use http::{HttpResponse, answer_everything, http_get, http_request};
 pub use kafka::{Kafka, KafkaConnect, SASL_PASSWORD, SASL_USER, Warmth};
 pub use port::free_port;
 pub use postgres::{Database, Postgres, PostgresOptions, PostgresVersion, Session};

@@ -88,6 +88,8 @@ pub fn inspect(runtime: &Runtime, path: &Path) -> Result<Inspection, Error> {
 pub struct Rehearsal {
     /// What the plugin does.
     pub role: Role,
+    /// Whether something is kept for it on disk.
+    pub remembers: bool,
     /// SHA-256 of the version that would run, hex.
     pub digest: String,
     /// Why that is not the version that lies in the file, if it is another one.
@@ -102,7 +104,8 @@ pub fn rehearse(runtime: &Runtime, options: &Options) -> Result<Rehearsal, Error
     options.check()?;
     let loaded = Loader::new(runtime.clone(), options.clone(), Arc::default()).load_to_run()?;
     let Loaded { version, instead, .. } = loaded;
-    Ok(Rehearsal { role: version.role, digest: version.id.digest, instead })
+    let (role, digest) = (version.role, version.id.digest);
+    Ok(Rehearsal { role, remembers: options.remembers_as(role), digest, instead })
 }
 
 impl Version {

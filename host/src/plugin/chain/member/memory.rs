@@ -17,7 +17,7 @@ use crate::telemetry::metrics::PluginLabels;
 impl Member {
     /// Whether anything is remembered for it.
     pub(crate) fn remembers(&self) -> bool {
-        self.role() == Role::Dedup || self.options().has_state()
+        self.options().remembers_as(self.role())
     }
 
     /// Goes over to the memory of a scope.
