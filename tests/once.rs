@@ -1,6 +1,6 @@
 //! Whether Kafka holds each change of a table exactly once, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -68,6 +68,18 @@ pub fn each_change_once(
         ensure!(grows, "{topic}, key {key}: a position comes twice, or late: {sent:?}");
     }
     Ok(())
+}
+
+/// How many copies of its table a topic holds.
+pub fn copies(bootstrap: &str, topic: &str) -> Result<usize> {
+    let mut begun = BTreeSet::new();
+    for record in read_committed(bootstrap, topic)? {
+        let (high, low, ordinal) = position(&record)?;
+        if ordinal == 0 {
+            begun.insert((high, low));
+        }
+    }
+    Ok(begun.len())
 }
 
 /// What a copy shows stands for all changes before it. Its truncate, where it has one, is at the ordinal 0.
