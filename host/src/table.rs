@@ -86,7 +86,16 @@ impl Column {
             missing: None,
         }
     }
+
+    /// Whether the source does not know the column's type any more, so that nothing tells what its text means.
+    #[must_use]
+    pub fn has_unknown_type(&self) -> bool {
+        self.kind == ColumnType::Other && self.type_name == UNKNOWN_TYPE
+    }
 }
+
+/// What a type is called that the source has dropped: no column can be of PostgreSQL's own type of that name.
+pub const UNKNOWN_TYPE: &str = "unknown";
 
 /// What a column's text means. Types with no case of their own travel as text: [`Other`].
 ///

@@ -7,6 +7,7 @@ mod columns;
 mod copies;
 mod damage;
 mod dead_letters;
+mod dropped_types;
 mod engine;
 mod extremes;
 mod failover;

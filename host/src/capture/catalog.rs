@@ -15,7 +15,7 @@ use super::error::Error;
 use super::source_url::{NO_TRANSACTION_TIMEOUT, SourceUrl, Tls};
 use super::tls;
 use crate::decode::message::{Relation, RelationColumn};
-use crate::table::{Column, ColumnType, ReplicaIdentity, Table, TableName};
+use crate::table::{Column, ColumnType, ReplicaIdentity, Table, TableName, UNKNOWN_TYPE};
 
 /// Opens a connection for queries; its driver runs on the current runtime until the client drops.
 ///
@@ -108,8 +108,8 @@ async fn define_column(
     });
     Ok(Column {
         name: column.name.clone(),
-        kind,
-        type_name: known.type_name,
+        type_name: kind.as_ref().map_or(UNKNOWN_TYPE.into(), |_| known.type_name),
+        kind: kind.unwrap_or(ColumnType::Other),
         nullable: known.nullable && !known.key,
         key: known.key,
         default: known.default,
@@ -126,39 +126,40 @@ const TYPE: &str = "
                  ORDER BY e.enumsortorder)
     FROM pg_type t WHERE t.oid = $1";
 
-/// Resolves a type; user-defined ones cost a query each.
+/// Resolves a type; user-defined ones cost a query each. None if it has been dropped.
 fn column_type<'a>(
     client: &'a Client,
     oid: Oid,
     modifier: i32,
-) -> Pin<Box<dyn Future<Output = Result<ColumnType, Error>> + Send + 'a>> {
+) -> Pin<Box<dyn Future<Output = Result<Option<ColumnType>, Error>> + Send + 'a>> {
     Box::pin(async move {
         if let Some(built_in) = built_in(oid, modifier) {
-            return Ok(built_in);
+            return Ok(Some(built_in));
         }
         let Some(row) = client.query_opt(TYPE, &[&oid]).await? else {
-            return Ok(ColumnType::Other);
+            return Ok(None);
         };
         let (name, class): (String, String) = (row.get(0), row.get(1));
         let (base, base_modifier): (Oid, i32) = (row.get(2), row.get(3));
         let (element, category): (Oid, String) = (row.get(4), row.get(5));
         // `box` and what PostGIS brings have others.
         let commas = row.get::<_, Option<String>>(6).is_some_and(|delimiter| delimiter == ",");
-        Ok(match (class.as_str(), category.as_str(), name.as_str()) {
-            ("d", ..) => column_type(client, base, base_modifier).await?,
+        Ok(Some(match (class.as_str(), category.as_str(), name.as_str()) {
+            ("d", ..) => return column_type(client, base, base_modifier).await,
             ("e", ..) => ColumnType::Enum(row.get(7)),
             // Their text form is not the array form.
             (_, _, "int2vector" | "oidvector") => ColumnType::Other,
             (_, "A", _) if element != 0 && commas => {
                 match column_type(client, element, modifier).await? {
                     // Of a domain over an array: each element is a text that is an array by itself.
-                    ColumnType::Array(_) => ColumnType::Other,
-                    element => ColumnType::Array(Box::new(element)),
+                    Some(ColumnType::Array(_)) => ColumnType::Other,
+                    Some(element) => ColumnType::Array(Box::new(element)),
+                    None => return Ok(None),
                 }
             }
             (_, _, "citext") => ColumnType::Text,
             _ => ColumnType::Other,
-        })
+        }))
     })
 }
 

@@ -136,7 +136,7 @@ impl Encoder {
     pub(super) fn new(table: Arc<Table>, place: Place, stored: Vec<StoredColumn>) -> Encoder {
         let sources = table.columns.iter();
         let codecs = stored.iter().zip(sources);
-        let codecs = codecs.map(|(stored, source)| Codec::new(&stored.ty, &source.kind)).collect();
+        let codecs = codecs.map(|(stored, source)| Codec::of(&stored.ty, source)).collect();
         let names = stored.iter().map(|column| quoted(&column.name));
         let names: Vec<_> = names.chain(META.iter().map(|(name, _)| (*name).to_owned())).collect();
         let insert = format!(

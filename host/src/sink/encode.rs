@@ -14,7 +14,7 @@ use super::array::{Element, Elements};
 use super::types::{Kind, Type};
 use super::{datetime, decimal};
 use crate::decode::array::unquote;
-use crate::table::ColumnType;
+use crate::table::{Column, ColumnType};
 
 /// Whether the type had a place for the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +57,13 @@ enum Writer {
     UInt32,
     Float32,
     Float64,
-    Decimal { precision: u32, scale: u32 },
+    Decimal {
+        precision: u32,
+        scale: u32,
+    },
     Text,
+    /// Text that is not the hex form of bytes.
+    NoHex,
     Hex,
     Uuid,
     Date32,
@@ -67,6 +72,22 @@ enum Writer {
 }
 
 impl Codec {
+    /// For a column's values. Of a type that the source has dropped, text that looks like bytes may be text or
+    /// bytes.
+    pub(super) fn of(target: &Type, source: &Column) -> Codec {
+        let codec = Codec::new(target, &source.kind);
+        if source.has_unknown_type() { codec.without_hex() } else { codec }
+    }
+
+    fn without_hex(self) -> Codec {
+        let kind = match self.kind {
+            Writer::Text => Writer::NoHex,
+            Writer::Array(element) => Writer::Array(Box::new(element.without_hex())),
+            kind => kind,
+        };
+        Codec { kind, ..self }
+    }
+
     /// Into a ClickHouse type, from a source type that it takes.
     pub(super) fn new(target: &Type, source: &ColumnType) -> Codec {
         let kind = match (&target.kind, source) {
@@ -101,7 +122,8 @@ impl Codec {
             out.push(0);
         }
         match &self.kind {
-            Writer::Text => write_string(text, out),
+            Writer::NoHex if text.starts_with(b"\\x") => return Err(Unreadable),
+            Writer::Text | Writer::NoHex => write_string(text, out),
             Writer::Int16 => out.extend_from_slice(&integer::<i16>(text)?.to_le_bytes()),
             Writer::Int32 => out.extend_from_slice(&integer::<i32>(text)?.to_le_bytes()),
             Writer::Int64 => out.extend_from_slice(&integer::<i64>(text)?.to_le_bytes()),
@@ -142,7 +164,7 @@ impl Codec {
     pub(super) fn write_default(&self, out: &mut Vec<u8>) {
         let zeros = match &self.kind {
             _ if self.nullable => return out.push(1),
-            Writer::Bool | Writer::Text | Writer::Hex | Writer::Array(_) => 1,
+            Writer::Bool | Writer::Text | Writer::NoHex | Writer::Hex | Writer::Array(_) => 1,
             Writer::Int16 => 2,
             Writer::Int32 | Writer::UInt32 | Writer::Float32 | Writer::Date32 => 4,
             Writer::Int64 | Writer::Float64 | Writer::DateTime64 => 8,
@@ -311,6 +333,25 @@ mod tests {
         for bad in ["", "\\x0", "00ff", "\\xzz"] {
             assert_eq!(encode("String", &ColumnType::Bytea, bad), Err(Unreadable), "{bad}");
         }
+    }
+
+    #[test]
+    fn of_a_dropped_type_what_may_be_bytes_is_refused_and_the_rest_is_read_as_the_column_has_it() {
+        let write = |target: &str, text: &str| {
+            let source = Column::new("c", ColumnType::Other, crate::table::UNKNOWN_TYPE);
+            let mut out = Vec::new();
+            let codec = Codec::of(&Type::parse(target).unwrap(), &source);
+            codec.write(text.as_bytes(), &mut out).map(|_| out)
+        };
+        assert_eq!(write("String", "\\x00ff"), Err(Unreadable));
+        assert_eq!(write("Array(Nullable(String))", r#"{"\\x00ff"}"#), Err(Unreadable));
+        assert_eq!(write("LowCardinality(String)", "x"), Ok(vec![1, b'x']));
+        assert_eq!(
+            write("Array(LowCardinality(Nullable(String)))", "{a}"),
+            Ok(vec![1, 0, 1, b'a'])
+        );
+        assert_eq!(write("Int16", "7"), Ok(vec![7, 0]));
+        assert_eq!(write("Int16", "seven"), Err(Unreadable));
     }
 
     #[test]

@@ -224,9 +224,9 @@ async fn fit(
     }));
     let mut changes = Vec::new();
     let mut columns = Vec::new();
-    for column in wanted {
+    for (column, source) in wanted.into_iter().zip(&table.columns) {
         let actual = existing.iter().find(|found| found.name == column.name);
-        match fit_column(column, actual) {
+        match fit_column(as_before(column, source, actual), actual) {
             Ok((column, change)) => {
                 changes.extend(change);
                 columns.push(column);
@@ -306,6 +306,13 @@ fn is_nested(column: &StoredColumn, existing: &[FoundColumn]) -> bool {
         && existing.iter().all(|found| found.name != column.shown)
 }
 
+/// The column in the type that it has already, if the source has dropped its own: the column was made for that.
+fn as_before(column: StoredColumn, source: &Column, actual: Option<&FoundColumn>) -> StoredColumn {
+    let actual = actual.filter(|_| source.has_unknown_type());
+    let before = actual.and_then(|found| Type::parse(&found.ty));
+    StoredColumn { ty: before.unwrap_or(column.ty), ..column }
+}
+
 /// The column as it will be, and the change that makes it so.
 fn fit_column(
     wanted: StoredColumn,
@@ -382,6 +389,22 @@ mod tests {
         let refused = change("Date32", false, Some("Int64")).unwrap_err();
         assert_eq!(refused, "`c` is Int64, not Date32");
         assert!(change("Int64", true, Some("Int32")).is_err(), "keys cannot be widened in place");
+    }
+
+    #[test]
+    fn a_column_whose_type_was_dropped_stays_what_it_is() {
+        let array = "Array(LowCardinality(Nullable(String)))";
+        let change = |type_name: &str, actual: &str| {
+            let source = Column::new("c", ColumnType::Other, type_name);
+            let actual = found(actual);
+            let wanted = as_before(column("Nullable(String)", false), &source, Some(&actual));
+            fit_column(wanted, Some(&actual))
+                .map(|(column, changes)| (column.ty.to_string(), changes))
+        };
+        for actual in [array, "Int32", "Decimal(10, 2)", "Nullable(Bool)"] {
+            assert_eq!(change(crate::table::UNKNOWN_TYPE, actual), Ok((actual.into(), vec![])));
+        }
+        assert!(change("int4range", array).is_err(), "that type is known, and another one");
     }
 
     /// Names under which columns, given by name and number, are stored beside those given by name and
