@@ -228,15 +228,22 @@ impl Consumer {
         Ok(())
     }
 
-    /// Whether it was in time, before a rebalance.
+    /// Whether it was in time, before a rebalance. The group never goes back.
     fn commit_list(&mut self, list: &TopicPartitionList) -> Result<bool, Error> {
-        match self.kafka.commit(list, CommitMode::Sync) {
+        let member = self.kafka.context();
+        let forward = member.forward(list);
+        let committed = match forward.count() {
+            0 => Ok(()),
+            _ => self.kafka.commit(&forward, CommitMode::Sync),
+        };
+        match committed {
             Ok(()) => {
+                member.note_committed(&forward);
                 self.underway.commit(list);
                 Ok(true)
             }
             Err(error) if is_outrun(&error) => Ok(false),
-            Err(error) => Err(self.kafka.context().events.error("commit offsets", error)),
+            Err(error) => Err(member.events.error("commit offsets", error)),
         }
     }
 

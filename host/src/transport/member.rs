@@ -28,6 +28,8 @@ pub(super) struct Member {
     pub(super) events: Events,
     /// By topic, partitions with the number of their assignment.
     assigned: Mutex<Assigned>,
+    /// Where the group was in each partition when it was given to this member, or has come to since.
+    reached: Mutex<FxHashMap<String, FxHashMap<i32, i64>>>,
     /// Where partitions are read from, if plugins remember.
     starts: Option<Starts>,
     /// The group's name.
@@ -43,9 +45,16 @@ pub(super) type Assigned = FxHashMap<String, FxHashMap<i32, u64>>;
 impl Member {
     /// A member that has nothing yet.
     pub(super) fn new(group: String, start: super::Start, starts: Option<Starts>) -> Member {
-        let (events, assigned) = (Events::default(), Mutex::default());
         starts.iter().for_each(Starts::let_go);
-        Member { events, assigned, starts, group, start, trouble: Mutex::default() }
+        Member {
+            events: Events::default(),
+            assigned: Mutex::default(),
+            reached: Mutex::default(),
+            starts,
+            group,
+            start,
+            trouble: Mutex::default(),
+        }
     }
 
     /// Whether plugins remember.
@@ -64,6 +73,47 @@ impl Member {
 
     pub(super) fn assignment(&self, topic: &str, partition: i32) -> Option<u64> {
         self.assigned().get(topic)?.get(&partition).copied()
+    }
+
+    /// What of a list takes the group forward. A process whose memory of a partition is older than what others
+    /// stored since reads that again, and would say that the group is there.
+    pub(super) fn forward(&self, list: &TopicPartitionList) -> TopicPartitionList {
+        let reached = self.reached();
+        let mut forward = TopicPartitionList::new();
+        for element in list.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let known = reached.get(topic).and_then(|known| known.get(&partition));
+            if known.is_some_and(|known| offset_of(&element).is_some_and(|next| next < *known)) {
+                continue;
+            }
+            let added = forward.add_partition_offset(topic, partition, element.offset());
+            added.expect("an offset of a list is a valid one");
+            if let Some(mut added) = forward.find_partition(topic, partition) {
+                added.set_metadata(element.metadata());
+            }
+        }
+        forward
+    }
+
+    /// Notes where the group is now. Where it is nowhere any offset takes it forward.
+    pub(super) fn note_reached(&self, topic: &str, partition: i32, next: Option<i64>) {
+        let mut reached = self.reached();
+        let partitions = reached.entry(topic.to_owned()).or_default();
+        match next {
+            Some(next) => _ = partitions.insert(partition, next),
+            None => _ = partitions.remove(&partition),
+        }
+    }
+
+    /// The same of all partitions of a list.
+    pub(super) fn note_committed(&self, list: &TopicPartitionList) {
+        for element in list.elements() {
+            self.note_reached(element.topic(), element.partition(), offset_of(&element));
+        }
+    }
+
+    fn reached(&self) -> MutexGuard<'_, FxHashMap<String, FxHashMap<i32, i64>>> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// With which offset the memory of a partition begins, of which that offset was read: with that
@@ -115,13 +165,13 @@ impl Member {
             element.error().map_err(failed)?;
             let (topic, partition) = (element.topic(), element.partition());
             let Some(held) = extents.get(topic, partition) else { continue };
+            let next = offset_of(&element);
+            // Also where an operator has put it, who can do so only while nobody has the partition. A topic
+            // that was made anew has nothing to do with the offsets of the one before.
+            self.note_reached(topic, partition, next.filter(|next| *next <= held.1));
             let offset = match self.begin_with_memory(&element, held)? {
                 Some(next) => Offset::Offset(next),
                 None => {
-                    let next = match element.offset() {
-                        Offset::Offset(next) => Some(next),
-                        _ => None,
-                    };
                     let begun = extent::begin(next, held, self.start);
                     begun.map_err(|lost| self.deleted(topic, partition, lost))?
                 }
@@ -143,11 +193,7 @@ impl Member {
         if here.is_none() && starts::told(metadata).is_none() {
             return Ok(None);
         }
-        let next = match committed.offset() {
-            Offset::Offset(next) => Some(next),
-            _ => None,
-        };
-        match starts::choose(here, (metadata, next), held, starts.whole) {
+        match starts::choose(here, (metadata, offset_of(committed)), held, starts.whole) {
             Choice::Behind(next) => Ok(Some(next)),
             Choice::From(start) => {
                 starts.set(topic, partition, start);
@@ -182,6 +228,13 @@ impl Member {
     fn deleted(&self, topic: &str, partition: i32, Lost { first, last }: Lost) -> Error {
         let (topic, group) = (topic.to_owned(), self.group.clone());
         Error::Deleted { topic, partition, first, last, group }
+    }
+}
+
+fn offset_of(element: &TopicPartitionListElem<'_>) -> Option<i64> {
+    match element.offset() {
+        Offset::Offset(next) => Some(next),
+        _ => None,
     }
 }
 
@@ -282,5 +335,32 @@ mod tests {
         assert!(!member.note_handed_on(&read(9, 1)), "it came back, and is read from 7 on again");
         assert_eq!(begins_at(), Some(7));
         assert!(member.note_handed_on(&read(8, 2)));
+    }
+
+    /// As when others have stored up to 100 what a memory here, that ends with 50, is to be made whole with.
+    #[test]
+    fn what_is_read_again_for_a_memory_does_not_take_the_group_back() {
+        let member = Member::new("group".into(), From::Earliest, None);
+        let list = |next| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(TOPIC, 0, Offset::Offset(next)).unwrap();
+            list.find_partition(TOPIC, 0).unwrap().set_metadata(starts::metadata(10));
+            list
+        };
+        let forward = |next| member.forward(&list(next)) == list(next);
+        let said = |next| {
+            let forward = member.forward(&list(next));
+            forward.find_partition(TOPIC, 0).map(|element| element.metadata().to_owned())
+        };
+        assert!(forward(51), "the group is nowhere");
+        member.note_reached(TOPIC, 0, Some(100));
+        assert_eq!((member.forward(&list(51)).count(), member.forward(&list(99)).count()), (0, 0));
+        assert_eq!(said(100), Some(starts::metadata(10)), "the memory is this one's from now on");
+        member.note_committed(&list(120));
+        assert_eq!(member.forward(&list(101)).count(), 0);
+        member.note_reached(TOPIC, 0, Some(30));
+        assert!(forward(51), "an operator has moved it");
+        member.note_reached(TOPIC, 0, None);
+        assert!(forward(1), "the topic is another one");
     }
 }
