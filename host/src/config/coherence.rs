@@ -8,6 +8,7 @@ use super::{Config, ConfigError, Role};
 use crate::capture::SourceUrl;
 use crate::plugin::{self, OnError, Stage};
 use crate::table::TableName;
+use crate::transport;
 
 impl Config {
     /// Whether the sections fit each other, whatever the role.
@@ -225,6 +226,10 @@ impl Config {
                      but `^{topics}`"
                 ))
             }
+            Some(topics) if !transport::is_pattern(topics) => Err(format!(
+                "`[kafka] topics` is no regular expression: `{topics}`; every bracket in it is closed, \
+                 or has a backslash before it"
+            )),
             Some(_) | None => Ok(()),
         }
     }
@@ -240,5 +245,17 @@ impl Config {
             )),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_of_topics_that_does_not_compile_is_refused() {
+        let config: Config = toml::from_str("[kafka]\ntopics = \"^shop(\"\n").expect("settings");
+        let said = config.validate().expect_err("it is no pattern").to_string();
+        assert!(said.contains("`[kafka] topics` is no regular expression: `^shop(`"), "{said}");
     }
 }

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use rustc_hash::FxHashMap;
 
+use super::client::Events;
 use super::member::Member;
 use super::offsets::Next;
 use super::reach::reach;
@@ -474,6 +476,14 @@ fn is_outrun(error: &KafkaError) -> bool {
     )
 }
 
+/// Whether librdkafka can read topics by this pattern or name. A client says so that knows no broker.
+#[must_use]
+pub fn is_pattern(topics: &str) -> bool {
+    let mut config = ClientConfig::new();
+    let client = config.set("group.id", "nobody").create_with_context(Events::default());
+    client.is_ok_and(|client: BaseConsumer<Events>| client.subscribe(&[topics]).is_ok())
+}
+
 /// A name as a regular expression that matches only it.
 fn escaped(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
@@ -494,6 +504,16 @@ mod tests {
     fn a_prefix_matches_only_itself() {
         assert_eq!(escaped("shop.v1"), r"shop\.v1");
         assert_eq!(escaped("shop-eu_1"), "shop-eu_1");
+    }
+
+    #[test]
+    fn a_pattern_that_does_not_compile_is_none() {
+        for topics in [r"^shop\..+", "^shop[.](a|b)$", "shop.public.users"] {
+            assert!(is_pattern(topics), "{topics}");
+        }
+        for topics in ["^shop(", "^shop[", "^*", ""] {
+            assert!(!is_pattern(topics), "{topics}");
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub enum Error {
         topic: String,
     },
     /// A topic neither exists nor may be created.
-    #[error("topic {topic} does not exist and could not be created ({code}); create it")]
+    #[error("topic {topic} does not exist and could not be created ({code}); {}", remedy(*code))]
     Topic {
         /// The topic.
         topic: String,
@@ -152,6 +152,7 @@ impl Error {
             | Error::Gone { .. }
             | Error::TooLarge
             | Error::Keyless => Disposition::Retry,
+            Error::Topic { code, .. } if is_late(*code) => Disposition::Retry,
             Error::Settings(_)
             | Error::Fenced
             | Error::Denied { .. }
@@ -195,9 +196,66 @@ impl Error {
     }
 }
 
+fn is_late(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut)
+}
+
+/// What helps against the broker's reason not to create a topic.
+fn remedy(code: RDKafkaErrorCode) -> &'static str {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            "grant the right to create it, or create it"
+        }
+        Code::InvalidReplicationFactor => {
+            "set `replication` in section [kafka] to no more than there are brokers"
+        }
+        Code::PolicyViolation => "set what the brokers' policy asks for, or create it",
+        Code::InvalidTopic => "set a `prefix` of letters, digits, `.`, `_` and `-` that is shorter",
+        Code::InvalidConfig => "correct section [kafka.topic_settings]",
+        Code::InvalidPartitions => "correct `partitions` in section [kafka]",
+        late if is_late(late) => {
+            "it is tried again; see in the brokers' logs why they take so long"
+        }
+        Code::UnknownTopicOrPartition => {
+            "the brokers took it and do not show it: grant the right to describe it"
+        }
+        _ => "create it",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_that_cannot_be_created_has_the_advice_for_its_cause() {
+        use RDKafkaErrorCode as Code;
+        let cases = [
+            (Code::TopicAuthorizationFailed, "grant the right to create it"),
+            (Code::ClusterAuthorizationFailed, "grant the right to create it"),
+            (Code::InvalidReplicationFactor, "no more than there are brokers"),
+            (Code::PolicyViolation, "what the brokers' policy asks for"),
+            (Code::InvalidTopic, "set a `prefix` of letters, digits"),
+            (Code::InvalidConfig, "correct section [kafka.topic_settings]"),
+            (Code::InvalidPartitions, "correct `partitions` in section [kafka]"),
+            (Code::OperationTimedOut, "why they take so long"),
+            (Code::RequestTimedOut, "why they take so long"),
+            (Code::UnknownTopicOrPartition, "grant the right to describe it"),
+            (Code::NotController, "; create it"),
+        ];
+        for (code, wanted) in cases {
+            let said = Error::Topic { topic: "t".into(), code }.to_string();
+            assert!(
+                said.starts_with("topic t does not exist and could not be created ("),
+                "{said}"
+            );
+            assert!(said.contains(wanted), "{said}");
+        }
+        let of = |code| Error::Topic { topic: "t".into(), code }.disposition();
+        assert_eq!(of(Code::RequestTimedOut), Disposition::Retry);
+        assert_eq!(of(Code::PolicyViolation), Disposition::Halt);
+    }
 
     #[test]
     fn a_deleted_topic_is_left_alone_until_its_readers_know() {

@@ -23,7 +23,7 @@ mod topics;
 mod underway;
 
 pub use checkpoint::Checkpoint;
-pub use consumer::Consumer;
+pub use consumer::{Consumer, is_pattern};
 pub use error::Error;
 pub use letters::{Entry, Letters};
 pub use offsets::Offsets;
