@@ -11,7 +11,7 @@ use tailwater_test_support::{
 };
 use tailwater_tests::{Raw, produce};
 
-use crate::legs::{DEADLINE, Link};
+use crate::legs::{DEADLINE, Link, serves};
 
 fn recorded(name: &str) -> Result<String> {
     let path = workspace_root().join("tests/data/debezium-3.6.3").join(name);
@@ -162,4 +162,29 @@ fn events_with_inline_schemas_become_the_right_rows() -> Result<()> {
 #[test]
 fn events_without_schemas_become_the_right_rows() -> Result<()> {
     becomes_the_right_rows("events-plain.jsonl", "differences-plain.txt")
+}
+
+#[test]
+fn a_value_that_debezium_did_not_send_stays_what_it_was_in_the_copy() -> Result<()> {
+    const UNSENT: &str = "__debezium_unavailable_value";
+    const UNSENT_BYTES: &str = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
+    let (kafka, link) = (Kafka::shared(), Link::plain(Kafka::shared(), ""));
+    let topic = link.topic("documents");
+    kafka.create_topic(&topic, 1, &[])?;
+    let record = |lsn: u32, op: &str, n: u32, text: &str, bytes: &str, tag: &str| {
+        let value = format!(
+            r#"{{"before":null,"after":{{"id":1,"n":{n},"text":"{text}","bytes":"{bytes}","tags":["{tag}"]}},
+                "source":{{"schema":"public","table":"documents","lsn":{lsn}}},"op":"{op}"}}"#
+        );
+        Raw::new(&topic, r#"{"id":1}"#, &value, &[])
+    };
+    let records = [
+        record(16, "c", 1, "a text", "AP8=", "a tag"),
+        record(32, "u", 2, UNSENT, UNSENT_BYTES, UNSENT),
+    ];
+    produce(&kafka.bootstrap(), &records)?;
+    let sink = link.sink()?;
+    let _sinking = sink.start()?;
+    let row = r#"{"id":1,"n":2,"text":"a text","bytes":"AP8=","tags":"[\"a tag\"]"}"#;
+    serves(&sink, "documents", &format!("{row}\n"))
 }

@@ -9,11 +9,11 @@
 
 use std::sync::Arc;
 
-use super::Error;
 use super::json::{self, Scanner};
 use super::plan::Field;
 use super::reader::{Envelope, Shape};
 use super::wire::Wire;
+use super::{Error, value};
 use crate::table::{Column, ColumnType, ReplicaIdentity, Table};
 
 /// What Debezium writes for numbers that JSON has no form for.
@@ -61,6 +61,7 @@ fn fit(row: &[u8], columns: &mut Vec<Column>) -> Result<bool, Error> {
             _ => find(raw, columns),
         };
         let seen = match found.map(|index| &columns[index].kind) {
+            Some(_) if value::is_unavailable(token) => None,
             Some(ColumnType::Float8) if NOT_FINITE.contains(&token) => Some(ColumnType::Float8),
             _ => kind(token),
         };

@@ -380,6 +380,8 @@ impl Incoming<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Value;
+    use crate::encode::UNAVAILABLE;
     use crate::table::{Column, ColumnType};
 
     /// `public.users (id integer primary key)`
@@ -407,6 +409,40 @@ mod tests {
         let error = read.expect_err(value);
         assert!(changes.is_empty(), "{value}");
         record.dead_letter(&error).reason
+    }
+
+    /// Without schemas, so that it cannot be told from the column's type what stands for such a value.
+    #[test]
+    fn a_value_that_debezium_did_not_send_is_none_whatever_its_type() {
+        let source = r#"{"schema":"public","table":"t","lsn":16}"#;
+        let bytes: Vec<String> = UNAVAILABLE.bytes().map(|b| b.to_string()).collect();
+        let unsent = format!(
+            r#""text":"{0}","bytes":"{1}","list":["{0}"],"numbers":[{2}],"number":"{0}""#,
+            UNAVAILABLE,
+            BASE64.encode(UNAVAILABLE),
+            bytes.join(",")
+        );
+        let sent = r#""text":"a","bytes":"AP8=","list":["b"],"numbers":[1,2],"number":1.5"#;
+        let (mut reader, mut changes) = (Reader::default(), Changes::default());
+        for (offset, (op, row)) in (0..).zip([("c", sent), ("u", unsent.as_str())]) {
+            let value = format!(r#"{{"after":{{"id":1,{row}}},"source":{source},"op":"{op}"}}"#);
+            let record = Incoming {
+                topic: "shop.public.t",
+                partition: 0,
+                offset,
+                key: Some(br#"{"id":1}"#),
+                value: Some(value.as_bytes()),
+                origin: None,
+                exact: None,
+            };
+            assert_eq!(reader.read(&record, &mut |_| None, &mut changes), Ok(Outcome::Change));
+        }
+        assert_eq!(changes.list[0].table, changes.list[1].table, "no type changed");
+        let update = changes.list[1].new.expect("a new row");
+        assert_eq!(changes.value(update, 0), Value::Text(b"1"));
+        for column in 1..6 {
+            assert_eq!(changes.value(update, column), Value::Unchanged, "{column}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use super::json::{self, Scanner};
 use super::reader::Shape;
-use super::{EXACT, Error, text};
+use super::wire::Wire;
+use super::{EXACT, Error, text, value};
 use crate::change::{Cell, Changes, Old, Row};
 
 /// Takes in the rows of one envelope.
@@ -105,7 +106,8 @@ fn named(shape: &Shape, raw: &[u8]) -> Result<usize, Error> {
 
 fn cell(shape: &Shape, index: usize, token: &[u8], changes: &mut Changes) -> Result<Cell, Error> {
     let field = &shape.fields[index];
-    if token == field.unavailable {
+    let of_any_type = || field.wire == Wire::Any && value::is_unavailable(token);
+    if token == field.unavailable || of_any_type() {
         return Ok(Cell::UNCHANGED);
     }
     let mut valid = false;

@@ -25,6 +25,13 @@ static UNSENT_ARRAYS: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     [Wire::Digits, Wire::Text].map(|element| unavailable(&Wire::Array(Box::new(element))))
 });
 
+/// Whether a value of an unknown type stands for one that was not sent, as Debezium writes it for any type.
+pub(super) fn is_unavailable(token: &[u8]) -> bool {
+    static PLAIN: LazyLock<[Vec<u8>; 2]> =
+        LazyLock::new(|| [Wire::Text, Wire::Bytea].map(|wire| unavailable(&wire)));
+    PLAIN.iter().chain(&*UNSENT_ARRAYS).any(|unsent| unsent == token)
+}
+
 /// Writes a value's JSON; `None` if the text is not of the type (`out` may then hold half of it).
 pub(super) fn write(wire: &Wire, text: &[u8], out: &mut Vec<u8>) -> Option<Kept> {
     let start = out.len();
