@@ -1,20 +1,22 @@
-//! Many deaths: `cargo xtask soak` runs this, `soak FIRST COUNT AT_ONCE`, so many seeds beside each
-//! other.
+//! Many deaths, or many tables that change: `cargo xtask soak` runs this, `soak WHAT FIRST COUNT AT_ONCE`, so many
+//! seeds beside each other.
 #![expect(clippy::print_stdout, reason = "a command-line tool talks on stdout")]
 
+use std::fmt::Debug;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use tailwater_tests::{Plan, survive};
+use tailwater_tests::{Altering, Plan, follow, survive};
 
 fn main() -> Result<()> {
     let number = |text: String| text.parse::<u64>().with_context(|| format!("`{text}`"));
-    let numbers = std::env::args().skip(1).map(number).collect::<Result<Vec<_>>>()?;
-    let &[first, count, at_once] = numbers.as_slice() else {
-        anyhow::bail!("usage: soak FIRST COUNT AT_ONCE");
+    let what = std::env::args().nth(1).unwrap_or_default();
+    let numbers = std::env::args().skip(2).map(number).collect::<Result<Vec<_>>>()?;
+    let (lives_on, &[first, count, at_once]) = (of(&what)?, numbers.as_slice()) else {
+        anyhow::bail!("usage: soak deaths|alters FIRST COUNT AT_ONCE");
     };
     let (next, failed) = (AtomicU64::new(first), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -39,10 +41,21 @@ fn take(next: &AtomicU64, end: u64) -> Option<u64> {
     (seed < end).then_some(seed)
 }
 
-/// Runs one seed and tells how it went.
-fn lives_on(seed: u64) -> bool {
-    let (plan, begun) = (Plan::of(seed), Instant::now());
-    let outcome = survive(plan);
+/// Runs a seed and tells how it went; whether all was well.
+type LivesOn = fn(u64) -> bool;
+
+fn of(what: &str) -> Result<LivesOn> {
+    match what {
+        "deaths" => Ok(|seed| told(seed, Plan::of(seed), survive)),
+        "alters" => Ok(|seed| told(seed, Altering::of(seed), follow)),
+        other => anyhow::bail!("`{other}` is neither `deaths` nor `alters`"),
+    }
+}
+
+/// Runs one seed's plan and tells how it went.
+fn told<P: Copy + Debug>(seed: u64, plan: P, run: fn(P) -> Result<usize>) -> bool {
+    let begun = Instant::now();
+    let outcome = run(plan);
     let took = begun.elapsed().as_secs_f64();
     match &outcome {
         Ok(rows) => println!("seed {seed}: {rows} rows equal, {took:.1} s, {plan:?}"),

@@ -1,12 +1,14 @@
 //! The live workload of a small shop: one `users` table, inserts, updates and deletes at a rate, and beside
 //! it tables of other kinds where they are asked for.
 
+mod alters;
 mod kinds;
 mod runner;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+pub use self::alters::{ALTERED, Alters, Step};
 pub use self::kinds::{KINDS, KINDS_SCHEMA, Kind, Kinds};
 pub use self::runner::{Counts, Runner};
 
