@@ -1,7 +1,7 @@
 //! What an operator reads of what a plugin logs.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::Value as Json;
@@ -12,6 +12,7 @@ use tracing::Level;
 
 use crate::batch::{Batch, table};
 use crate::chains::{Loaded, load, options, test_guest_file};
+use crate::parallel::hear_everything;
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -28,13 +29,7 @@ impl Write for Log {
 
 /// Runs something; what this thread logged meanwhile, as in `[log] format = "json"`.
 pub fn logged<T>(level: Level, run: impl FnOnce() -> T) -> (T, Vec<Json>) {
-    // Where nobody listens in general, a place that another thread meets first is at times taken for one that
-    // nobody listens to at all, while listeners come and go.
-    static ALL_ARE_HEARD: Once = Once::new();
-    ALL_ARE_HEARD.call_once(|| {
-        let nobody = tracing_subscriber::registry();
-        tracing::subscriber::set_global_default(nobody).expect("it is set here only");
-    });
+    hear_everything();
     let log = Log::default();
     let writer = log.clone();
     let lines = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(level);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, LazyLock, Mutex};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, Once};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -11,6 +11,7 @@ use tailwater::change::Changes;
 use tailwater::plugin::Options;
 use tailwater::table::{ColumnType, Table};
 use tailwater::telemetry::metrics::{PluginKindLabels, PluginLabels};
+use tracing::Level;
 
 use crate::batch::{Batch, NULL, lines, seed, table};
 use crate::chains::{Loaded, load, options, plugin_file, test_guest_file};
@@ -122,14 +123,24 @@ impl Write for Lines {
     }
 }
 
+/// Sets the log of this process. Else a place that another thread meets first is at times taken for one that nobody
+/// listens to at all, while the listeners of single tests come and go.
+pub fn hear_everything() {
+    static HEARD: Once = Once::new();
+    HEARD.call_once(|| {
+        let lines = tracing_subscriber::fmt().json().flatten_event(true);
+        let log = lines.with_max_level(Level::DEBUG).with_writer(|| Lines).finish();
+        tracing::subscriber::set_global_default(log).expect("it is set here only");
+    });
+}
+
 /// Each waits inside of its call until the other is in its own.
 #[test]
 fn plugins_on_different_tables_are_in_their_calls_at_the_same_time() {
     if !has_cores() {
         return;
     }
-    let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(|| Lines).finish();
-    tracing::subscriber::set_global_default(log).expect("no other test sets it");
+    hear_everything();
     let member = |name, tables| {
         let settings = format!("tables = ['{tables}']\ndeadline_ms = 120000");
         guest(name, "hostile", "log-at-each-level", &settings)
