@@ -25,7 +25,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error::Error;
 use super::preflight::{quote, quote_ident};
-use crate::change::{Cell, Change, Changes, Old, Op, Value};
+use crate::change::{Cell, Change, Changes, Old, Op, Row, Value};
+use crate::table::{Column, Table, TableName};
 
 /// Such changes in one batch, and so rows that are asked for with one statement.
 pub const MOST: usize = 64;
@@ -97,30 +98,98 @@ async fn complete_some(
     moved: &[usize],
 ) -> Result<(), Error> {
     let gaps = gaps(changes, moved);
-    let Some(sql) = sql(changes, moved, &gaps) else { return Ok(()) };
-    let answer = match client.simple_query(&sql).await {
-        Ok(answer) => answer,
-        // The gaps stay, and the sink sets aside what it cannot fill.
-        Err(error) if error.code().is_some_and(|code| GONE.contains(&code)) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    let Some((names, answer)) = ask(client, changes, moved, &gaps).await? else { return Ok(()) };
+    // Of what was dropped since nothing can be asked, and nobody is shown it.
+    let (gaps, dropped): (Vec<_>, Vec<_>) =
+        gaps.into_iter().partition(|column| names.columns[*column].is_some());
+    for index in moved {
+        let Some(new) = changes.list[*index].new else { continue };
+        for column in &dropped {
+            fill(changes, new, *column, None);
+        }
+    }
     for found in &answer {
         let SimpleQueryMessage::Row(found) = found else { continue };
         let index = found.get(0).and_then(|number| moved.get(number.parse::<usize>().ok()?));
         let Some(new) = index.and_then(|index| changes.list[*index].new) else { continue };
         for (place, column) in gaps.iter().enumerate() {
-            let text = found.get(place + 1);
-            let room = changes.bytes() + text.map_or(0, str::len) < MOST_BYTES;
-            if changes.cell(new, *column) == Cell::UNCHANGED && room {
-                let cell = text.map_or(Cell::NULL, |text| changes.push_text(text.as_bytes()));
-                changes.set_cell(new, *column, cell);
-            }
+            fill(changes, new, *column, found.get(place + 1));
         }
     }
     Ok(())
 }
 
-/// What cannot be asked for any more, or by this user: dropped, renamed, of another type, not granted.
+fn fill(changes: &mut Changes, row: Row, column: usize, text: Option<&str>) {
+    let room = changes.bytes() + text.map_or(0, str::len) < MOST_BYTES;
+    if changes.cell(row, column) == Cell::UNCHANGED && room {
+        let cell = text.map_or(Cell::NULL, |text| changes.push_text(text.as_bytes()));
+        changes.set_cell(row, column, cell);
+    }
+}
+
+/// What a table and its columns are called now, since they may have been renamed, and other columns have their names.
+#[derive(Debug, PartialEq, Eq)]
+struct Names {
+    table: TableName,
+    /// In the order of the table's columns; nothing if it was dropped.
+    columns: Vec<Option<String>>,
+    /// The transactions that gave these names.
+    given_by: Vec<String>,
+}
+
+impl Names {
+    /// Nothing if the table is gone.
+    async fn now(client: &Client, table: &Table) -> Result<Option<Names>, Error> {
+        const SQL: &str = "
+            SELECT n.nspname::text, c.relname::text, c.xmin::text, a.attnum, a.attname::text, a.xmin::text
+            FROM pg_class c
+            JOIN pg_namespace n ON n.oid = c.relnamespace
+            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            WHERE c.oid = $1 ORDER BY a.attnum";
+        let rows = client.query(SQL, &[&table.oid]).await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let numbered: FxHashMap<i16, String> =
+            rows.iter().map(|row| (row.get(3), row.get(4))).collect();
+        let name = |column: &Column| match column.number {
+            Some(number) => numbered.get(&number).cloned(),
+            None => Some(column.name.clone()),
+        };
+        Ok(Some(Names {
+            table: TableName { schema: first.get(0), name: first.get(1) },
+            columns: table.columns.iter().map(name).collect(),
+            given_by: rows.iter().flat_map(|row| [row.get(2), row.get(5)]).collect(),
+        }))
+    }
+}
+
+/// Asks for the rows, by names that are the same before and after; nothing if they cannot be asked for.
+async fn ask(
+    client: &Client,
+    changes: &Changes,
+    moved: &[usize],
+    gaps: &[usize],
+) -> Result<Option<(Names, Vec<SimpleQueryMessage>)>, Error> {
+    let Some(first) = moved.first() else { return Ok(None) };
+    let table = changes.table(&changes.list[*first]);
+    let mut names = Names::now(client, table).await?;
+    while let Some(known) = names {
+        let Some(sql) = sql(changes, moved, gaps, &known) else { return Ok(None) };
+        let answer = client.simple_query(&sql).await;
+        names = Names::now(client, table).await?;
+        if names.as_ref() != Some(&known) {
+            continue;
+        }
+        return match answer {
+            Ok(answer) => Ok(Some((known, answer))),
+            // The gaps stay, and the sink sets aside what it cannot fill.
+            Err(error) if error.code().is_some_and(|code| GONE.contains(&code)) => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+    }
+    Ok(None)
+}
+
+/// What cannot be asked for any more, or by this user: dropped, of another type, not granted.
 const GONE: [&SqlState; 5] = [
     &SqlState::UNDEFINED_TABLE,
     &SqlState::UNDEFINED_COLUMN,
@@ -142,21 +211,22 @@ fn gaps(changes: &Changes, moved: &[usize]) -> Vec<usize> {
     (0..table.columns.len()).filter(is_gap).collect()
 }
 
-/// Asks for each row by its new key, numbered; in the text form that the stream has, too.
-fn sql(changes: &Changes, moved: &[usize], gaps: &[usize]) -> Option<String> {
+/// Asks for each row by its new key, numbered; in the text form that the stream has, too. Nothing if there is no
+/// such key any more, or nothing to ask for.
+fn sql(changes: &Changes, moved: &[usize], gaps: &[usize], names: &Names) -> Option<String> {
+    let name = |column: usize| names.columns[column].as_deref().map(quote_ident);
+    let wanted: Vec<String> = gaps.iter().filter_map(|gap| name(*gap)).collect();
     let mut rows = Vec::with_capacity(moved.len());
     for (number, index) in moved.iter().enumerate() {
         let change = &changes.list[*index];
-        let table = changes.table(change);
-        let name = |column: usize| quote_ident(&table.columns[column].name);
-        let wanted: String = gaps.iter().map(|gap| format!(", {}", name(*gap))).collect();
         let equals = |column| {
             let value = literal(key_value(changes, change, column)?)?;
-            Some(format!("{} = {value}", name(column)))
+            Some(format!("{} = {value}", name(column)?))
         };
-        let key = table.key().map(equals).collect::<Option<Vec<_>>>()?.join(" AND ");
-        let table = quote(&table.full_name());
-        rows.push(format!("SELECT {number}{wanted} FROM {table} WHERE {key}"));
+        let key = changes.table(change).key().map(equals).collect::<Option<Vec<_>>>()?;
+        let row = [vec![number.to_string()], wanted.clone()].concat().join(", ");
+        let (table, key) = (quote(&names.table), key.join(" AND "));
+        rows.push(format!("SELECT {row} FROM {table} WHERE {key}"));
     }
     (!gaps.is_empty()).then(|| rows.join(" UNION ALL "))
 }
