@@ -174,6 +174,50 @@ pub struct Copied {
     pub terms: i64,
     /// The names of its key's columns, which the stream does not tell of a table with full identity.
     pub key: Vec<String>,
+    /// What it looked like then, or at the last look that the stream is behind. Nothing in records from before this
+    /// was kept.
+    #[serde(default)]
+    pub form: Form,
+}
+
+/// What a table looked like in the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Form {
+    /// A transaction that commits at this LSN or later found the table so, or changed since.
+    pub at: Lsn,
+    /// The files that it is in, or that its partitions are in.
+    pub files: String,
+    /// Its columns in the order of their numbers, without those that were dropped.
+    pub columns: Vec<FormColumn>,
+    /// The highest number that a column ever had.
+    pub last: i16,
+}
+
+/// A column of it, as a row of five in text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(i16, String, u32, i32, bool)", into = "(i16, String, u32, i32, bool)")]
+pub struct FormColumn {
+    /// `pg_attribute.attnum`
+    pub number: i16,
+    /// Its name.
+    pub name: String,
+    /// The type's object id and modifier.
+    pub type_of: (u32, i32),
+    /// Whether it is computed.
+    pub generated: bool,
+}
+
+impl From<(i16, String, u32, i32, bool)> for FormColumn {
+    fn from((number, name, oid, modifier, generated): (i16, String, u32, i32, bool)) -> FormColumn {
+        FormColumn { number, name, type_of: (oid, modifier), generated }
+    }
+}
+
+impl From<FormColumn> for (i16, String, u32, i32, bool) {
+    fn from(column: FormColumn) -> Self {
+        let FormColumn { number, name, type_of: (oid, modifier), generated } = column;
+        (number, name, oid, modifier, generated)
+    }
 }
 
 /// The tables that were copied whole, by name.

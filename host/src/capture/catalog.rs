@@ -1,7 +1,8 @@
 //! What the stream does not tell of a table: its primary key, NOT NULL, defaults, and what its
 //! types are. Looked up once per table version; reflects the catalog as it is now, matched to the
-//! stream's description by [number](super::columns).
+//! stream's description by [number](super::alignment).
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,11 +11,13 @@ use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, NoTls};
 use tracing::debug;
 
+use super::alignment::{self, Matched};
 use super::columns::{self, CatalogColumn};
 use super::error::Error;
 use super::source_url::{NO_TRANSACTION_TIMEOUT, SourceUrl, Tls};
 use super::tls;
 use crate::decode::message::{Relation, RelationColumn};
+use crate::hop::Form;
 use crate::table::{Column, ColumnType, ReplicaIdentity, Table, TableName, UNKNOWN_TYPE};
 
 /// Opens a connection for queries; its driver runs on the current runtime until the client drops.
@@ -58,32 +61,57 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
     }
 }
 
-/// The schema of a table as the stream described it, completed from the catalog. `known` is what such a
-/// description came to before: it stays if nothing changed, or if the table has been dropped since. A
-/// dropped one that was not known is completed from the description alone, and from `key`, the names of
-/// its key's columns when it was copied.
+/// What is known of a table that the stream describes, besides what it tells.
+#[derive(Debug, Default)]
+pub struct Before<'a> {
+    /// What such a description came to before.
+    pub table: Option<Arc<Table>>,
+    /// The names of its key's columns when it was copied.
+    pub key: &'a [String],
+    /// What it looked like, at times before this description.
+    pub forms: Vec<&'a Form>,
+    /// The transaction in which it is described.
+    pub xid: Option<u32>,
+}
+
+/// A table as the stream described it.
+#[derive(Debug)]
+pub struct Defined {
+    /// Completed from the catalog.
+    pub table: Arc<Table>,
+    /// Whether it is certain which columns they are: the catalog tells of today's.
+    pub certain: bool,
+}
+
+/// The schema of a table as the stream described it, completed from the catalog. What it came to before stays if
+/// nothing changed, or if the table has been dropped since. A dropped one that was not known is completed from the
+/// description alone, and from its key.
 ///
 /// # Errors
 /// A query's error.
 pub async fn define(
     client: &Client,
     relation: &Relation,
-    known: Option<Arc<Table>>,
-    key: &[String],
-) -> Result<Arc<Table>, Error> {
-    let catalog = columns::of(client, relation.oid).await?;
-    if let (true, Some(known)) = (catalog.is_empty(), &known) {
-        return Ok(Arc::clone(known));
+    before: Before<'_>,
+) -> Result<Defined, Error> {
+    let catalog = columns::of(client, relation.oid, before.xid).await?;
+    if let (true, Some(known)) = (catalog.is_empty(), &before.table) {
+        return Ok(Defined { table: Arc::clone(known), certain: true });
     }
+    let layouts = match catalog.iter().any(|column| column.dropped) {
+        true => columns::layouts(client, &relation.columns).await?,
+        false => HashMap::new(),
+    };
+    let Matched { columns: found, certain } =
+        alignment::matched(&relation.columns, &catalog, &before.forms, &layouts);
     let mut columns = Vec::with_capacity(relation.columns.len());
-    for (column, found) in
-        relation.columns.iter().zip(columns::matched(&relation.columns, &catalog))
-    {
-        columns.push(define_column(client, column, found.cloned(), relation, key).await?);
+    for (column, found) in relation.columns.iter().zip(found) {
+        columns.push(define_column(client, column, found.cloned(), relation, before.key).await?);
     }
     let Relation { oid, schema, name, identity, .. } = relation.clone();
     let table = Table::new(oid, schema, name, columns, identity);
-    Ok(known.filter(|known| **known == table).unwrap_or_else(|| Arc::new(table)))
+    let known = before.table.filter(|known| **known == table);
+    Ok(Defined { table: known.unwrap_or_else(|| Arc::new(table)), certain })
 }
 
 async fn define_column(

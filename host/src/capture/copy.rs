@@ -232,7 +232,10 @@ impl Copy<'_> {
         let taken = self.capture.until_draining(snapshot::take(plan, self.out.clone()));
         let (snapshot::Taken { copied, changed }, end) =
             taken.unwrap_or_else(|| (snapshot::Taken::default(), Ok(())));
-        copied.values().for_each(|copied| reached.outdated.copied(copied.oid));
+        for copied in copied.values() {
+            reached.outdated.copied(copied.oid);
+            reached.seen.begin(copied.oid, copied.form.clone());
+        }
         reached.snapshots.extend(copied);
         end?;
         reached.half_copied = false;

@@ -16,10 +16,12 @@
 //! went on to the next stage is known by its position and passed over. Across a restart of the
 //! process the position comes from where the changes were delivered to.
 
+mod alignment;
 mod catalog;
 mod columns;
 mod connection;
 mod copy;
+mod descriptions;
 mod error;
 mod frames;
 mod history;
@@ -34,6 +36,7 @@ mod publication;
 mod reach;
 mod remarks;
 mod rights;
+mod seen;
 mod slot;
 mod slot_monitor;
 mod snapshot;
@@ -42,7 +45,7 @@ mod stream;
 mod survey;
 mod tls;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +84,7 @@ use outdated::Outdated;
 use partitions::Partitions;
 use publication::Since;
 use reach::reach;
+use seen::Seen;
 use stream::Stream;
 
 /// The SQLSTATE of something that is not there.
@@ -181,6 +185,8 @@ struct Reached {
     half_copied: bool,
     /// Tables whose copies count no more.
     outdated: Outdated,
+    /// What tables looked like.
+    seen: Seen,
     /// The partitions that were seen.
     partitions: Arc<tokio::sync::Mutex<Partitions>>,
 }
@@ -223,6 +229,7 @@ impl Capture {
             contested: false,
             half_copied: false,
             outdated: Outdated::default(),
+            seen: Seen::recorded(&self.resume.snapshots),
             partitions: Arc::default(),
         };
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -321,6 +328,9 @@ impl Capture {
             decoder: self.decoder(reached),
             copied: &reached.snapshots,
             outdated: &reached.outdated,
+            may_copy: self.options.snapshot == SnapshotMode::Initial,
+            seen: &reached.seen,
+            forms: HashMap::new(),
             delivered: &mut reached.position,
         };
         let connection = stream.run().map_err(|error| match error.code() {
@@ -357,6 +367,7 @@ impl Capture {
             server_version: found.server_version,
             since: found.since.clone(),
             outdated: reached.outdated.clone(),
+            seen: reached.seen.clone(),
             partitions: Arc::clone(&reached.partitions),
             shutdown: self.shutdown.clone(),
         };
@@ -453,6 +464,7 @@ mod tests {
             contested: false,
             half_copied: false,
             outdated: Outdated::default(),
+            seen: Seen::default(),
             partitions: Arc::default(),
         };
         reached.copied(&table, &Since::parse(since).expect("a comment of ours")).is_some()
@@ -462,7 +474,7 @@ mod tests {
     fn a_copy_holds_for_its_table_on_its_terms_since_it_was_published() {
         let since = "managed by tailwater since 0/10 16385@0/30";
         let copied =
-            |at, oid, terms| Copied { consistent_at: Lsn(at), oid, terms, key: Vec::new() };
+            |at, oid, terms| Copied { consistent_at: Lsn(at), oid, terms, ..Copied::default() };
         assert!(holds(copied(0x30, OID, 7), since));
         assert!(!holds(copied(0x2F, OID, 7), since), "it was not published for a while");
         assert!(!holds(copied(0x30, OID - 1, 7), since), "another table of that name");

@@ -18,20 +18,22 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Client;
-use tokio_postgres::types::Oid;
+use tokio_postgres::types::{Oid, PgLsn};
 use tracing::warn;
 
 use super::catalog::{self, Published};
 use super::connection::{ANSWER_TIMEOUT, Connection};
 use super::error::Error;
 use super::options::{Options, SnapshotMode};
-use super::outdated::{self, Outdated};
+use super::outdated::Outdated;
 use super::partitions::Partitions;
 use super::publication::{self, Since};
 use super::remarks::Remarks;
+use super::seen::{self, Seen};
 use super::slot::{Export, Order};
 use super::source_url::SourceUrl;
 use crate::failpoint;
+use crate::position::Lsn;
 use crate::shutdown::{Phase, Shutdown};
 use crate::table::TableName;
 use crate::telemetry::logging::Repeated;
@@ -90,6 +92,8 @@ pub struct Search {
     pub since: Since,
     /// Tables whose copies count no more.
     pub outdated: Outdated,
+    /// What tables looked like.
+    pub seen: Seen,
     /// The partitions as they were at the last look, in whichever session.
     pub partitions: Arc<tokio::sync::Mutex<Partitions>>,
     /// When to end.
@@ -227,12 +231,16 @@ impl Search {
         }
         let mut missing: HashSet<Oid> = known.iter().map(|(_, oid)| *oid).collect();
         let sql = PUBLISHED.replace("{terms}", &catalog::terms(self.server_version));
-        let sql = sql.replace("{form}", outdated::FORM);
-        for row in client.query(&sql, &[&self.options.publication]).await? {
+        let sql = sql.replace("{form}", seen::FORM);
+        let rows = client.query(&sql, &[&self.options.publication]).await?;
+        // After the look: what it does not show commits later.
+        let end: PgLsn = client.query_one("SELECT pg_current_wal_insert_lsn()", &[]).await?.get(0);
+        for row in rows {
             let name = TableName { schema: row.get(0), name: row.get(1) };
             let (table, usable) = (((name, row.get(3)), row.get(2)), row.get(4));
             missing.remove(&table.1);
-            if self.outdated.look(table.1, (row.get(5), row.get(6))) {
+            let rewritten = self.seen.look(table.1, seen::form(&row, 5, Lsn(end.into())));
+            if rewritten && self.outdated.mark(table.1) {
                 let name = &table.0.0;
                 warn!(table = %name, "rewritten by a change of its columns; it will be copied again");
             }

@@ -18,10 +18,11 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tracing::info;
 
-use super::catalog::{self, Published};
+use super::catalog::{self, Before, Published};
 use super::error::Error;
 use super::preflight::{quote, quote_ident};
 use super::progress::Progress;
+use super::seen::{self, FORM};
 use super::source_url::SourceUrl;
 use crate::budget::Budget;
 use crate::change::{Change, Changes, Old, Op, Transaction};
@@ -218,7 +219,10 @@ impl Worker {
         if shape.as_ref() != Some(&published.shape) {
             return Err(Left::Changed);
         }
-        let table = catalog::define(client, &published.relation, None, &[]).await?;
+        let sql = format!("SELECT {FORM} FROM pg_class c WHERE c.oid = $1");
+        let form = seen::form(&client.query_one(&sql, &[&oid]).await?, 0, self.plan.consistent_at);
+        let defined = catalog::define(client, &published.relation, Before::default()).await?;
+        let table = defined.table;
         let lines = client.copy_out(&copy_statement(published)).await?;
         let mut rows = Rows::new(Arc::clone(&table), self.plan.consistent_at);
         // Whatever is there from before: a copy that was begun, or one of another way to ClickHouse.
@@ -233,7 +237,7 @@ impl Worker {
         let count = rows.ordinal;
         let key = table.key().map(|index| table.columns[index].name.clone()).collect();
         let (consistent_at, terms) = (self.plan.consistent_at, published.terms);
-        let copied = Copied { consistent_at, oid, terms, key };
+        let copied = Copied { consistent_at, oid, terms, key, form };
         let done = SnapshotDone { table: table.full_name(), copied: copied.clone() };
         self.send(&mut rows, vec![CopyMark::Complete(done)]).await?;
         self.progress.table_done(&published.name);

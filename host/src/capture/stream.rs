@@ -1,7 +1,7 @@
 //! The stream of one connection: frames in, batches out, confirmations back.
 
+use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,24 +9,23 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_postgres::Client;
-use tracing::warn;
+use tokio_postgres::types::Oid;
 
-use super::catalog;
 use super::connection::Connection;
 use super::error::Error;
 use super::frames::{Frame, Frames};
 use super::moved;
 use super::outdated::Outdated;
+use super::seen::Seen;
 use crate::ack::SlotAck;
 use crate::budget::{Budget, Room};
 use crate::change::Changes;
-use crate::decode::message::{POSTGRES_EPOCH_MICROS, Relation};
+use crate::decode::message::POSTGRES_EPOCH_MICROS;
 use crate::decode::{Decoder, Step};
-use crate::hop::{CopyMark, Hop, LogPoint, Snapshots};
+use crate::hop::{CopyMark, Form, Hop, LogPoint, Snapshots};
 use crate::position::{Lsn, Position};
 use crate::serve::Leg;
 use crate::shutdown::{Phase, Shutdown};
-use crate::table::Table;
 use crate::telemetry::metrics::Metrics;
 
 /// The server is told where we are at least this often, and at once when it asks.
@@ -82,18 +81,24 @@ pub struct Stream<'a> {
     pub copied: &'a Snapshots,
     /// Tables whose copies count no more.
     pub outdated: &'a Outdated,
+    /// Whether any can be copied again.
+    pub may_copy: bool,
+    /// What tables looked like.
+    pub seen: &'a Seen,
+    /// What they looked like as this connection described them.
+    pub forms: HashMap<Oid, Form>,
     /// The last change that went on, kept across connections.
     pub delivered: &'a mut Position,
 }
 
 /// The batch that is being filled, and the stream's clocks.
-struct State {
+pub(super) struct State {
     frames: Frames,
     batch: Changes,
     /// Changes of the batch that are to be completed.
     moved: usize,
     /// What the batch says of copies.
-    copies: Vec<CopyMark>,
+    pub(super) copies: Vec<CopyMark>,
     /// When the first thing worth sending came.
     pending_since: Option<Instant>,
     /// What may be confirmed once the batch and all before it are durable.
@@ -218,13 +223,17 @@ impl Stream<'_> {
                 Frame::Wal { start, end, lsn, server_end } => {
                     state.server_end = state.server_end.max(server_end);
                     let message = state.frames.slice(start, end);
-                    match self.decoder.push(message, start, lsn, &mut state.batch)? {
-                        Step::Continue => self.note_moved(state),
+                    let mut step = self.decoder.push(message, start, lsn, &mut state.batch)?;
+                    while let Step::Define(relation) = step {
+                        if !self.define(state, relation)? {
+                            return Ok(());
+                        }
+                        let message = state.frames.slice(start, end);
+                        step = self.decoder.push(message, start, lsn, &mut state.batch)?;
+                    }
+                    match step {
                         Step::Committed(end) => state.confirm_up_to(end),
-                        Step::Define(relation) => match self.look_up(state, &relation)? {
-                            Some(table) => self.decoder.define(relation, table),
-                            None => return Ok(()),
-                        },
+                        _ => self.note_moved(state),
                     }
                     if !state.batch.is_empty() {
                         state.pending_since.get_or_insert_with(Instant::now);
@@ -243,45 +252,6 @@ impl Stream<'_> {
             state.frames.forget_parsed();
         }
         Ok(())
-    }
-
-    /// Looks a table up, and says meanwhile what has to be said. Nothing if the process drains first:
-    /// the stream then ends before the table's change.
-    fn look_up(
-        &mut self,
-        state: &mut State,
-        relation: &Relation,
-    ) -> Result<Option<Arc<Table>>, Error> {
-        self.withdraw_renamed(state, relation);
-        let client = self.client;
-        let known = self.decoder.known(relation);
-        // By its object id, since it may have got another name.
-        let copied = self.copied.values().find(|copied| copied.oid == relation.oid);
-        let key = copied.map_or(&[][..], |copied| &copied.key);
-        let asked = format!("what the columns of {}.{} are", relation.schema, relation.name);
-        let xid = self.decoder.transaction().map(|transaction| transaction.xid);
-        let lookup = async {
-            // The catalog of before its commit does not tell of columns that it added.
-            moved::visible(client, xid.as_slice()).await?;
-            catalog::define(client, relation, known, key).await
-        };
-        self.answer(state, &asked, lookup)
-    }
-
-    /// A table that has the name of another one meanwhile, be it for one transaction, leaves both copies wrong:
-    /// what comes now goes to the other one. That they count no more is said ahead of it, for the names may be
-    /// put back before anybody looks. A copy from after the transaction is none of it.
-    fn withdraw_renamed(&mut self, state: &mut State, relation: &Relation) {
-        let commit = self.decoder.transaction().map(|transaction| transaction.commit);
-        for (table, copied) in self.copied {
-            let has_name = table.schema == relation.schema && table.name == relation.name;
-            let has_oid = copied.oid == relation.oid;
-            let concerns = has_name != has_oid && commit >= Some(copied.consistent_at);
-            if concerns && self.outdated.mark(copied.oid) {
-                warn!(%table, "renamed, or another one of its name is written to; it will be copied again");
-                state.copies.push(CopyMark::Withdrawn(table.clone()));
-            }
-        }
     }
 
     /// Completes changes whose gaps nobody behind could fill. A stop does not wait for long: what is given up
@@ -305,7 +275,7 @@ impl Stream<'_> {
     }
 
     /// Waits for an answer of the catalog or the tables; nothing if the process drains first.
-    fn answer<T>(
+    pub(super) fn answer<T>(
         &mut self,
         state: &mut State,
         asked: &str,
@@ -357,7 +327,8 @@ impl Stream<'_> {
         self.decoder.batch_taken();
         let position = changes.list.last().map_or(*self.delivered, |last| changes.position(last));
         self.observe(state, &changes);
-        let copies = std::mem::take(&mut state.copies);
+        let mut copies = std::mem::take(&mut state.copies);
+        copies.extend(self.looked(state.confirm));
         let point = LogPoint { confirm: state.confirm, position, copies, ..LogPoint::default() };
         let room = self.room(state, changes.bytes())?;
         let mut hop = Hop { room: Some(room), ..Hop::new(changes, point) };

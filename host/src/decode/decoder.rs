@@ -1,12 +1,12 @@
 //! Turns the messages of one replication stream into a batch of changes.
 //!
-//! Sans-I/O: bytes and table definitions come in by method calls. When the stream describes a table
-//! the decoder has not seen in that shape, it asks for its definition ([`Step::Define`]) and the
-//! caller, who can query the catalog, answers with [`Decoder::define`].
+//! Sans-I/O: bytes and table definitions come in by method calls. At the first change of a table since the
+//! stream described it, the decoder asks for its definition ([`Step::Define`]) and the caller, who can query
+//! the catalog, answers with [`Decoder::define`]. Of changes that are passed over nobody needs one.
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::message::{Malformed, Message, OldTuple, Relation, Tuple, TupleCell};
 use crate::change::{Cell, Change, Changes, Old, Op, Row, Transaction};
@@ -42,7 +42,7 @@ pub enum Error {
 pub enum Step {
     /// Go on.
     Continue,
-    /// Look the table up and call [`Decoder::define`] before the next message.
+    /// Look the table up, call [`Decoder::define`], and push the same message again.
     Define(Relation),
     /// A transaction ended; this is where the slot may be confirmed once it is durable.
     Committed(Lsn),
@@ -58,14 +58,17 @@ pub struct Decoder {
     resume_after: Position,
     /// Until when changes of a table are part of its snapshot.
     snapshots: FxHashMap<TableName, Lsn>,
-    /// The largest of `snapshots`: past it nobody looks them up.
-    snapshots_until: Lsn,
+    /// Tables whose changes are passed over.
+    passed_over: FxHashSet<u32>,
 }
 
 #[derive(Debug)]
 struct Known {
     relation: Relation,
-    table: Arc<Table>,
+    /// What a description like this was defined as, the last time.
+    table: Option<Arc<Table>>,
+    /// Whether it was described since.
+    is_due: bool,
     /// Changes that commit before this LSN are part of the table's snapshot.
     skip_before: Lsn,
 }
@@ -87,8 +90,15 @@ impl Decoder {
 
     /// Passes over changes of the table that its snapshot already shows.
     pub fn snapshot_taken(&mut self, table: TableName, consistent_at: Lsn) {
-        self.snapshots_until = self.snapshots_until.max(consistent_at);
         self.snapshots.insert(table, consistent_at);
+    }
+
+    /// Passes over changes of the table from here on, until a later stream has another snapshot of it.
+    pub fn pass_over(&mut self, oid: u32) {
+        self.passed_over.insert(oid);
+        if let Some(known) = self.tables.get_mut(&oid) {
+            known.skip_before = Lsn(u64::MAX);
+        }
     }
 
     /// Whether a transaction is open: keepalives inside one say nothing about it.
@@ -116,14 +126,27 @@ impl Decoder {
     #[must_use]
     pub fn known(&self, relation: &Relation) -> Option<Arc<Table>> {
         let known = self.tables.get(&relation.oid).filter(|known| known.relation == *relation)?;
-        Some(Arc::clone(&known.table))
+        known.table.clone()
+    }
+
+    fn describe(&mut self, relation: Relation) {
+        let name = TableName { schema: relation.schema.clone(), name: relation.name.clone() };
+        let skip_before = match self.passed_over.contains(&relation.oid) {
+            true => Lsn(u64::MAX),
+            false => self.snapshots.get(&name).copied().unwrap_or_default(),
+        };
+        let table = self.known(&relation);
+        let known = Known { relation, table, is_due: true, skip_before };
+        self.tables.insert(known.relation.oid, known);
     }
 
     /// Answers [`Step::Define`].
     pub fn define(&mut self, relation: Relation, table: Arc<Table>) {
-        let skip_before = self.snapshots.get(&table.full_name()).copied().unwrap_or_default();
-        let known = Known { relation, table, skip_before };
-        self.tables.insert(known.relation.oid, known);
+        let oid = relation.oid;
+        self.describe(relation);
+        if let Some(known) = self.tables.get_mut(&oid) {
+            (known.table, known.is_due) = (Some(table), false);
+        }
     }
 
     /// Takes one pgoutput message. `frame` lies at `offset` in the arena that the batch will get.
@@ -140,24 +163,20 @@ impl Decoder {
         let at = At { frame, offset, lsn };
         match Message::parse(frame)? {
             Message::Insert { relation, new } => {
-                self.change(batch, &at, relation, Op::Insert, None, Some(new))?;
+                return self.change(batch, &at, relation, Op::Insert, None, Some(new));
             }
             Message::Update { relation, old, new } => {
-                self.change(batch, &at, relation, Op::Update, old, Some(new))?;
+                return self.change(batch, &at, relation, Op::Update, old, Some(new));
             }
             Message::Delete { relation, old } => {
-                self.change(batch, &at, relation, Op::Delete, Some(old), None)?;
+                return self.change(batch, &at, relation, Op::Delete, Some(old), None);
             }
-            Message::Truncate { relations } => {
-                for relation in relations {
-                    self.change(batch, &at, relation, Op::Truncate, None, None)?;
-                }
-            }
+            Message::Truncate { relations } => return self.truncate(batch, &at, &relations),
             Message::Begin { commit, committed_at, xid } => {
                 self.begin(commit, committed_at, xid)?;
             }
             Message::Commit { commit, end } => return self.commit(commit, end),
-            Message::Relation(relation) => return Ok(Step::Define(relation)),
+            Message::Relation(relation) => self.describe(relation),
             Message::Ignored => {}
         }
         Ok(Step::Continue)
@@ -182,6 +201,27 @@ impl Decoder {
         Ok(Step::Committed(end))
     }
 
+    /// All of its tables are to be defined before the first of them is emptied.
+    fn truncate(
+        &mut self,
+        batch: &mut Changes,
+        at: &At<'_>,
+        relations: &[u32],
+    ) -> Result<Step, Error> {
+        let open = self.open.as_ref().ok_or(Error::OutOfOrder("change"))?;
+        for (relation, ordinal) in relations.iter().zip(open.ordinal + 1..) {
+            let known = self.tables.get(relation).ok_or(Error::UnknownRelation(*relation))?;
+            let position = Position { commit: open.transaction.commit, ordinal };
+            if known.is_due && !known.passes_over(position, self.resume_after) {
+                return Ok(Step::Define(known.relation.clone()));
+            }
+        }
+        for relation in relations {
+            self.change(batch, at, *relation, Op::Truncate, None, None)?;
+        }
+        Ok(Step::Continue)
+    }
+
     fn change(
         &mut self,
         batch: &mut Changes,
@@ -190,18 +230,18 @@ impl Decoder {
         op: Op,
         old: Option<OldTuple<'_>>,
         new: Option<Tuple<'_>>,
-    ) -> Result<(), Error> {
+    ) -> Result<Step, Error> {
         let open = self.open.as_mut().ok_or(Error::OutOfOrder("change"))?;
-        open.ordinal += 1;
         let known = self.tables.get(&relation).ok_or(Error::UnknownRelation(relation))?;
-        let table = &known.table;
-        let commit = open.transaction.commit;
-        let position = Position { commit, ordinal: open.ordinal };
-        if position <= self.resume_after
-            || (commit < self.snapshots_until && commit < known.skip_before)
-        {
-            return Ok(());
+        let position = Position { commit: open.transaction.commit, ordinal: open.ordinal + 1 };
+        if known.passes_over(position, self.resume_after) {
+            open.ordinal = position.ordinal;
+            return Ok(Step::Continue);
         }
+        let Some(table) = known.table.as_ref().filter(|_| !known.is_due) else {
+            return Ok(Step::Define(known.relation.clone()));
+        };
+        open.ordinal = position.ordinal;
         let old = match old {
             None => Old::None,
             Some(OldTuple::Key(tuple)) => Old::Key(at.push_row(batch, table, tuple)?),
@@ -215,7 +255,14 @@ impl Decoder {
             *open.index.get_or_insert_with(|| batch.push_transaction(open.transaction));
         let (table, ordinal) = (batch.intern_table(table), open.ordinal);
         batch.list.push(Change { op, table, transaction, ordinal, lsn: at.lsn, old, new });
-        Ok(())
+        Ok(Step::Continue)
+    }
+}
+
+impl Known {
+    /// Whether an earlier run delivered the change there, or the table's snapshot shows it.
+    fn passes_over(&self, position: Position, delivered: Position) -> bool {
+        position <= delivered || position.commit < self.skip_before
     }
 }
 
@@ -370,10 +417,47 @@ mod tests {
     #[test]
     fn every_description_asks_for_the_catalog_and_only_the_same_one_is_known() {
         let mut feed = Feed::new(Decoder::default());
-        let described = b"R\0\0\0\x07public\0t\0d\0\x01\x01id\0\0\0\0\x19\xff\xff\xff\xff";
-        assert!(matches!(feed.push(described), Ok(Step::Define(_))));
-        assert!(feed.decoder.known(&relation(&["id", "note"])).is_some());
-        assert!(feed.decoder.known(&relation(&["id", "note", "x"])).is_none());
+        let described = |name: &str| {
+            let columns = format!("\0\x01\x01{name}\0\0\0\0\x19");
+            [&b"R\0\0\0\x07public\0t\0d"[..], columns.as_bytes(), &[0xFF; 4]].concat()
+        };
+        let row = insert(7, &[Some(b"a")]);
+        feed.push(&begin(0x100)).unwrap();
+        for (name, is_known) in [("id", false), ("id", true), ("other", false)] {
+            assert!(matches!(feed.push(&described(name)), Ok(Step::Continue)));
+            let Ok(Step::Define(asked)) = feed.push(&row) else { panic!("{name}") };
+            assert_eq!(asked.columns[0].name, name);
+            assert_eq!(feed.decoder.known(&asked).is_some(), is_known, "{name}");
+            let table = table(&asked);
+            feed.decoder.define(asked, table);
+            assert!(matches!(feed.push(&row), Ok(Step::Continue)));
+        }
+        assert_eq!(feed.ids(), pairs(&[("0/100:1", "a"), ("0/100:2", "a"), ("0/100:3", "a")]));
+    }
+
+    #[test]
+    fn a_table_whose_changes_are_passed_over_is_not_asked_for() {
+        let mut decoder = Decoder::default();
+        let name = TableName { schema: "public".into(), name: "t".into() };
+        decoder.snapshot_taken(name, Lsn(0x200));
+        let mut feed = Feed::new(decoder);
+        feed.decoder.describe(relation(&["id", "note"]));
+        feed.transaction(0x1FF, &["seen by the snapshot"]);
+        feed.push(&begin(0x200)).unwrap();
+        let emptied = [&b"T"[..], &1u32.to_be_bytes(), &[0], &7u32.to_be_bytes()].concat();
+        assert!(matches!(feed.push(&emptied), Ok(Step::Define(_))), "the first after it");
+        assert!(feed.batch.is_empty());
+    }
+
+    #[test]
+    fn of_a_table_that_is_to_be_copied_again_nothing_is_taken_any_more() {
+        let mut feed = Feed::new(Decoder::default());
+        feed.transaction(0x100, &["a"]);
+        feed.decoder.pass_over(7);
+        feed.transaction(0x200, &["b"]);
+        feed.decoder.describe(relation(&["id", "other"]));
+        feed.transaction(0x300, &["c"]);
+        assert_eq!(feed.ids(), pairs(&[("0/100:1", "a")]));
     }
 
     #[test]

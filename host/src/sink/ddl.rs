@@ -224,7 +224,7 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
         (
             "snapshots",
             "pipeline String, source_schema String, source_table String, consistent_at UInt64, \
-             table_oid UInt32, terms Int64, key Array(String)",
+             table_oid UInt32, terms Int64, key Array(String), form String",
             "consistent_at",
             "pipeline, source_schema, source_table",
         ),
@@ -255,7 +255,14 @@ pub(super) fn own_tables(database: &str, cluster: Option<&str>) -> Vec<String> {
             durable(cluster).map(|set| format!(" SETTINGS {set}")).unwrap_or_default(),
         )
     };
-    tables.into_iter().map(create).collect()
+    // Of databases from before there was this column.
+    let form = format!(
+        "ALTER TABLE {}.{}{} ADD COLUMN IF NOT EXISTS form String",
+        quoted(database),
+        quoted(&format!("{OWN_PREFIX}snapshots")),
+        on_cluster(cluster),
+    );
+    tables.into_iter().map(create).chain([form]).collect()
 }
 
 pub(super) fn on_cluster(cluster: Option<&str>) -> String {

@@ -15,6 +15,9 @@ use crate::hop::{Copied, SnapshotDone};
 use crate::position::Lsn;
 use crate::table::TableName;
 
+const COLUMNS: &str =
+    "pipeline, source_schema, source_table, consistent_at, table_oid, terms, key, form";
+
 /// Tables of which one query asks.
 const TABLES_AT_ONCE: usize = 64;
 
@@ -26,6 +29,7 @@ struct Found {
     oid: u32,
     terms: String,
     key: Vec<String>,
+    form: String,
 }
 
 #[derive(Deserialize)]
@@ -43,15 +47,17 @@ pub(super) async fn recorded(client: &Client, pipeline: &str) -> Result<Vec<Snap
     let sql = format!(
         "SELECT source_schema AS schema, source_table AS name, \
          toString(consistent_at) AS at, table_oid AS oid, \
-         toString(terms) AS terms, key FROM {} FINAL WHERE pipeline = {}",
+         toString(terms) AS terms, key, form FROM {} FINAL WHERE pipeline = {}",
         home(client),
         literal(pipeline),
     );
     let found = client.rows::<Found>("read snapshots", &sql).await?;
-    let done = found.into_iter().filter_map(|Found { schema, name, at, oid, terms, key }| {
+    let done = found.into_iter().filter_map(|Found { schema, name, at, oid, terms, key, form }| {
         let table = TableName { schema, name };
         let (consistent_at, terms) = (Lsn(at.parse().ok()?), terms.parse().ok()?);
-        Some(SnapshotDone { table, copied: Copied { consistent_at, oid, terms, key } })
+        // Records of before it was kept have none.
+        let form = serde_json::from_str(&form).unwrap_or_default();
+        Some(SnapshotDone { table, copied: Copied { consistent_at, oid, terms, key, form } })
     });
     Ok(done.collect())
 }
@@ -180,12 +186,14 @@ pub(super) fn rows(pipeline: &str, snapshots: &[&SnapshotDone]) -> (&'static str
         for text in [pipeline, &snapshot.table.schema, &snapshot.table.name] {
             write_string(text.as_bytes(), &mut rows);
         }
-        let Copied { consistent_at, oid, terms, key } = &snapshot.copied;
+        let Copied { consistent_at, oid, terms, key, form } = &snapshot.copied;
         rows.extend_from_slice(&consistent_at.0.to_le_bytes());
         rows.extend_from_slice(&oid.to_le_bytes());
         rows.extend_from_slice(&terms.to_le_bytes());
         write_varint(key.len() as u64, &mut rows);
         key.iter().for_each(|column| write_string(column.as_bytes(), &mut rows));
+        let form = serde_json::to_vec(form).expect("it is plain data");
+        write_string(&form, &mut rows);
     }
-    ("pipeline, source_schema, source_table, consistent_at, table_oid, terms, key", rows.into())
+    (COLUMNS, rows.into())
 }

@@ -115,14 +115,20 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hop::Copied;
+    use crate::hop::{Copied, Form};
 
     fn done(schema: &str, name: &str) -> SnapshotDone {
         let table = TableName { schema: schema.into(), name: name.into() };
         let key = vec!["id".into()];
         SnapshotDone {
             table,
-            copied: Copied { consistent_at: Lsn(5), oid: 16_385, terms: -7, key },
+            copied: Copied {
+                consistent_at: Lsn(5),
+                oid: 16_385,
+                terms: -7,
+                key,
+                form: Form::default(),
+            },
         }
     }
 

@@ -103,6 +103,7 @@ fn pgoutput(data: &[u8]) {
                 let names = relation.columns.iter().map(|column| column.name.clone());
                 let table = table(names.collect::<Vec<_>>());
                 decoder.define(relation, table);
+                continue;
             }
             Ok(Step::Continue | Step::Committed(_)) => {}
             // The stream is given up.
