@@ -63,8 +63,7 @@ pub fn follow(altering: Altering) -> Result<usize> {
     run.settle()?;
     for _ in 0..STEPS {
         run.come_and_go()?;
-        let rewrites = run.process.is_some();
-        run.step(&alters.next_step(rewrites))?;
+        run.step(&alters.next_step())?;
     }
     run.start()?;
     let rows = run.settle()?;
@@ -117,14 +116,9 @@ impl<'a> Run<'a> {
     }
 
     fn step(&mut self, step: &Step) -> Result<()> {
-        // A rewriting is seen by who looks before and after it.
-        let watched = step.rewrites;
-        if watched {
-            self.settle()?;
-        }
         self.done.push(step.sql.clone());
         self.source.execute(&step.sql).with_context(|| self.story())?;
-        let waits = watched || (step.alters && !self.hasty) || self.random.random_range(0..10) == 0;
+        let waits = (step.alters && !self.hasty) || self.random.random_range(0..10) == 0;
         if waits {
             self.start()?;
             self.settle()?;

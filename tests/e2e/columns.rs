@@ -183,6 +183,98 @@ fn a_column_that_takes_anothers_name_behind_a_change_of_its_transaction_is_anoth
     Ok(())
 }
 
+/// Of the first change nobody can tell any more whether it was behind these.
+#[test]
+fn a_column_given_again_under_its_name_while_nobody_read_is_not_taken_for_the_one_before()
+-> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute(SCHEMA)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the first copy", || equal(&source, &tailwater))?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    for sql in [
+        "UPDATE items SET n = 100 WHERE id = 1; INSERT INTO items VALUES (21, 'a', 'b', 'c', 200)",
+        "ALTER TABLE items DROP n; ALTER TABLE items ADD n int",
+        "UPDATE items SET a = 'x' WHERE id = 2; UPDATE items SET n = 300 WHERE id = 3",
+    ] {
+        source.execute(sql)?;
+    }
+    let _process = tailwater.start()?;
+    wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))
+        .with_context(|| tailwater.log_tail())?;
+    let said = tailwater.log();
+    ensure!(said.contains("changed in ways that cannot be told apart"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_table_that_was_rewritten_while_nobody_looked_is_copied_again() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute(SCHEMA)?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let steps = [
+        "ALTER TABLE items ADD dice float8 DEFAULT random()",
+        "ALTER TABLE items ALTER n TYPE bigint USING n::bigint * 1000000000",
+    ];
+    for sql in steps {
+        let mut process = tailwater.start()?;
+        process.wait_ready(DEADLINE)?;
+        wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))?;
+        ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+        source.execute(sql)?;
+    }
+    let _process = tailwater.start()?;
+    wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))
+        .with_context(|| tailwater.log_tail())
+}
+
+/// The source is asked for what the update did not tell, by names that others have by then.
+#[test]
+fn a_row_that_moved_before_its_columns_changed_names_comes_whole_over_kafka() -> Result<()> {
+    let link = Link::plain(Kafka::shared(), "");
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute(SCHEMA)?;
+    source.execute(
+        "ALTER TABLE items ALTER b SET STORAGE EXTERNAL, ALTER note SET STORAGE EXTERNAL;
+         UPDATE items SET b = repeat('b', 9000), note = repeat('n', 9000) WHERE id < 3",
+    )?;
+    let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
+    let (mut capturing, mut sinking) = (capture.start()?, sink.start()?);
+    capturing.wait_ready(DEADLINE)?;
+    sinking.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the first copy", || equal(&source, &sink))?;
+    ensure!(capturing.terminate(DEADLINE)?.success(), "it ended badly");
+    for sql in [
+        "UPDATE items SET id = id + 100 WHERE id < 3",
+        "ALTER TABLE items RENAME id TO number; ALTER TABLE items RENAME n TO id",
+        "ALTER TABLE items RENAME b TO aside; ALTER TABLE items RENAME a TO b;
+         ALTER TABLE items RENAME aside TO a; ALTER TABLE items DROP note",
+    ] {
+        source.execute(sql)?;
+    }
+    let mut capturing = capture.start()?;
+    capturing.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO items VALUES (21, 'a', 'b', 21)")?;
+    wait_for(DEADLINE, "the copy to follow", || equal(&source, &sink))
+        .with_context(|| sink.log_tail())
+}
+
+/// Before version 18 it was not published.
+#[test]
+fn a_computed_column_that_becomes_a_plain_one_is_copied() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    source.execute(SCHEMA)?;
+    source.execute("ALTER TABLE items ADD sum int GENERATED ALWAYS AS (n + 1) STORED")?;
+    let tailwater = Tailwater::with_source(&source.url())?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("ALTER TABLE items ALTER sum DROP EXPRESSION")?;
+    wait_for(DEADLINE, "the copy to follow", || equal(&source, &tailwater))
+        .with_context(|| tailwater.log_tail())
+}
+
 #[test]
 fn a_column_whose_rows_were_never_checked_for_null_shows_them() -> Result<()> {
     let source = Postgres::shared(PostgresVersion::V18).create_database()?;

@@ -2,7 +2,7 @@
 //! soak` runs more of them.
 
 use anyhow::{Context as _, Result};
-use tailwater_tests::{Death, FAILPOINTS, Plan, Route, survive};
+use tailwater_tests::{Altering, Death, FAILPOINTS, Plan, Route, follow, survive};
 
 /// Early enough to come soon, late enough to have something on its way.
 const PASSAGE: u32 = 4;
@@ -79,6 +79,15 @@ fn a_death_at_a_moment_loses_and_doubles_nothing() -> Result<()> {
     for (route, seed) in [Route::Direct, Route::Kafka].into_iter().zip(1..) {
         let plan = Plan { seed, route, remembers: true, death: Death::After(700) };
         survive(plan).with_context(|| format!("{plan:?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn columns_that_change_amid_stops_and_deaths_are_followed() -> Result<()> {
+    for seed in [7, 9] {
+        let altering = Altering::of(seed);
+        follow(altering).with_context(|| format!("{altering:?}"))?;
     }
     Ok(())
 }

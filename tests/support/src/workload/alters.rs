@@ -83,8 +83,6 @@ pub struct Step {
     pub sql: String,
     /// It changes columns, or the table itself.
     pub alters: bool,
-    /// It writes the table anew, of which the log tells nothing: who does not look meanwhile cannot know.
-    pub rewrites: bool,
 }
 
 /// Makes the transactions.
@@ -136,10 +134,9 @@ impl Alters {
         )
     }
 
-    /// The next transaction. It ends with a change of a row, at which a change of columns is noticed. Without
-    /// `rewrites` none writes the table anew.
-    pub fn next_step(&mut self, rewrites: bool) -> Step {
-        let mut step = Step { sql: "BEGIN".into(), alters: false, rewrites: false };
+    /// The next transaction. It ends with a change of a row, at which a change of columns is noticed.
+    pub fn next_step(&mut self) -> Step {
+        let mut step = Step { sql: "BEGIN".into(), alters: false };
         for _ in 0..self.random.random_range(1..=LARGEST_TRANSACTION) {
             let statement = match self.random.random_range(0..100) {
                 0..65 => self.change(),
@@ -147,16 +144,10 @@ impl Alters {
                     self.live.clear();
                     format!("TRUNCATE {ALTERED}")
                 }
-                67..72 if rewrites => match self.rewrite() {
-                    None => continue,
-                    Some(sql) => {
-                        (step.alters, step.rewrites) = (true, true);
-                        sql
-                    }
-                },
-                _ => {
+                dice => {
                     step.alters = true;
-                    self.alter()
+                    let rewriting = if dice < 72 { self.rewrite() } else { None };
+                    rewriting.unwrap_or_else(|| self.alter())
                 }
             };
             step.sql.push_str(";\n");
@@ -208,7 +199,7 @@ impl Alters {
         }
     }
 
-    /// Changes columns, or how the rows are told, without writing the table anew.
+    /// Changes columns, or how the rows are told, without writing the table anew, of which the log tells nothing.
     fn alter(&mut self) -> String {
         let index = self.random.random_range(0..self.columns.len());
         match self.random.random_range(0..100) {
