@@ -62,16 +62,19 @@ pub(super) struct Lost {
 }
 
 /// Where to read a partition from that holds the offsets from `first` to `end`, that one not included.
-/// A group that is new, or that Kafka has forgotten, wants all of it unless it starts at what comes next.
+/// A group that is new, or that Kafka has forgotten, wants all of it unless it starts at what comes next; and if it is
+/// not new, a partition is of which it knows nothing, and has come since.
 pub(super) fn begin(
     committed: Option<i64>,
     (first, end): (i64, i64),
     start: Start,
+    is_new_group: bool,
 ) -> Result<Offset, Lost> {
     let wanted = match (committed, start) {
         (Some(next), _) => next,
         (None, Start::Earliest) => 0,
-        (None, Start::Latest) => return Ok(Offset::End),
+        (None, Start::Latest) if is_new_group => end,
+        (None, Start::Latest) => first,
     };
     if wanted < first {
         return Err(Lost { first: wanted, last: first - 1 });
@@ -89,7 +92,7 @@ mod tests {
     #[test]
     fn a_group_goes_on_where_it_was() {
         for next in [10, 15, 20] {
-            let found = begin(Some(next), HELD, Start::Latest);
+            let found = begin(Some(next), HELD, Start::Latest, false);
             assert_eq!(found, Ok(Offset::Offset(next)));
         }
     }
@@ -97,19 +100,25 @@ mod tests {
     #[test]
     fn records_that_were_deleted_before_they_were_read_are_named() {
         for start in [Start::Earliest, Start::Latest] {
-            assert_eq!(begin(Some(7), HELD, start), Err(Lost { first: 7, last: 9 }));
+            assert_eq!(begin(Some(7), HELD, start, false), Err(Lost { first: 7, last: 9 }));
         }
-        assert_eq!(begin(None, HELD, Start::Earliest), Err(Lost { first: 0, last: 9 }));
+        assert_eq!(begin(None, HELD, Start::Earliest, true), Err(Lost { first: 0, last: 9 }));
     }
 
     #[test]
     fn a_new_group_reads_a_whole_partition_or_what_comes_next() {
-        assert_eq!(begin(None, (0, 20), Start::Earliest), Ok(Offset::Offset(0)));
-        assert_eq!(begin(None, HELD, Start::Latest), Ok(Offset::End));
+        assert_eq!(begin(None, (0, 20), Start::Earliest, true), Ok(Offset::Offset(0)));
+        assert_eq!(begin(None, HELD, Start::Latest, true), Ok(Offset::Offset(20)));
+    }
+
+    #[test]
+    fn a_partition_that_came_after_the_group_began_is_read_from_its_beginning() {
+        assert_eq!(begin(None, (0, 20), Start::Earliest, false), Ok(Offset::Offset(0)));
+        assert_eq!(begin(None, HELD, Start::Latest, false), Ok(Offset::Offset(10)));
     }
 
     #[test]
     fn a_topic_made_anew_is_read_from_its_beginning() {
-        assert_eq!(begin(Some(30), (0, 20), Start::Latest), Ok(Offset::Beginning));
+        assert_eq!(begin(Some(30), (0, 20), Start::Latest, false), Ok(Offset::Beginning));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
-    BaseConsumer, Consumer as _, ConsumerContext, Rebalance, RebalanceProtocol,
+    BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, RebalanceProtocol,
 };
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{TopicPartitionList, TopicPartitionListElem};
@@ -149,18 +149,22 @@ impl Member {
         all
     }
 
-    /// Writes into an assignment where its partitions are read from.
+    /// Writes into an assignment where its partitions are read from. Gives what is to be committed at once: where a
+    /// group starts at the latest, what it is told of each partition holds although nothing was read yet.
     fn begin(
         &self,
         consumer: &BaseConsumer<Self>,
         assigned: &mut TopicPartitionList,
-    ) -> Result<(), Error> {
+    ) -> Result<TopicPartitionList, Error> {
         let failed = |error| self.events.error("find out where partitions go on", error);
+        let mut begun = TopicPartitionList::new();
         if assigned.count() == 0 {
-            return Ok(());
+            return Ok(begun);
         }
         let committed = consumer.committed_offsets(assigned.clone(), PATIENCE).map_err(failed)?;
         let extents = Extents::of(consumer, assigned).map_err(failed)?;
+        let knows_nothing = committed.elements().iter().all(|element| offset_of(element).is_none());
+        let is_new_group = knows_nothing && self.reached().values().all(FxHashMap::is_empty);
         for element in committed.elements() {
             element.error().map_err(failed)?;
             let (topic, partition) = (element.topic(), element.partition());
@@ -172,13 +176,17 @@ impl Member {
             let offset = match self.begin_with_memory(&element, held)? {
                 Some(next) => Offset::Offset(next),
                 None => {
-                    let begun = extent::begin(next, held, self.start);
-                    begun.map_err(|lost| self.deleted(topic, partition, lost))?
+                    let begin = extent::begin(next, held, self.start, is_new_group);
+                    begin.map_err(|lost| self.deleted(topic, partition, lost))?
                 }
             };
             assigned.set_partition_offset(topic, partition, offset).map_err(failed)?;
+            if next.is_none() && self.start == super::Start::Latest {
+                begun.add_partition_offset(topic, partition, offset).map_err(failed)?;
+            }
         }
-        Ok(())
+        self.note_committed(&begun);
+        Ok(begun)
     }
 
     /// Where the plugins' memory of a partition ends, if it is to be read from there.
@@ -256,9 +264,13 @@ impl ConsumerContext for Member {
         list: &mut TopicPartitionList,
     ) {
         let given = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if given && let Err(error) = self.begin(consumer, list) {
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        }
+        let begun = match given {
+            true => self.begin(consumer, list).unwrap_or_else(|error| {
+                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                TopicPartitionList::new()
+            }),
+            false => TopicPartitionList::new(),
+        };
         let rebalance = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assign(list),
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => Rebalance::Revoke(list),
@@ -272,7 +284,11 @@ impl ConsumerContext for Member {
             (false, true) => consumer.incremental_unassign(list),
             (false, false) => consumer.unassign(),
         };
-        if let Err(error) = done {
+        let committed = match begun.count() {
+            0 => Ok(()),
+            _ => consumer.commit(&begun, CommitMode::Async),
+        };
+        if let Err(error) = done.and(committed) {
             tracing::warn!(%error, "the assignment of the consumer group could not be taken");
         }
     }
