@@ -126,7 +126,7 @@ pub struct SnapshotDone {
 /// What becomes of a table's copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopyMark {
-    /// It is complete, once everything before this is durable.
+    /// It is complete, once everything before this is durable; or it was, and its table looks otherwise now.
     Complete(SnapshotDone),
     /// The one that was complete is worth nothing any more, which has to be durable before the first change of
     /// another one: half of that must not be taken for a whole.
@@ -185,11 +185,11 @@ pub struct Copied {
 pub struct Form {
     /// A transaction that commits at this LSN or later found the table so, or changed since.
     pub at: Lsn,
-    /// The files that it is in, or that its partitions are in.
-    pub files: String,
+    /// The file that it is in, or those of its partitions: the object id of each, and `pg_class.relfilenode`.
+    pub files: Vec<(u32, u32)>,
     /// Its columns in the order of their numbers, without those that were dropped.
     pub columns: Vec<FormColumn>,
-    /// The highest number that a column ever had.
+    /// No column with this number or a lower one came later: the highest that one ever had, as far as is told.
     pub last: i16,
 }
 

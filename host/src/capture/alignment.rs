@@ -11,10 +11,10 @@
 //! has now, if every other way would take two names that nobody saw, or another type. Else nobody knows, and the
 //! table has to be copied again.
 //!
-//! None of this matters if the catalog's columns were last changed by transactions older than the one that described
-//! them, and are as described: then they are the same. Transactions get their numbers before they commit, so an older
-//! one may have changed columns behind the description; only one that was open all the while, and gave a column again
-//! with the name and the type of the last one that it dropped, would be misread.
+//! If the catalog's columns were last changed by transactions older than the one that described them, and are as
+//! described, then they are the same, whatever names others may have had. This is all that the age tells: an older
+//! transaction may have waited for the one that described them, and a column that was given again with name and type
+//! of the last one that it dropped is not told from that one.
 
 use std::collections::HashMap;
 
@@ -31,6 +31,14 @@ pub(super) struct Matched<'a> {
     pub(super) columns: Vec<Option<&'a CatalogColumn>>,
     /// Whether no column that is there now may be another one.
     pub(super) certain: bool,
+    /// Whether that holds of those that were dropped, too.
+    pub(super) exact: bool,
+}
+
+impl<'a> Matched<'a> {
+    fn by_name(columns: Vec<Option<&'a CatalogColumn>>, certain: bool) -> Matched<'a> {
+        Matched { columns, certain, exact: certain }
+    }
 }
 
 /// Matches a description. The forms are those of earlier times.
@@ -45,23 +53,27 @@ pub(super) fn matched<'a>(
     };
     let by_name: Vec<_> = described.iter().map(named).collect();
     if catalog.is_empty() {
-        return Matched { columns: by_name, certain: true };
-    }
-    if catalog.iter().any(|column| column.listed) {
-        let certain = is_by_name(described, &by_name, forms);
-        return Matched { columns: by_name, certain };
+        return Matched::by_name(by_name, true);
     }
     let are_older = catalog.iter().all(|column| column.older);
-    if is_as_it_is(described, &by_name, catalog) && (are_older || is_as_it_was(catalog, forms)) {
-        return Matched { columns: by_name, certain: true };
+    let was_the_same = is_as_it_was(catalog, forms);
+    if catalog.iter().any(|column| column.listed) {
+        let certain = (are_older || was_the_same) && is_by_name(described, &by_name, forms);
+        return Matched::by_name(by_name, certain);
+    }
+    let is_the_same = is_as_it_is(described, &by_name, catalog);
+    if is_the_same && was_the_same {
+        return Matched::by_name(by_name, true);
     }
     let alignment = Alignment::of(described, catalog, forms, layouts);
-    match alignment.best() {
-        Some(columns) => {
-            let columns = columns.iter().map(|column| Some(&catalog[*column])).collect();
-            Matched { columns, certain: alignment.is_certain() }
-        }
-        None => Matched { columns: by_name, certain: false },
+    if is_the_same && are_older && alignment.leaves_one_way(0) {
+        return Matched::by_name(by_name, true);
+    }
+    let Some(columns) = alignment.best() else { return Matched::by_name(by_name, false) };
+    Matched {
+        columns: columns.iter().map(|column| Some(&catalog[*column])).collect(),
+        certain: alignment.is_certain(),
+        exact: alignment.leaves_one_column_each(),
     }
 }
 
@@ -104,7 +116,7 @@ fn is_as_it_is(
     true
 }
 
-/// Whether nothing was dropped since any of the forms, so that names tell.
+/// Whether nothing was dropped since any of the forms, or ever where there is none, so that names tell.
 fn is_as_it_was(catalog: &[CatalogColumn], forms: &[&Form]) -> bool {
     let is_there = |number: i16, name: &str| {
         catalog
@@ -112,7 +124,7 @@ fn is_as_it_was(catalog: &[CatalogColumn], forms: &[&Form]) -> bool {
             .any(|column| column.number == number && column.name == name && !column.dropped)
     };
     let columns = forms.iter().flat_map(|form| &form.columns);
-    let last = forms.iter().map(|form| form.last).min().unwrap_or(i16::MAX);
+    let last = forms.iter().map(|form| form.last).min().unwrap_or(0);
     columns.into_iter().all(|column| is_there(column.number, &column.name))
         && catalog.iter().all(|column| column.number <= last || !column.dropped)
 }
@@ -197,7 +209,7 @@ impl<'a> Alignment<'a> {
         !catalog.is_due() || (name == self.described.len() && !self.is_older(catalog))
     }
 
-    /// One that is computed was always, and mostly is in no description at all.
+    /// One that is computed was always, and mostly is in no description at all, unless by a name of its own.
     fn may_take(&self, column: usize, name: usize) -> bool {
         let Some(described) = self.described.get(name) else { return false };
         let catalog = &self.catalog[column];
@@ -205,7 +217,9 @@ impl<'a> Alignment<'a> {
             catalog.number > form.last
                 || form.columns.iter().any(|known| known.number == catalog.number)
         };
-        self.forms.iter().all(was_there) && (!catalog.generated || catalog.name == described.name)
+        let has_name = catalog.name == described.name
+            || self.names_before(catalog.number).any(|name| name == described.name);
+        self.forms.iter().all(was_there) && (!catalog.generated || has_name)
     }
 
     /// Whether one of the forms has it.
@@ -268,13 +282,21 @@ impl<'a> Alignment<'a> {
     /// at most this.
     fn leaves_one_way(&self, most: u16) -> bool {
         (0..self.described.len()).all(|name| {
-            let may_be = |column: &usize| {
-                let before = self.before[*column][name];
-                let whole = before.zip(self.taken(*column, name));
-                whole.is_some_and(|(before, after)| before.saturating_add(after) <= most)
-            };
-            let columns: Vec<usize> = (0..self.catalog.len()).filter(may_be).collect();
+            let columns: Vec<usize> = self.may_be(name, most).collect();
             columns.len() == 1 || columns.iter().all(|column| self.catalog[*column].dropped)
+        })
+    }
+
+    /// Whether every name is one column, be it dropped or not, in all ways there are.
+    fn leaves_one_column_each(&self) -> bool {
+        (0..self.described.len()).all(|name| self.may_be(name, u16::MAX).count() == 1)
+    }
+
+    /// The columns that may have the name, in ways that cost at most this.
+    fn may_be(&self, name: usize, most: u16) -> impl Iterator<Item = usize> {
+        (0..self.catalog.len()).filter(move |column| {
+            let whole = self.before[*column][name].zip(self.taken(*column, name));
+            whole.is_some_and(|(before, after)| before.saturating_add(after) <= most)
         })
     }
 }
@@ -348,25 +370,25 @@ mod tests {
         };
         let last = i16::try_from(columns.len()).unwrap();
         let columns = (1..).zip(columns).filter_map(there).collect();
-        Form { at: Lsn(1), files: String::new(), columns, last }
+        Form { at: Lsn(1), files: Vec::new(), columns, last }
+    }
+
+    fn described(columns: &[&str]) -> Vec<RelationColumn> {
+        let column = |(name, type_oid)| RelationColumn {
+            identity: false,
+            name,
+            type_oid,
+            type_modifier: -1,
+        };
+        columns.iter().map(|text| column(parse(text))).collect()
     }
 
     /// The numbers that are found, and whether that is certain.
     fn numbers(described: &[&str], columns: &[&str], forms: &[&[&str]]) -> (Vec<i16>, bool) {
-        let described: Vec<_> = described
-            .iter()
-            .map(|column| parse(column))
-            .map(|(name, type_oid)| RelationColumn {
-                identity: false,
-                name,
-                type_oid,
-                type_modifier: -1,
-            })
-            .collect();
-        let (catalog, forms) = (catalog(columns), forms.iter().map(|columns| form(columns)));
-        let forms: Vec<_> = forms.collect();
+        let catalog = catalog(columns);
+        let forms: Vec<_> = forms.iter().map(|columns| form(columns)).collect();
         let forms: Vec<_> = forms.iter().collect();
-        let found = matched(&described, &catalog, &forms, &layouts());
+        let found = matched(&self::described(described), &catalog, &forms, &layouts());
         let numbers = found.columns.iter().map(|found| found.map_or(0, |found| found.number));
         (numbers.collect(), found.certain)
     }
@@ -429,19 +451,14 @@ mod tests {
 
     #[test]
     fn a_catalog_that_was_not_changed_since_is_what_is_described() {
-        let given_again = catalog(&["id", "-", "a"]);
-        let described = [("id", TEXT), ("a", TEXT)].map(|(name, type_oid)| RelationColumn {
-            identity: false,
-            name: name.to_owned(),
-            type_oid,
-            type_modifier: -1,
-        });
-        for older in [true, false] {
-            let columns = given_again.iter().cloned();
+        let matched_if = |older, names: [&str; 2], now: [&str; 3]| {
+            let columns = catalog(&now).into_iter();
             let columns: Vec<_> = columns.map(|column| CatalogColumn { older, ..column }).collect();
-            let found = matched(&described, &columns, &[&form(&["id", "a"])], &layouts());
-            assert_eq!(found.certain, older);
-        }
+            matched(&described(&names), &columns, &[&form(&["id", "a"])], &layouts()).certain
+        };
+        assert!(matched_if(true, ["id", "b"], ["id", "-", "b"]));
+        assert!(!matched_if(false, ["id", "b"], ["id", "-", "b"]));
+        assert!(!matched_if(true, ["id", "a"], ["id", "-", "a"]), "its change may have waited");
     }
 
     #[test]
@@ -452,62 +469,73 @@ mod tests {
     }
 
     /// Columns that come, go and get names that others had, one of them at most under a name that nobody saw.
+    fn history(random: &mut StdRng) -> Vec<Vec<String>> {
+        const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+        let mut columns: Vec<String> = ["id", "a", "b int", "c"].map(String::from).into();
+        let (mut history, mut may_rename) = (vec![columns.clone()], true);
+        for _ in 0..random.random_range(1..8) {
+            let is_free = |name: &&&str| columns.iter().all(|column| parse(column).0 != ***name);
+            let free: Vec<&str> = NAMES.iter().filter(is_free).copied().collect();
+            let is_there = |at: &usize| !columns[*at].starts_with('-');
+            let there: Vec<usize> = (1..columns.len()).filter(is_there).collect();
+            let kind = ["", " int"][random.random_range(0..2)];
+            let (name, at) = (free.choose(random), there.choose(random).copied());
+            match (random.random_range(0..5), name, at) {
+                (0 | 1, Some(name), _) => columns.push(format!("{name}{kind}")),
+                (2 | 3, _, Some(at)) => columns[at].replace_range(0..1, "-"),
+                (4, Some(name), Some(at)) if std::mem::take(&mut may_rename) => {
+                    columns[at].replace_range(0..1, name);
+                }
+                _ => continue,
+            }
+            history.push(columns.clone());
+        }
+        history
+    }
+
+    /// Descriptions one after the other, of which each tells of the next.
     #[test]
     fn what_is_certain_is_right_however_columns_came_and_went() {
-        const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
         let (mut certain, mut open) = (0, 0);
         for seed in 0..4000 {
             let mut random = StdRng::seed_from_u64(seed);
-            let mut columns: Vec<String> =
-                vec!["id".into(), "a".into(), "b int".into(), "c".into()];
-            let mut history = vec![columns.clone()];
-            let mut may_rename = true;
-            for _ in 0..random.random_range(1..8) {
-                let free = NAMES
-                    .iter()
-                    .filter(|name| columns.iter().all(|column| parse(column).0 != **name));
-                let free: Vec<_> = free.collect();
-                let there: Vec<usize> =
-                    (1..columns.len()).filter(|at| !columns[*at].starts_with('-')).collect();
-                match (
-                    random.random_range(0..5),
-                    free.choose(&mut random),
-                    there.choose(&mut random),
-                ) {
-                    (0 | 1, Some(name), _) => {
-                        let kind = ["", " int"][random.random_range(0..2)];
-                        columns.push(format!("{name}{kind}"));
-                    }
-                    (2 | 3, _, Some(at)) => {
-                        columns[*at] = columns[*at].replace(parse(&columns[*at]).0.as_str(), "-");
-                    }
-                    (4, Some(name), Some(at)) if std::mem::take(&mut may_rename) => {
-                        columns[*at] =
-                            columns[*at].replacen(parse(&columns[*at]).0.as_str(), name, 1);
-                    }
-                    _ => continue,
+            let history = history(&mut random);
+            let texts = |at: usize| history[at].iter().map(String::as_str).collect::<Vec<_>>();
+            let now = catalog(&texts(history.len() - 1));
+            let first = random.random_range(0..history.len());
+            let mut forms = vec![form(&texts(first))];
+            for at in (first..history.len()).filter(|_| random.random_range(0..2) == 0) {
+                let there = (1..).zip(texts(at)).filter(|(_, column)| !column.starts_with('-'));
+                let (truth, names): (Vec<i16>, Vec<&str>) = there.unzip();
+                let (names, known) = (described(&names), forms.iter().collect::<Vec<_>>());
+                let Matched { columns, certain: is_certain, exact } =
+                    matched(&names, &now, &known, &layouts());
+                if !is_certain {
+                    open += 1;
+                    break;
                 }
-                history.push(columns.clone());
-            }
-            let seen = random.random_range(0..history.len());
-            let described = random.random_range(seen..history.len());
-            let there =
-                (1..).zip(&history[described]).filter(|(_, column)| !column.starts_with('-'));
-            let (truth, names): (Vec<i16>, Vec<&str>) =
-                there.map(|(number, column)| (number, column.as_str())).unzip();
-            let form: Vec<&str> = history[seen].iter().map(String::as_str).collect();
-            let now: Vec<&str> = columns.iter().map(String::as_str).collect();
-            let found = numbers(&names, &now, &[&form]);
-            if !found.1 {
-                open += 1;
-                continue;
-            }
-            certain += 1;
-            let is_there =
-                |number: &i16| !now[usize::try_from(*number).unwrap() - 1].starts_with('-');
-            for (found, truth) in found.0.iter().zip(&truth) {
-                let right = found == truth || !(is_there(found) || is_there(truth));
-                assert!(right, "seed {seed}: {history:?} {found} {truth}");
+                certain += 1;
+                let found: Vec<_> = columns.into_iter().flatten().collect();
+                for (found, truth) in found.iter().zip(&truth) {
+                    let is_there =
+                        |number: i16| now.iter().any(|c| c.number == number && !c.dropped);
+                    let right = found.number == *truth
+                        || !(exact || is_there(found.number) || is_there(*truth));
+                    assert!(right, "seed {seed}: {history:?} {at}: {} {truth}", found.number);
+                }
+                if exact {
+                    let pairs = found.iter().zip(&names);
+                    let columns = pairs.map(|(found, described)| FormColumn {
+                        number: found.number,
+                        name: described.name.clone(),
+                        type_of: (0, -1),
+                        generated: false,
+                    });
+                    let columns: Vec<_> = columns.collect();
+                    let last = columns.last().map_or(0, |column| column.number);
+                    forms.truncate(1);
+                    forms.push(Form { at: Lsn(1), files: Vec::new(), columns, last });
+                }
             }
         }
         assert!(certain > 5 * open, "{certain} {open}");
@@ -525,5 +553,8 @@ mod tests {
         certain(&["id", "a", "b"], &["id", "b", "a", "=sum"], &[], &[1, 2, 3]);
         certain(&["id", "a", "b"], &["id", "=sum", "a", "b"], &[], &[1, 3, 4]);
         certain(&["id", "sum", "b"], &["id", "=sum", "a"], &[], &[1, 2, 3]);
+        let before = ["id", "sum"];
+        uncertain(&before, &["id", "=total", "x"], &[&before]);
+        certain(&before, &["id", "=total", "x int"], &[&before], &[1, 2]);
     }
 }

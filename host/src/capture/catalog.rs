@@ -81,6 +81,8 @@ pub struct Defined {
     pub table: Arc<Table>,
     /// Whether it is certain which columns they are: the catalog tells of today's.
     pub certain: bool,
+    /// Whether also of those that were dropped since, so that this tells of what was there.
+    pub exact: bool,
 }
 
 /// The schema of a table as the stream described it, completed from the catalog. What it came to before stays if
@@ -96,13 +98,14 @@ pub async fn define(
 ) -> Result<Defined, Error> {
     let catalog = columns::of(client, relation.oid, before.xid).await?;
     if let (true, Some(known)) = (catalog.is_empty(), &before.table) {
-        return Ok(Defined { table: Arc::clone(known), certain: true });
+        let table = Arc::clone(known);
+        return Ok(Defined { table, certain: true, exact: false });
     }
     let layouts = match catalog.iter().any(|column| column.dropped) {
         true => columns::layouts(client, &relation.columns).await?,
         false => HashMap::new(),
     };
-    let Matched { columns: found, certain } =
+    let Matched { columns: found, certain, exact } =
         alignment::matched(&relation.columns, &catalog, &before.forms, &layouts);
     let mut columns = Vec::with_capacity(relation.columns.len());
     for (column, found) in relation.columns.iter().zip(found) {
@@ -111,7 +114,7 @@ pub async fn define(
     let Relation { oid, schema, name, identity, .. } = relation.clone();
     let table = Table::new(oid, schema, name, columns, identity);
     let known = before.table.filter(|known| **known == table);
-    Ok(Defined { table: known.unwrap_or_else(|| Arc::new(table)), certain })
+    Ok(Defined { table: known.unwrap_or_else(|| Arc::new(table)), certain, exact })
 }
 
 async fn define_column(

@@ -1,5 +1,6 @@
 //! What the stream says of tables: each description is looked up, and it may speak against the table's copy.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_postgres::types::Oid;
@@ -36,14 +37,15 @@ impl Stream<'_> {
             let before = Before { table: known, key, forms, xid };
             catalog::define(client, &relation, before).await
         };
-        let Some(Defined { table, certain }) = self.answer(state, &asked, lookup)? else {
+        let Some(Defined { table, certain, exact }) = self.answer(state, &asked, lookup)? else {
             return Ok(false);
         };
-        if certain {
-            self.forms.insert(oid, described(&table, commit));
-        } else if self.withdraw_uncertain(state, &relation) {
+        if !certain && self.withdraw_uncertain(state, &relation) {
             self.decoder.pass_over(oid);
             return Ok(true);
+        }
+        if certain && exact {
+            self.forms.insert(oid, described(&table, commit));
         }
         self.decoder.define(relation, table);
         Ok(true)
@@ -82,16 +84,22 @@ impl Stream<'_> {
         }
     }
 
-    /// The records of copies with what their tables looked like since, as far as the stream is behind it.
-    pub(super) fn looked(&self, confirm: Lsn) -> Vec<CopyMark> {
-        let passed = self.seen.passed(confirm).into_iter();
+    /// The records of copies with what their tables looked like since, as far as the stream is behind it: no
+    /// transaction that commits before this comes again, unless the server forgets what it was told.
+    pub(super) fn looked(&self, told: Lsn) -> Vec<CopyMark> {
+        let passed = self.seen.passed(told);
+        if passed.is_empty() {
+            return Vec::new();
+        }
+        let copied: HashMap<Oid, _> =
+            self.copied.iter().map(|copied| (copied.1.oid, copied)).collect();
         let record = |(oid, form): (Oid, Arc<Form>)| {
-            let (table, copied) = self.copied.iter().find(|(_, copied)| copied.oid == oid)?;
-            let copied = Copied { form: Form::clone(&form), ..copied.clone() };
-            let done = SnapshotDone { table: table.clone(), copied };
+            let (table, copied) = copied.get(&oid)?;
+            let copied = Copied { form: Form::clone(&form), ..Copied::clone(copied) };
+            let done = SnapshotDone { table: TableName::clone(table), copied };
             (!self.outdated.has(oid)).then_some(CopyMark::Complete(done))
         };
-        passed.filter_map(record).collect()
+        passed.into_iter().filter_map(record).collect()
     }
 }
 
@@ -103,5 +111,5 @@ fn described(table: &Table, at: Lsn) -> Form {
     };
     let columns: Vec<_> = table.columns.iter().filter_map(column).collect();
     let last = columns.last().map_or(0, |column| column.number);
-    Form { at, files: String::new(), columns, last }
+    Form { at, files: Vec::new(), columns, last }
 }

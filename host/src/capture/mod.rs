@@ -349,7 +349,7 @@ impl Capture {
     fn decoder(&self, reached: &Reached) -> Decoder {
         let mut decoder = Decoder::resuming_after(reached.position);
         for (table, copied) in &reached.snapshots {
-            decoder.snapshot_taken(table.clone(), copied.consistent_at);
+            decoder.snapshot_taken(table.clone(), copied.oid, copied.consistent_at);
         }
         decoder
     }

@@ -233,14 +233,16 @@ impl Search {
         let sql = PUBLISHED.replace("{terms}", &catalog::terms(self.server_version));
         let sql = sql.replace("{form}", seen::FORM);
         let rows = client.query(&sql, &[&self.options.publication]).await?;
-        // After the look: what it does not show commits later.
+        // After the look, which shows nothing that commits later. What it lacks of before only makes it older.
         let end: PgLsn = client.query_one("SELECT pg_current_wal_insert_lsn()", &[]).await?.get(0);
+        let mut published = HashSet::new();
         for row in rows {
             let name = TableName { schema: row.get(0), name: row.get(1) };
             let (table, usable) = (((name, row.get(3)), row.get(2)), row.get(4));
             missing.remove(&table.1);
-            let rewritten = self.seen.look(table.1, seen::form(&row, 5, Lsn(end.into())));
-            if rewritten && self.outdated.mark(table.1) {
+            published.insert(table.1);
+            let form = seen::form(&row, 5, Lsn(end.into()));
+            if self.seen.look(table.1, form, &self.outdated) {
                 let name = &table.0.0;
                 warn!(table = %name, "rewritten by a change of its columns; it will be copied again");
             }
@@ -249,6 +251,7 @@ impl Search {
                 looked.tables.push(table.0);
             }
         }
+        self.seen.keep(&published);
         if !missing.is_empty() {
             let missing: Vec<Oid> = missing.into_iter().collect();
             looked.has_left = client.query_one(EXIST, &[&missing]).await?.get(0);

@@ -7,12 +7,14 @@
 //! columns holds in its old rows what the catalog tells. A computed column that became a plain one rewrites nothing,
 //! and its old values may never have been told.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::types::Oid;
 
+use super::outdated::Outdated;
 use crate::hop::{Form, Snapshots};
 use crate::position::Lsn;
 
@@ -22,9 +24,9 @@ const MOST_LOOKS: usize = 64;
 /// SQL for the [`Form`] of table `c`, in three columns.
 pub const FORM: &str = "
     CASE c.relkind WHEN 'p' THEN
-        (SELECT string_agg(f.relfilenode::text, ' ' ORDER BY f.oid) FROM pg_partition_tree(c.oid) p
-         JOIN pg_class f ON f.oid = p.relid)
-    ELSE c.relfilenode::text END,
+        (SELECT json_agg(json_build_array(f.oid::int8, f.relfilenode::int8) ORDER BY f.oid)::text
+         FROM pg_partition_tree(c.oid) p JOIN pg_class f ON f.oid = p.relid WHERE p.isleaf)
+    ELSE json_build_array(json_build_array(c.oid::int8, c.relfilenode::int8))::text END,
     (SELECT json_agg(json_build_array(a.attnum, a.attname, a.atttypid::int8, a.atttypmod, a.attgenerated <> '')
                      ORDER BY a.attnum)::text
      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
@@ -32,14 +34,17 @@ pub const FORM: &str = "
 
 /// What [`FORM`] gave, in these columns of a row. It holds from `at` on.
 pub fn form(row: &Row, first: usize, at: Lsn) -> Form {
-    let (files, columns): (Option<String>, Option<String>) = (row.get(first), row.get(first + 1));
-    let columns = columns.and_then(|columns| serde_json::from_str(&columns).ok());
     Form {
         at,
-        files: files.unwrap_or_default(),
-        columns: columns.unwrap_or_default(),
+        files: parsed(row.get(first)),
+        columns: parsed(row.get(first + 1)),
         last: row.get(first + 2),
     }
+}
+
+/// Nothing where an aggregate had no rows.
+fn parsed<T: Default + DeserializeOwned>(json: Option<&str>) -> T {
+    json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
 /// The looks, for as long as the capture runs. Cheap to clone.
@@ -71,25 +76,32 @@ impl Seen {
         seen
     }
 
-    /// A table was copied as this, and what came before does not count any more.
+    /// A table was copied as this, and what came before does not count any more. Records from before this was kept
+    /// are empty.
     pub fn begin(&self, table: Oid, form: Form) {
-        if !form.columns.is_empty() {
-            self.known().looks.insert(table, [Arc::new(form)].into());
-        }
+        self.known().looks.insert(table, [Arc::new(form)].into());
     }
 
-    /// Takes in a look; whether the table was rewritten since the last one.
-    pub fn look(&self, table: Oid, form: Form) -> bool {
+    /// Forgets all tables but these.
+    pub fn keep(&self, tables: &HashSet<Oid>) {
+        self.known().looks.retain(|table, _| tables.contains(table));
+    }
+
+    /// Takes in a look, and marks a table that was rewritten since the last one; whether that is news.
+    pub fn look(&self, table: Oid, form: Form, outdated: &Outdated) -> bool {
         let mut known = self.known();
         let looks = known.looks.entry(table).or_default();
-        let Some(last) = looks.back() else {
+        let Some(last) = looks.back_mut() else {
             looks.push_back(Arc::new(form));
             return false;
         };
-        if last.is_same(&form) {
-            return false;
+        // Before the look is there to be recorded, after which nothing else tells of it.
+        let is_news = last.is_rewritten(&form) && outdated.mark(table);
+        if last.has_columns_of(&form) {
+            // That a table was emptied or put in order tells nothing of its columns, and may happen all the time.
+            Arc::make_mut(last).files = form.files;
+            return is_news;
         }
-        let rewritten = last.is_rewritten(&form);
         if looks.len() == MOST_LOOKS {
             // Of the table as the stream has it, the first one tells.
             looks.remove(1);
@@ -97,36 +109,53 @@ impl Seen {
         let at = form.at;
         looks.push_back(Arc::new(form));
         known.next = known.next.min(at);
-        rewritten
+        is_news
     }
 
     /// The last look that a transaction with this commit cannot be before.
     #[must_use]
     pub fn before(&self, table: Oid, commit: Lsn) -> Option<Arc<Form>> {
         let known = self.known();
-        known.looks.get(&table)?.iter().rev().find(|form| form.at <= commit).cloned()
+        let mut looks = known.looks.get(&table)?.iter().rev();
+        looks.find(|form| form.at <= commit && !form.columns.is_empty()).cloned()
+    }
+
+    /// Whether a look is behind the stream that is not recorded yet.
+    #[must_use]
+    pub fn has_passed(&self, confirmed: Lsn) -> bool {
+        confirmed >= self.known().next
     }
 
     /// The last look of each table of which there was one since, that the stream is behind now: every transaction
     /// that is still to come commits after this.
     #[must_use]
-    pub fn passed(&self, confirm: Lsn) -> Vec<(Oid, Arc<Form>)> {
-        let mut known = self.known();
-        if confirm < known.next {
+    pub fn passed(&self, confirmed: Lsn) -> Vec<(Oid, Arc<Form>)> {
+        let known = self.known();
+        if confirmed < known.next {
             return Vec::new();
         }
-        let (mut passed, mut next) = (Vec::new(), Lsn(u64::MAX));
-        for (table, looks) in &mut known.looks {
-            let mut last = None;
-            while let Some(second) = looks.get(1).filter(|second| second.at <= confirm) {
-                last = Some((*table, Arc::clone(second)));
+        let last = |(table, looks): (&Oid, &VecDeque<Arc<Form>>)| {
+            let mut since = looks.iter().skip(1).rev();
+            let passed = since.find(|form| form.at <= confirmed)?;
+            Some((*table, Arc::clone(passed)))
+        };
+        known.looks.iter().filter_map(last).collect()
+    }
+
+    /// Forgets what came before these, which are on their way to be recorded.
+    pub fn forget_before(&self, confirmed: Lsn) {
+        let mut known = self.known();
+        if confirmed < known.next {
+            return;
+        }
+        let mut next = Lsn(u64::MAX);
+        for looks in known.looks.values_mut() {
+            while looks.get(1).is_some_and(|second| second.at <= confirmed) {
                 looks.pop_front();
             }
-            passed.extend(last);
             next = looks.get(1).map_or(next, |waiting| next.min(waiting.at));
         }
         known.next = next;
-        passed
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -135,8 +164,8 @@ impl Seen {
 }
 
 impl Form {
-    fn is_same(&self, other: &Form) -> bool {
-        (&self.files, &self.columns, self.last) == (&other.files, &other.columns, other.last)
+    fn has_columns_of(&self, other: &Form) -> bool {
+        (&self.columns, self.last) == (&other.columns, other.last)
     }
 
     /// Whether its old rows may hold what the stream does not tell.
@@ -151,7 +180,12 @@ impl Form {
         let became_plain = |(number, type_of, generated): &(i16, _, bool)| {
             *generated && now.contains(&(*number, *type_of, false))
         };
-        (self.files != later.files && before != now) || before.iter().any(became_plain)
+        // Partitions come and go all the time.
+        let moved = |(oid, file): &(Oid, Oid)| {
+            let mut files = later.files.iter();
+            files.any(|(other, now)| other == oid && now != file)
+        };
+        (self.files.iter().any(moved) && before != now) || before.iter().any(became_plain)
     }
 }
 
@@ -162,7 +196,7 @@ mod tests {
 
     const TABLE: Oid = 7;
 
-    fn form(at: u64, files: &str, columns: &[(&str, Oid)]) -> Form {
+    fn form(at: u64, file: Oid, columns: &[(&str, Oid)]) -> Form {
         let column = |(number, (name, oid)): (i16, &(&str, Oid))| FormColumn {
             number,
             name: (*name).into(),
@@ -171,45 +205,75 @@ mod tests {
         };
         let columns: Vec<_> = (1..).zip(columns).map(column).collect();
         let last = columns.last().map_or(0, |column| column.number);
-        Form { at: Lsn(at), files: files.into(), columns, last }
+        Form { at: Lsn(at), files: vec![(TABLE, file)], columns, last }
+    }
+
+    fn look(seen: &Seen, form: Form) -> bool {
+        seen.look(TABLE, form, &Outdated::default())
     }
 
     #[test]
     fn a_table_in_another_file_with_columns_of_other_types_was_rewritten() {
         let seen = Seen::default();
         let looks = [
-            ("1", vec![("a", 23)], false),
-            ("1", vec![("a", 23), ("b", 25)], false),
-            ("2", vec![("a", 23), ("b", 25)], false),
-            ("3", vec![("b", 23), ("a", 25)], false),
-            ("4", vec![("b", 20), ("a", 25)], true),
-            ("4", vec![("b", 20), ("a", 25)], false),
+            (1, vec![("a", 23)], false),
+            (1, vec![("a", 23), ("b", 25)], false),
+            (2, vec![("a", 23), ("b", 25)], false),
+            (3, vec![("b", 23), ("a", 25)], false),
+            (4, vec![("b", 20), ("a", 25)], true),
+            (4, vec![("b", 20), ("a", 25)], false),
         ];
-        for (at, (files, columns, rewritten)) in (1..).zip(looks) {
-            assert_eq!(seen.look(TABLE, form(at, files, &columns)), rewritten, "{at}");
+        for (at, (file, columns, rewritten)) in (1..).zip(looks) {
+            let outdated = Outdated::default();
+            assert_eq!(seen.look(TABLE, form(at, file, &columns), &outdated), rewritten, "{at}");
+            assert_eq!(outdated.has(TABLE), rewritten, "{at}");
         }
-        let mut computed = form(8, "4", &[("b", 20), ("a", 25)]);
+        let mut computed = form(8, 4, &[("b", 20), ("a", 25)]);
         computed.columns[1].generated = true;
         seen.begin(TABLE, computed);
-        assert!(seen.look(TABLE, form(9, "4", &[("b", 20), ("a", 25)])), "computed no more");
-        let recorded = form(9, "4", &[("b", 20), ("a", 25)]);
+        assert!(look(&seen, form(9, 4, &[("b", 20), ("a", 25)])), "computed no more");
+        let recorded = form(9, 4, &[("b", 20), ("a", 25)]);
         seen.begin(TABLE, recorded);
-        assert!(seen.look(TABLE, form(10, "5", &[("b", 20), ("a", 20)])), "since it was copied");
+        assert!(look(&seen, form(10, 5, &[("b", 20), ("a", 20)])), "since it was copied");
+    }
+
+    #[test]
+    fn a_partition_that_comes_or_goes_rewrites_nothing() {
+        let seen = Seen::default();
+        let looked = |files: &[(Oid, Oid)], columns: &[(&str, Oid)]| {
+            look(&seen, Form { files: files.to_vec(), ..form(1, 0, columns) })
+        };
+        assert!(!looked(&[(1, 1), (2, 2)], &[("a", 23)]));
+        assert!(!looked(&[(2, 2), (3, 3)], &[("a", 23), ("b", 23)]));
+        assert!(looked(&[(2, 9), (3, 3)], &[("a", 20), ("b", 23)]));
+        seen.keep(&[].into());
+        assert!(!looked(&[(2, 1), (3, 1)], &[("a", 25)]), "it was forgotten");
     }
 
     #[test]
     fn a_look_tells_of_transactions_that_commit_after_it() {
         let seen = Seen::default();
-        seen.begin(TABLE, form(10, "1", &[("a", 23)]));
-        seen.look(TABLE, form(20, "1", &[("a", 23)]));
-        seen.look(TABLE, form(30, "1", &[("b", 23)]));
+        seen.begin(TABLE, form(10, 1, &[("a", 23)]));
+        look(&seen, form(20, 2, &[("a", 23)]));
+        look(&seen, form(30, 2, &[("b", 23)]));
         let at = |commit| seen.before(TABLE, Lsn(commit)).map(|form| form.at.0);
         assert_eq!([9, 10, 29, 30].map(at), [None, Some(10), Some(10), Some(30)]);
-        assert_eq!(seen.passed(Lsn(29)), []);
-        let passed = seen.passed(Lsn(30));
-        assert_eq!(passed.iter().map(|(_, form)| form.at.0).collect::<Vec<_>>(), [30]);
-        assert_eq!(seen.passed(Lsn(31)), [], "once");
-        assert_eq!(at(29), None, "the stream is behind it");
+        assert!(!seen.has_passed(Lsn(29)) && seen.passed(Lsn(29)).is_empty());
+        let passed = || seen.passed(Lsn(30)).iter().map(|(_, form)| form.at.0).collect::<Vec<_>>();
+        assert_eq!((seen.has_passed(Lsn(30)), passed()), (true, vec![30]));
+        assert_eq!(at(29), Some(10), "until it is on its way to be recorded");
+        seen.forget_before(Lsn(30));
+        assert_eq!((at(29), passed()), (None, vec![]));
+        assert!(!seen.has_passed(Lsn(31)));
+    }
+
+    #[test]
+    fn what_was_never_recorded_is_with_the_first_look() {
+        let seen = Seen::default();
+        seen.begin(TABLE, Form::default());
+        assert_eq!(seen.before(TABLE, Lsn(5)), None);
+        assert!(!look(&seen, form(10, 1, &[("a", 23)])));
+        assert_eq!(seen.passed(Lsn(10)).len(), 1);
     }
 
     #[test]
@@ -217,7 +281,7 @@ mod tests {
         let seen = Seen::default();
         let names: Vec<String> = (0..1000).map(|name| name.to_string()).collect();
         for (at, name) in (1..).zip(&names) {
-            seen.look(TABLE, form(at, "1", &[(name, 23)]));
+            look(&seen, form(at, 1, &[(name, 23)]));
         }
         assert_eq!(seen.known().looks[&TABLE].len(), MOST_LOOKS);
         assert_eq!(seen.before(TABLE, Lsn(1)).unwrap().at, Lsn(1), "the first is what it needs");

@@ -328,7 +328,8 @@ impl Stream<'_> {
         let position = changes.list.last().map_or(*self.delivered, |last| changes.position(last));
         self.observe(state, &changes);
         let mut copies = std::mem::take(&mut state.copies);
-        copies.extend(self.looked(state.confirm));
+        let told = state.told;
+        copies.extend(self.looked(told));
         let point = LogPoint { confirm: state.confirm, position, copies, ..LogPoint::default() };
         let room = self.room(state, changes.bytes())?;
         let mut hop = Hop { room: Some(room), ..Hop::new(changes, point) };
@@ -338,6 +339,7 @@ impl Stream<'_> {
                     // Not before: if the connection breaks while there is no room, the batch is dropped
                     // here, and the next connection brings it again.
                     *self.delivered = position;
+                    self.seen.forget_before(told);
                     return Ok(());
                 }
                 Err(TrySendError::Closed(_)) => return Err(Error::Abandoned),
@@ -400,6 +402,9 @@ impl Stream<'_> {
         let received = state.server_end.max(confirmed);
         self.connection.write_copy(&status_update(received, confirmed, ask))?;
         (state.told, state.last_status, state.reply_now) = (confirmed, Instant::now(), false);
+        if self.seen.has_passed(confirmed) {
+            state.pending_since.get_or_insert_with(Instant::now);
+        }
         Ok(())
     }
 }

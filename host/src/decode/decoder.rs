@@ -56,8 +56,10 @@ pub struct Decoder {
     previous_commit: Lsn,
     /// Changes up to here were delivered by an earlier run and are passed over.
     resume_after: Position,
-    /// Until when changes of a table are part of its snapshot.
+    /// Until when changes of a table are part of its snapshot, by the name that it had then.
     snapshots: FxHashMap<TableName, Lsn>,
+    /// Which names these tables had.
+    names: FxHashMap<u32, TableName>,
     /// Tables whose changes are passed over.
     passed_over: FxHashSet<u32>,
 }
@@ -71,6 +73,9 @@ struct Known {
     is_due: bool,
     /// Changes that commit before this LSN are part of the table's snapshot.
     skip_before: Lsn,
+    /// It has another name than when it was copied, or another one's: before any of its changes is passed over its
+    /// definition is asked for, since that may speak against a copy.
+    renamed: bool,
 }
 
 #[derive(Debug)]
@@ -89,7 +94,8 @@ impl Decoder {
     }
 
     /// Passes over changes of the table that its snapshot already shows.
-    pub fn snapshot_taken(&mut self, table: TableName, consistent_at: Lsn) {
+    pub fn snapshot_taken(&mut self, table: TableName, oid: u32, consistent_at: Lsn) {
+        self.names.insert(oid, table.clone());
         self.snapshots.insert(table, consistent_at);
     }
 
@@ -97,7 +103,7 @@ impl Decoder {
     pub fn pass_over(&mut self, oid: u32) {
         self.passed_over.insert(oid);
         if let Some(known) = self.tables.get_mut(&oid) {
-            known.skip_before = Lsn(u64::MAX);
+            (known.skip_before, known.renamed) = (Lsn(u64::MAX), false);
         }
     }
 
@@ -136,7 +142,11 @@ impl Decoder {
             false => self.snapshots.get(&name).copied().unwrap_or_default(),
         };
         let table = self.known(&relation);
-        let known = Known { relation, table, is_due: true, skip_before };
+        let renamed = match self.names.get(&relation.oid) {
+            Some(copied_as) => *copied_as != name,
+            None => self.snapshots.contains_key(&name),
+        };
+        let known = Known { relation, table, is_due: true, skip_before, renamed };
         self.tables.insert(known.relation.oid, known);
     }
 
@@ -145,7 +155,7 @@ impl Decoder {
         let oid = relation.oid;
         self.describe(relation);
         if let Some(known) = self.tables.get_mut(&oid) {
-            (known.table, known.is_due) = (Some(table), false);
+            (known.table, known.is_due, known.renamed) = (Some(table), false, false);
         }
     }
 
@@ -262,7 +272,7 @@ impl Decoder {
 impl Known {
     /// Whether an earlier run delivered the change there, or the table's snapshot shows it.
     fn passes_over(&self, position: Position, delivered: Position) -> bool {
-        position <= delivered || position.commit < self.skip_before
+        position <= delivered || (position.commit < self.skip_before && !self.renamed)
     }
 }
 
@@ -407,7 +417,7 @@ mod tests {
     fn changes_a_snapshot_shows_are_passed_over() {
         let mut decoder = Decoder::default();
         let name = TableName { schema: "public".into(), name: "t".into() };
-        decoder.snapshot_taken(name, Lsn(0x200));
+        decoder.snapshot_taken(name, 7, Lsn(0x200));
         let mut feed = Feed::new(decoder);
         feed.transaction(0x1FF, &["seen by the snapshot"]);
         feed.transaction(0x200, &["after it"]);
@@ -439,7 +449,7 @@ mod tests {
     fn a_table_whose_changes_are_passed_over_is_not_asked_for() {
         let mut decoder = Decoder::default();
         let name = TableName { schema: "public".into(), name: "t".into() };
-        decoder.snapshot_taken(name, Lsn(0x200));
+        decoder.snapshot_taken(name, 7, Lsn(0x200));
         let mut feed = Feed::new(decoder);
         feed.decoder.describe(relation(&["id", "note"]));
         feed.transaction(0x1FF, &["seen by the snapshot"]);
@@ -447,6 +457,26 @@ mod tests {
         let emptied = [&b"T"[..], &1u32.to_be_bytes(), &[0], &7u32.to_be_bytes()].concat();
         assert!(matches!(feed.push(&emptied), Ok(Step::Define(_))), "the first after it");
         assert!(feed.batch.is_empty());
+    }
+
+    #[test]
+    fn a_table_of_another_name_is_asked_for_before_it_is_passed_over() {
+        for oid in [8, 7] {
+            let mut decoder = Decoder::default();
+            let name = if oid == 7 { "other" } else { "t" };
+            let name = TableName { schema: "public".into(), name: name.into() };
+            decoder.snapshot_taken(name, oid, Lsn(0x200));
+            let mut feed = Feed::new(decoder);
+            let described = relation(&["id", "note"]);
+            feed.decoder.describe(described.clone());
+            feed.push(&begin(0x100)).unwrap();
+            let row = insert(7, &[Some(b"a"), None]);
+            assert!(matches!(feed.push(&row), Ok(Step::Define(_))), "{oid}");
+            let table = table(&described);
+            feed.decoder.define(described, table);
+            assert!(matches!(feed.push(&row), Ok(Step::Continue)));
+            assert_eq!(feed.batch.is_empty(), oid == 8, "passed over by its name");
+        }
     }
 
     #[test]
