@@ -124,7 +124,7 @@ fn is_as_it_was(catalog: &[CatalogColumn], forms: &[&Form]) -> bool {
             .any(|column| column.number == number && column.name == name && !column.dropped)
     };
     let columns = forms.iter().flat_map(|form| &form.columns);
-    let last = forms.iter().map(|form| form.last).min().unwrap_or(0);
+    let last = forms.iter().map(|form| form.last).max().unwrap_or(0);
     columns.into_iter().all(|column| is_there(column.number, &column.name))
         && catalog.iter().all(|column| column.number <= last || !column.dropped)
 }
