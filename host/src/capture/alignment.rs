@@ -27,7 +27,7 @@ use crate::hop::Form;
 /// What each column of a description is.
 #[derive(Debug)]
 pub(super) struct Matched<'a> {
-    /// In the order of the description; nothing if the table is gone, or nothing fits.
+    /// In the order of the description; by name if no way fits, and nothing if the table is gone.
     pub(super) columns: Vec<Option<&'a CatalogColumn>>,
     /// Whether no column that is there now may be another one.
     pub(super) certain: bool,
@@ -217,27 +217,22 @@ impl<'a> Alignment<'a> {
             catalog.number > form.last
                 || form.columns.iter().any(|known| known.number == catalog.number)
         };
-        let has_name = catalog.name == described.name
-            || self.names_before(catalog.number).any(|name| name == described.name);
-        self.forms.iter().all(was_there) && (!catalog.generated || has_name)
+        self.forms.iter().all(was_there)
+            && (!catalog.generated || self.has_name(catalog, &described.name))
     }
 
-    /// Whether one of the forms has it.
+    /// Whether it was there already when one of the forms was seen.
     fn is_older(&self, column: &CatalogColumn) -> bool {
         self.forms.iter().any(|form| column.number <= form.last)
     }
 
     fn cost(&self, column: usize, name: usize) -> u16 {
         let (catalog, described) = (&self.catalog[column], &self.described[name]);
-        let mut names = self.names_before(catalog.number);
-        let has_name = match catalog.dropped {
-            true => match names.next() {
-                Some(first) => first == described.name || names.any(|name| name == described.name),
-                // Nobody knows what one was called that came and went since.
-                None => !self.forms.is_empty(),
-            },
-            false => catalog.name == described.name || names.any(|name| name == described.name),
-        };
+        // Nobody knows what one was called that came and went since.
+        let came_and_went = catalog.dropped
+            && !self.forms.is_empty()
+            && self.names_before(catalog.number).next().is_none();
+        let has_name = came_and_went || self.has_name(catalog, &described.name);
         let has_type = match catalog.dropped {
             true => {
                 let layout = self.layouts.get(&described.type_oid);
@@ -247,6 +242,11 @@ impl<'a> Alignment<'a> {
         };
         // Another type may not fit where the column is stored.
         u16::from(!has_name) + MUCH * u16::from(!has_type)
+    }
+
+    /// Whether a column has the name, or had it.
+    fn has_name(&self, column: &CatalogColumn, name: &str) -> bool {
+        column.name == name || self.names_before(column.number).any(|before| before == name)
     }
 
     fn names_before(&self, number: i16) -> impl Iterator<Item = &str> {
