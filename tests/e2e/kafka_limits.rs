@@ -228,6 +228,14 @@ fn told(tailwater: &Tailwater, reason: &str) -> Result<()> {
     })
 }
 
+/// Has a row committed and stored, so that the next one waits in an open transaction; the row as it is served.
+fn commits_a_row(source: &Database<'_>, sink: &Tailwater) -> Result<String> {
+    source.execute("INSERT INTO documents VALUES (0, 'committed')")?;
+    let row = "{\"id\":0,\"body\":\"committed\"}\n";
+    serves(sink, "documents", row)?;
+    Ok(row.to_owned())
+}
+
 /// A process that stood still while another one took over its slot and its transactional id.
 #[test]
 fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
@@ -242,10 +250,11 @@ fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
     // Else the successor would take the copy again.
     wait_sent(&zombie, &source)?;
     let _sinking = sink.start()?;
+    let committed = commits_a_row(&source, &sink)?;
     source.execute("INSERT INTO documents VALUES (1, 'in an open transaction')")?;
     wait_for(DEADLINE, "the row to be on its way", || {
         let metrics = zombie.get("/metrics")?.text();
-        ensure!(metrics.contains("tailwater_passed_total{step=\"sent\"} 1"), "not yet");
+        ensure!(metrics.contains("tailwater_passed_total{step=\"sent\"} 2"), "not yet");
         Ok(())
     })?;
     let process = Pid::from_raw(i32::try_from(asleep.id())?).context("a process id")?;
@@ -253,14 +262,17 @@ fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
     source.kill_walsenders()?;
     let mut awake = successor.start()?;
     awake.wait_ready(DEADLINE)?;
-    let first = "{\"id\":1,\"body\":\"in an open transaction\"}\n";
-    serves(&sink, "documents", first)?;
+    let first = format!("{committed}{{\"id\":1,\"body\":\"in an open transaction\"}}\n");
+    serves(&sink, "documents", &first)?;
     kill_process(process, Signal::CONT)?;
     source.execute("INSERT INTO documents VALUES (2, 'after')")?;
     serves(&sink, "documents", &format!("{first}{{\"id\":2,\"body\":\"after\"}}\n"))?;
     let records = read_committed(&Kafka::shared().bootstrap(), &link.topic("documents"))?;
     let keys: Vec<_> = records.iter().filter_map(|record| record.key.as_deref()).collect();
-    ensure!(keys == ["{\"id\":1}", "{\"id\":2}"], "each change once, but {keys:?}");
+    ensure!(
+        keys == [0, 1, 2].map(|id| format!("{{\"id\":{id}}}")),
+        "each change once, but {keys:?}"
+    );
     ensure!(awake.is_running()?, "the successor ended:\n{}", successor.log_tail());
     // It knows already if its transaction was still open; else it learns by the next one.
     ensure!(awake.terminate(DEADLINE)?.success(), "the successor ended badly");
@@ -330,7 +342,7 @@ fn a_process_that_stood_still_for_longer_than_its_transaction_may_goes_on() -> R
     wait_sent(&capture, &source)?;
     let _sinking = sink.start()?;
     let (bootstrap, topic) = (kafka.bootstrap(), link.topic("documents"));
-    // What stands before a copy is there.
+    let committed = commits_a_row(&source, &sink)?;
     let before = end_offset(&bootstrap, &topic)?;
     source.execute("INSERT INTO documents VALUES (1, 'in an open transaction')")?;
     wait_until(DEADLINE, "the row to be there", || {
@@ -344,9 +356,10 @@ fn a_process_that_stood_still_for_longer_than_its_transaction_may_goes_on() -> R
     kill_process(process, Signal::CONT)?;
     source.execute("INSERT INTO documents VALUES (2, 'after')")?;
     let rows = "{\"id\":1,\"body\":\"in an open transaction\"}\n{\"id\":2,\"body\":\"after\"}\n";
-    serves(&sink, "documents", rows).with_context(|| capture.log_tail())?;
+    serves(&sink, "documents", &format!("{committed}{rows}"))
+        .with_context(|| capture.log_tail())?;
     let rows = read_committed(&bootstrap, &topic)?.into_iter().filter(|row| row.key.is_some());
-    ensure!(rows.count() == 2, "a change is there twice");
+    ensure!(rows.count() == 3, "a change is there twice");
     says(&capture, "a transaction was open for longer than the 4 s that kafka waits")?;
     ensure!(capturing.is_running()?, "it ended:\n{}", capture.log_tail());
     Ok(())

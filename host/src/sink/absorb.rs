@@ -1,9 +1,9 @@
 //! Takes in a hop: its tables are brought into shape, its views shown, and its rows put into the batch.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustc_hash::FxHashSet;
-use tokio::time::Instant;
 
 use super::Sink;
 use super::batch::{Batch, Spare};
@@ -12,6 +12,7 @@ use super::ddl::Place;
 use super::error::Error;
 use super::shape;
 use super::writer::until_done;
+use crate::backlog::Came;
 use crate::change::Changes;
 use crate::dead_letter::{DeadLetter, Stage};
 use crate::hop::{Hop, Point};
@@ -32,7 +33,7 @@ impl Sink {
             encoders.push(self.encoder(table).await?);
         }
         self.show_newer(&hop.changes, &encoders).await?;
-        filling.since.get_or_insert_with(Instant::now);
+        Came::more(&mut filling.came, Instant::now());
         filling.copies.extend_from_slice(hop.point.copies());
         filling.dead_letters.extend(hop.dead_letters);
         filling.passed.extend(hop.passed);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::block::{Block, Encoder};
+use crate::backlog::Came;
 use crate::change::{Change, Changes, Op};
 use crate::dead_letter::{DeadLetter, Passed, Stage};
 use crate::hop::{CopyMark, Redrive};
@@ -43,8 +44,8 @@ pub(super) struct Batch {
     pub(super) copies: Vec<CopyMark>,
     /// When the transactions inside committed, snapshots aside; microseconds since 1970.
     pub(super) committed: Vec<i64>,
-    /// When the first of it came.
-    pub(super) since: Option<tokio::time::Instant>,
+    /// When it came.
+    pub(super) came: Option<Came>,
 }
 
 impl Batch {

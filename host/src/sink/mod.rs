@@ -6,7 +6,7 @@
 //! updates that do not carry all of the row.
 //!
 //! One batch fills while the one before it is on its way. A batch leaves when the one before is
-//! stored and it is full or [`Options::flush_interval_ms`] old; so batches are small while
+//! stored and it is full, or when that one left [`Options::flush_interval_ms`] ago; so batches are small while
 //! ClickHouse keeps up and grow by themselves when it does not. A batch of changes that are
 //! [behind](crate::backlog) waits longer, because an insert costs ClickHouse tens of milliseconds
 //! however few rows it has. A full batch takes no more hops, which is how the stages before feel it.
@@ -15,12 +15,12 @@
 //! was would not be read right any more. So such a hop waits until everything before it is stored.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use crate::backlog;
 use crate::dead_letter::OpenLetters;
@@ -280,16 +280,18 @@ impl Sink {
         let mut flight: JoinSet<Result<Batch, Error>> = JoinSet::new();
         let mut held: Option<Hop<P>> = None;
         let mut open = true;
+        let mut left: Option<Instant> = None;
         loop {
             let idle = flight.is_empty();
-            if let Some(hop) = held.take_if(|_| idle && filling.since.is_none()) {
+            if let Some(hop) = held.take_if(|_| idle && filling.came.is_none()) {
                 let point = self.absorb(hop, &mut filling, &mut spare).await?;
                 points.take_in(point);
             }
             let takes_more = open && held.is_none();
             let is_behind = backlog::is_behind(points.newest_commit(), SystemTime::now());
-            let due = self.due(&filling, takes_more, is_behind);
+            let due = self.due(&filling, left, takes_more, is_behind);
             if idle && due.is_some_and(|due| due <= Instant::now()) {
+                left = Some(Instant::now());
                 points.flying = points.filling.take();
                 flight.spawn(store(Arc::clone(&self.writer), std::mem::take(&mut filling)));
                 continue;
@@ -311,7 +313,7 @@ impl Sink {
                     }
                     None => open = false,
                 },
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if idle && due.is_some() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now).into()), if idle && due.is_some() => {}
             }
         }
     }
@@ -320,14 +322,20 @@ impl Sink {
         batch.rows() >= self.options.batch_rows || batch.bytes() >= self.options.batch_bytes
     }
 
-    /// When the batch should leave; `None` while there is nothing to report.
-    fn due(&self, batch: &Batch, takes_more: bool, is_behind: bool) -> Option<Instant> {
-        let since = batch.since?;
+    /// When the batch should leave, if the one before `left` then; `None` while there is nothing to report.
+    fn due(
+        &self,
+        batch: &Batch,
+        left: Option<Instant>,
+        takes_more: bool,
+        is_behind: bool,
+    ) -> Option<Instant> {
+        let came = batch.came?;
         if !takes_more || batch.holds_nothing() || self.is_full(batch) {
-            return Some(since);
+            return Some(Instant::now());
         }
         let interval = Duration::from_millis(self.options.flush_interval_ms);
-        Some(since + backlog::patience(interval, is_behind))
+        Some(came.due(left, backlog::patience(interval, is_behind)))
     }
 
     fn recycle(&self, batch: Batch, spare: &mut Spare) {

@@ -51,8 +51,8 @@ pub struct Options {
     /// Encoded bytes after which a batch is sent; twice this much is held at most, one batch on
     /// its way and one filling. Default: 16 MiB.
     pub batch_bytes: usize,
-    /// How long a batch that is not full waits for more rows, in milliseconds; ten times as long, up to
-    /// 500, while its changes are more than a second old. Default: 25.
+    /// Milliseconds between the beginnings of two batches that are not full; ten times as many, up to
+    /// 500, while changes are more than a second old. Default: 25.
     pub flush_interval_ms: u64,
     /// Tables of one batch that are written at the same time. Default: 4.
     pub concurrent_inserts: usize,

@@ -97,8 +97,8 @@ pub struct Options {
     pub replication: i32,
     /// `lz4` (default), `zstd`, `none`, `gzip`, `snappy`.
     pub compression: Compression,
-    /// A transaction commits after this many milliseconds, after ten times as many, up to 500, while
-    /// there is a backlog or its changes are more than a second old; shorter is fresher and costs the broker more.
+    /// Milliseconds between the commits of two transactions, and ten times as many, up to 500, while
+    /// there is a backlog or changes are more than a second old; shorter is fresher and costs the broker more.
     /// Default: 50.
     pub transaction_interval_ms: u64,
     /// A transaction commits when it holds this many bytes. Default: 64 MiB.

@@ -24,7 +24,7 @@ use super::reach::reach;
 use super::redriven::Redriven;
 use super::topics::{Names, Topics};
 use super::{Checkpoint, Delivered, Delivery, Error, Options};
-use crate::backlog;
+use crate::backlog::{self, Came};
 use crate::dead_letter::DeadLetter;
 use crate::encode::{
     self as encode, Batch, Destination, Encoder, Moved, NEW_KEY, OLD_KEY, ORIGIN, Record,
@@ -81,7 +81,9 @@ pub struct Producer {
 #[derive(Default)]
 struct Transaction {
     point: Option<LogPoint>,
-    since: Option<Instant>,
+    came: Option<Came>,
+    /// When the one before ended.
+    before: Option<Instant>,
     bytes: usize,
     begun: Option<Begun>,
     redriven: Redriven,
@@ -198,7 +200,7 @@ impl Producer {
             changes.pass_over(self.committed);
             dead_letters.retain(|letter| letter.position > self.committed);
         }
-        self.transaction.since.get_or_insert_with(Instant::now);
+        Came::more(&mut self.transaction.came, Instant::now());
         self.withdraw(&point.copies)?;
         match &mut self.transaction.point {
             Some(earlier) => earlier.merge(point),
@@ -236,8 +238,9 @@ impl Producer {
     /// When the transaction should be committed; none while there is nothing to commit.
     #[must_use]
     pub fn deadline(&self, is_behind: bool) -> Option<Instant> {
+        let Transaction { came, before, .. } = self.transaction;
         let patience = backlog::patience(self.interval, is_behind);
-        self.transaction.since.map(|since| since + patience)
+        came.map(|came| came.due(before, patience))
     }
 
     /// Whether the transaction is old or large enough.
@@ -276,7 +279,8 @@ impl Producer {
                 self.delivered()?;
             }
         }
-        let done = std::mem::take(&mut self.transaction);
+        let next = Transaction { before: Some(Instant::now()), ..Transaction::default() };
+        let done = std::mem::replace(&mut self.transaction, next);
         done.redriven.tell();
         Ok(Some(Delivered { point }))
     }

@@ -30,10 +30,10 @@ const JAVA: &str = "/usr/lib/jvm/java-17-openjdk-amd64/bin/java";
 const START_DEADLINE: Duration = Duration::from_secs(90);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How Java compiles the broker.
+/// How Java runs the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Warmth {
-    /// Quick to start, half as fast later: for tests.
+    /// Quick to start and small, half as fast later: for tests.
     Quick,
     /// As in production: for measuring.
     Full,
@@ -190,10 +190,18 @@ impl Kafka {
     pub fn restart(&self) -> Result<()> {
         self.stop()?;
         let mut command = child::command(Path::new(JAVA), "KILL", None);
-        command.args(["-Xmx512m", "-XX:+UseSerialGC"]);
-        if self.warmth == Warmth::Quick {
-            command.arg("-XX:TieredStopAtLevel=1");
-        }
+        command.args(match self.warmth {
+            Warmth::Quick => &["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"][..],
+            // As Kafka's own start script.
+            Warmth::Full => &[
+                "-Xms1g",
+                "-Xmx1g",
+                "-XX:+UseG1GC",
+                "-XX:MaxGCPauseMillis=20",
+                "-XX:InitiatingHeapOccupancyPercent=35",
+                "-XX:+ExplicitGCInvokesConcurrent",
+            ],
+        });
         command.args(self.class_path("warn")).arg("kafka.Kafka").arg(self.properties_file());
         let log = fs::File::options().create(true).append(true).open(self.log_file())?;
         command.stdout(log.try_clone()?).stderr(log);

@@ -18,7 +18,7 @@ const RATES: [u64; 2] = [1_000, 20_000];
 /// The load comes in transactions, so many a second.
 const TRANSACTIONS_PER_SECOND: u64 = 100;
 /// What the first seconds show is the start, not the running.
-const WARM_UP: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_secs(10);
 const READY: Duration = Duration::from_secs(60);
 
 impl Bed {
