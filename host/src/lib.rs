@@ -43,7 +43,7 @@ pub mod hop;
 /// How much of it may be on its way.
 pub mod budget;
 
-/// When it may wait for more.
+/// When the steps are taken that cost by the step, and when they may wait for more.
 pub mod backlog;
 
 /// What travels with it: where a change stands.

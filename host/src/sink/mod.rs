@@ -6,7 +6,7 @@
 //! updates that do not carry all of the row.
 //!
 //! One batch fills while the one before it is on its way. A batch leaves when the one before is
-//! stored and it is full, or when that one left [`Options::flush_interval_ms`] ago; so batches are small while
+//! stored, and it is full or that one left [`Options::flush_interval_ms`] ago; so batches are small while
 //! ClickHouse keeps up and grow by themselves when it does not. A batch of changes that are
 //! [behind](crate::backlog) waits longer, because an insert costs ClickHouse tens of milliseconds
 //! however few rows it has. A full batch takes no more hops, which is how the stages before feel it.
