@@ -14,6 +14,7 @@ mod identity;
 mod log_lines;
 mod mask_email;
 mod metrics;
+mod own_world;
 mod packed_columns;
 mod parallel;
 mod places;
