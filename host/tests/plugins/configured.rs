@@ -27,12 +27,15 @@ fn sources(error: &Error) -> impl Iterator<Item = String> {
 
 /// What is said about a file of that content.
 fn of_file(content: &[u8]) -> String {
+    of_file_with(content, "")
+}
+
+fn of_file_with(content: &[u8], settings: &str) -> String {
     let scratch = Scratch::new("plugin").expect("a directory");
     let path = scratch.join("it.wasm");
     fs::write(&path, content).expect("a file");
-    let sentence = sentence(&path, "");
+    let sentence = sentence(&path, settings);
     let shown = path.display().to_string();
-    assert!(sentence.contains(&shown), "{sentence}");
     sentence.replace(&shown, "it.wasm")
 }
 
@@ -42,9 +45,28 @@ fn of_world(wit: &str) -> String {
 
 /// A world `it` of our own package, whose types are the contract's.
 fn of_contract(functions: &str) -> String {
-    let types = fs::read_to_string(tailwater_test_support::workspace_root().join("wit/types.wit"));
-    let types = types.expect("the contract");
-    of_world(&format!("{types}\nworld it {{ use types.{{table, interest}}; {functions} }}"))
+    of_world(&format!("{}\nworld it {{ use types.{{table, interest}}; {functions} }}", types()))
+}
+
+fn types() -> String {
+    let file = tailwater_test_support::workspace_root().join("wit/types.wit");
+    fs::read_to_string(file).expect("the contract")
+}
+
+/// What is said about a transform that imports this function of an interface, and is granted everything.
+fn of_import(interface: &str, function: &str) -> String {
+    let wit = format!(
+        "{}\ninterface {interface} {{ {function}; }}
+        world it {{
+            use types.{{table, interest, batch, patch}};
+            import {interface};
+            {PLUGIN}
+            export process: func(batch: batch) -> result<patch, string>;
+        }}",
+        types()
+    );
+    let component = guests::component_of(&wit, "it").expect("a component");
+    of_file_with(&component, "grants = ['clock', 'state']")
 }
 
 #[test]
@@ -132,6 +154,27 @@ fn a_component_of_another_world_is_told_what_differs() {
 }
 
 #[test]
+fn what_a_component_imports_is_compared_with_the_contract() {
+    let cases = [
+        ("clock", "now: func() -> s64", "now: func() -> u64"),
+        ("metrics", "add: func(counter: string, delta: u64)", "add: func(counter: string)"),
+        (
+            "state",
+            "get: func(keys: list<string>) -> list<option<string>>",
+            "get: func(keys: list<string>) -> list<string>",
+        ),
+    ];
+    for (interface, of_contract, other) in cases {
+        let said = of_import(interface, of_contract);
+        assert!(said.starts_with("plugin it does not start: "), "its functions trap: {said}");
+        let said = of_import(interface, other);
+        let begin = "it.wasm implements no world of tailwater:plugin@0.1.0: ";
+        let import = format!("`tailwater:plugin/{interface}@0.1.0`");
+        assert!(said.starts_with(begin) && said.contains(&import), "{said}");
+    }
+}
+
+#[test]
 fn a_config_that_does_not_fit_is_explained() {
     let said = sentence(&plugin_file("mask-email"), "config = { colums = ['email'] }");
     assert_eq!(
@@ -195,6 +238,17 @@ fn a_pattern_that_is_no_table_is_explained() {
         "plugin mask-email: `public.user*` in `tables` is no table; write `users`, `public.users` \
          or `public.*`, without quotes"
     );
+}
+
+#[test]
+fn a_pinned_digest_is_that_of_the_file_in_either_case() {
+    let file = plugin_file("mask-email");
+    let digest = plugin::inspect(&RUNTIME, &file).expect("a plugin").digest;
+    let upper = digest.to_uppercase();
+    assert_ne!(upper, digest);
+    for pinned in [&digest, &upper] {
+        load(vec![options(&file, &format!("digest = '{pinned}'"))]).expect("it is that file");
+    }
 }
 
 #[test]

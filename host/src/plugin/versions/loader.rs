@@ -219,7 +219,7 @@ impl Loader {
         let path = &self.options.path;
         let code = self.runtime.code(path)?;
         let pinned = self.options.digest.as_ref();
-        match pinned.filter(|pinned| **pinned != code.digest) {
+        match pinned.filter(|pinned| !pinned.eq_ignore_ascii_case(&code.digest)) {
             None => Ok(code),
             Some(pinned) => {
                 let (pinned, actual) = (pinned.clone(), code.digest);
