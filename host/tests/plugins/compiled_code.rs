@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tailwater::plugin::{Role, Runtime, inspect};
 use tailwater_test_support::Scratch;
 
-use crate::chains::plugin_file;
+use crate::chains::{load, options, plugin_file};
 
 fn runtime(cache: &Path) -> Runtime {
     Runtime::new(Some(cache.to_owned())).expect("this machine runs WebAssembly")
@@ -69,4 +69,25 @@ fn code_that_others_can_write_is_not_run() {
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).expect("it is ours");
     assert_eq!(role("mask-email"), Role::Transform);
     assert_eq!(files(&cache).len(), 2, "and nothing is written there");
+}
+
+#[test]
+fn code_that_stands_in_for_a_plugin_is_not_run() {
+    let scratch = Scratch::new("code").expect("a directory");
+    let cache = scratch.join("cache");
+    inspect(&runtime(&cache), &plugin_file("mask-email")).expect("a plugin");
+    let code = fs::read(files(&cache).pop().expect("its code")).expect("its code");
+    assert!(is_taken(&cache), "as it is it runs");
+    let file = scratch.join("it.cwasm");
+    let checksum = 32;
+    for content in [&code[..], &code[..code.len() - checksum]] {
+        fs::write(&file, content).expect("a file");
+        let Err(error) = load(vec![options(&file, "")]) else { panic!("it was loaded") };
+        let expected = format!(
+            "{} is not a WebAssembly component; make one of a core module with `wasm-tools \
+             component new`",
+            file.display()
+        );
+        assert_eq!(error.to_string(), expected);
+    }
 }
