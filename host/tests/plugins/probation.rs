@@ -21,7 +21,7 @@ fn a_version_that_hangs_on_what_the_one_before_takes_costs_no_row() {
 }
 
 #[test]
-fn a_row_that_hangs_both_versions_costs_the_one_before_what_is_left_of_two_deadlines() {
+fn a_row_that_hangs_both_versions_costs_each_look_no_more_than_a_deadline() {
     let scratch = Scratch::new("reload").expect("a directory");
     let mut chain = watched(&scratch, &test_guest_file("hostile"), LOOPS);
     assert_eq!(chain.people("ben"), (3, 0));
@@ -30,16 +30,16 @@ fn a_row_that_hangs_both_versions_costs_the_one_before_what_is_left_of_two_deadl
     let started = Instant::now();
     assert_eq!(chain.people("poison"), (2, 1));
     let took = started.elapsed();
-    assert!(took < Duration::from_millis(3 * 400 + 1500), "the stream stood for {took:?}");
+    assert!(took < Duration::from_millis(4 * 400 + 1500), "the stream stood for {took:?}");
     assert_eq!((chain.status().generation, chain.reloads("rolled-back")), (2, 0));
     let labels = PluginKindLabels { plugin: "it".to_owned(), kind: "deadline" };
     let calls = chain.metrics.plugin_faults.get_or_create(&labels).get();
     // On a busy machine the first call proves nothing, and each version shows the row once more.
-    assert!((4..=6).contains(&calls), "{calls} calls were cut off");
+    assert!((5..=9).contains(&calls), "{calls} calls were cut off");
 }
 
 #[test]
-fn rows_that_all_hang_both_versions_cost_a_batch_three_deadlines() {
+fn rows_that_all_hang_both_versions_cost_a_batch_four_deadlines() {
     const DEADLINE: u32 = 3000;
     let scratch = Scratch::new("reload").expect("a directory");
     let settings = format!("deadline_ms = {DEADLINE}\nconfig = {{ deed = 'loop-on-poison' }}");
@@ -51,6 +51,6 @@ fn rows_that_all_hang_both_versions_cost_a_batch_three_deadlines() {
     let (mut changes, started) = ((1..=40).fold(Batch::at(9), insert).done(), Instant::now());
     assert_eq!((chain.run(&mut changes).len(), changes.len()), (40, 0));
     let (took, deadline) = (started.elapsed(), Duration::from_millis(DEADLINE.into()));
-    assert!(took < deadline * 3 + deadline * 3 / 4, "the stream stood for {took:?}");
+    assert!(took < deadline * 4 + deadline * 3 / 4, "the stream stood for {took:?}");
     assert_eq!((chain.status().generation, chain.reloads("rolled-back")), (2, 0));
 }

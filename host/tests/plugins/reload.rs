@@ -270,6 +270,22 @@ fn a_row_that_both_versions_fail_on_is_no_fault_of_the_new_one() {
 }
 
 #[test]
+fn a_version_that_mends_a_part_loses_none_of_it_to_the_one_before() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = watched(&scratch, &test_guest_file("hostile"), PANICS);
+    let mended = "deadline_ms = 200\nconfig = { deed = 'fault-on-poison' }";
+    chain.reload(&scratch, mended).expect("it loads");
+    let users = users();
+    let batch = Batch::at(9).insert(&users, &["1", "ann", "a"]);
+    let batch = batch.insert(&users, &["2", "poison", "b"]).insert(&users, &["3", "poison", "c"]);
+    let mut changes = batch.done();
+    let letters = chain.run(&mut changes);
+    let reasons: Vec<&str> = letters.iter().map(|letter| letter.reason.as_str()).collect();
+    assert_eq!((reasons, changes.len()), (vec!["the row is poison"], 2), "the one before fails on two");
+    assert_eq!((chain.status().generation, chain.reloads("rolled-back")), (2, 0));
+}
+
+#[test]
 fn after_its_probation_a_version_stands_on_its_own() {
     let scratch = Scratch::new("reload").expect("a directory");
     let mut chain = harmless(&scratch, "");

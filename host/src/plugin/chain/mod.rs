@@ -149,8 +149,7 @@ impl Chain {
         if let Some(kept) = kept
             && self.members.iter().any(Member::is_suspect)
         {
-            *changes = kept;
-            (done, fates) = self.look_again(changes, unseen);
+            (done, fates) = self.look_again(kept, changes, unseen);
         }
         let done = done.and_then(|()| self.members.iter_mut().try_for_each(Member::count_failures));
         if !fates.dead_letters.is_empty() {
@@ -260,28 +259,51 @@ impl Chain {
             })
     }
 
-    /// Shows a batch that new versions failed on to the versions before; what these make of it
-    /// counts, and the new ones are rolled back unless these fail on it just as much.
+    /// Shows a batch that new versions failed on to the versions before. Those that fail on fewer rows get
+    /// their place back; unless all of them do, the batch is then shown to the versions that are left.
     fn look_again(
         &mut self,
+        kept: Changes,
         changes: &mut Changes,
         unseen: &[SetAside],
     ) -> (Result<(), Error>, Fates) {
         let suspects: Vec<bool> = self.members.iter().map(Member::is_suspect).collect();
         let news: Vec<String> = self.members.iter().map(Member::digest).collect();
-        self.members.iter_mut().for_each(Member::roll_back);
         for (member, suspect) in self.members.iter_mut().zip(&suspects) {
-            if *suspect { member.step_aside() } else { member.look_again() }
+            if *suspect {
+                member.step_aside();
+            }
         }
-        let first = changes.list.first().map(|change| changes.position(change));
-        let outcome = self.run(changes, unseen);
+        let first = kept.list.first().map(|change| kept.position(change));
+        changes.clone_from(&kept);
+        let mut outcome = self.run_again(changes, unseen);
+        let mut acquitted = false;
         for (index, (new, suspect)) in news.into_iter().zip(suspects).enumerate() {
             if suspect && self.members[index].judge() {
                 self.note_swap(index, new);
+            } else {
+                acquitted |= suspect;
             }
+        }
+        if acquitted {
+            *changes = kept;
+            outcome = self.run_again(changes, unseen);
         }
         first.into_iter().for_each(|first| self.tell_swaps(first));
         outcome
+    }
+
+    /// Runs a batch that was shown before, of which nothing is remembered.
+    fn run_again(
+        &mut self,
+        changes: &mut Changes,
+        unseen: &[SetAside],
+    ) -> (Result<(), Error>, Fates) {
+        for member in &mut self.members {
+            member.roll_back();
+            member.look_again();
+        }
+        self.run(changes, unseen)
     }
 
     /// The plugins for which something is remembered from batch to batch.

@@ -94,9 +94,9 @@ impl Hangs {
         *self = Hangs { before, ..Hangs::default() };
     }
 
-    /// The same batch is shown again, and goes on with what is left; another version has a deadline of it.
-    pub(super) fn begin_again(&mut self, deadline: Duration, other_version: bool) {
-        self.spent = if other_version { self.before.min(deadline) } else { self.before };
+    /// The same batch is shown again: after a look that hung it has one deadline left at least.
+    pub(super) fn begin_again(&mut self, deadline: Duration) {
+        self.spent = self.before.min(deadline);
         self.hung = !self.spent.is_zero();
     }
 
@@ -418,20 +418,16 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_shown_again_has_what_is_left_and_another_version_one_deadline() {
+    fn a_batch_that_is_shown_again_has_one_deadline_after_a_look_that_hung() {
         let mut turn = Turn::run(500, SHOWS, &|_| true);
         turn.hangs.end();
-        turn.hangs.begin_again(DEADLINE, false);
-        assert!(!turn.hangs.give(&task(&[1], false), 0, SHOWS), "all is spent");
-        let mut turn = Turn::run(500, SHOWS, &|_| true);
-        turn.hangs.end();
-        turn.hangs.begin_again(DEADLINE, true);
+        turn.hangs.begin_again(DEADLINE);
         let again = &mut Turn { hangs: turn.hangs, ..Turn::default() };
         again.show(task(&rows(500), false).parts(), SHOWS, &|_| true);
         assert!(again.deadlines() <= 1.0 + 1e-6, "{:?}", again.given);
         let mut quiet = Turn::run(500, SHOWS, &|_| false);
         quiet.hangs.end();
-        quiet.hangs.begin_again(DEADLINE, true);
+        quiet.hangs.begin_again(DEADLINE);
         assert!(quiet.hangs.give(&task(&rows(500), false), 0, SHOWS));
         assert_eq!(quiet.hangs.given(DEADLINE), DEADLINE, "nothing hung");
     }

@@ -1,8 +1,9 @@
 //! A new version proves itself while the one before stands by.
 //!
-//! A batch on which the new version fails rows is shown to the version before. If that takes them,
-//! its outcome counts, so that a bad build costs no row, and the new version is rolled back and
-//! quarantined. If that fails just as much, the rows are at fault and not the version.
+//! A batch on which the new version fails rows is shown to the version before. If that fails on fewer of
+//! them, its outcome counts, so that a bad build costs no row, and the new version is rolled back and
+//! quarantined. If it does not, the rows are at fault and not the version, and the outcome of the new
+//! version counts: one that mends a part of what the version before fails on must not lose by that.
 
 use std::mem;
 use std::sync::Arc;
@@ -90,17 +91,15 @@ impl Member {
                 > u64::from(self.options().probation_fault_percent) * self.usage.batch_rows
     }
 
-    /// Has a second look at the batch, with what is left of its time.
+    /// Is shown the batch once more, by whichever version has the place now.
     pub(crate) fn look_again(&mut self) {
-        self.hangs.begin_again(self.options().deadline(), false);
+        self.hangs.begin_again(self.options().deadline());
     }
 
-    /// Lets the version before look at the batch.
+    /// Lets the version before have the place for a look at the batch.
     pub(crate) fn step_aside(&mut self) {
         let failed = self.failed_rows;
         self.exchange();
-        // By its own settings.
-        self.hangs.begin_again(self.options().deadline(), true);
         if let Some(probation) = &mut self.probation {
             probation.failed_rows = failed;
         }
