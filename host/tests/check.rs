@@ -262,6 +262,7 @@ fn what_a_run_would_refuse_of_a_plugin_is_refused_with_its_sentence() {
         (&mask, "digest = \"00ff\"", "but its section pins 00ff"),
         (&mask, "tables = [\"public.user*\"]", "`public.user*` in `tables` is no table"),
         (&mask, "deadline_ms = 0", "`deadline_ms` must be at least 1"),
+        (&mask, "shadow_limit = 101", "`shadow_limit` is in percent, 100 at most"),
         (&mask, "config = { column = \"email\" }", "does not start: "),
         (&join, "", "imports `state`, which it is not granted"),
     ];

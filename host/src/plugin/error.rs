@@ -163,6 +163,14 @@ pub enum Error {
         /// Which.
         setting: &'static str,
     },
+    /// A part of more than the whole.
+    #[error("plugin {plugin}: `{setting}` is in percent, 100 at most")]
+    Percent {
+        /// Name in the configuration.
+        plugin: String,
+        /// Which.
+        setting: &'static str,
+    },
     /// Two plugins have one name.
     #[error("two plugins are named {0}; give each its own `name`")]
     NameTaken(String),

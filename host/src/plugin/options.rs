@@ -255,7 +255,7 @@ impl Options {
     /// Checks what the file's syntax cannot.
     ///
     /// # Errors
-    /// [`Error::Pattern`], [`Error::Zero`].
+    /// [`Error::Pattern`], [`Error::Zero`], [`Error::Percent`].
     pub fn check(&self) -> Result<(), Error> {
         let plugin = || self.name.clone();
         if let Some(pattern) = self.tables.iter().find(|pattern| !is_pattern(pattern)) {
@@ -268,8 +268,16 @@ impl Options {
             ("batch_rows", u64::from(self.batch_rows)),
             ("state_mb", u64::from(self.state_mb)),
         ];
-        match sizes.into_iter().find(|(_, size)| *size == 0) {
-            Some((setting, _)) => Err(Error::Zero { plugin: plugin(), setting }),
+        if let Some((setting, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(Error::Zero { plugin: plugin(), setting });
+        }
+        let shares = [
+            ("breaker_percent", self.breaker_percent),
+            ("probation_fault_percent", self.probation_fault_percent),
+            ("shadow_limit", self.shadow_limit),
+        ];
+        match shares.into_iter().find(|(_, percent)| *percent > 100) {
+            Some((setting, _)) => Err(Error::Percent { plugin: plugin(), setting }),
             None => Ok(()),
         }
     }

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::plugin::versions::loader::{Loaded, Loader};
 use crate::plugin::versions::shadow::{Seen, Shadow};
 
+/// What the batches may take that are kept to compare the next version on.
+const SEEN_BYTES: usize = 64 << 20;
+
 /// Between the thread that loads versions and the one that runs them.
 #[derive(Default)]
 pub(crate) struct Handover(Mutex<State>);
@@ -67,12 +70,14 @@ impl Handover {
         self.state().error.clone()
     }
 
-    /// Keeps a batch, and so many at most.
+    /// Keeps a batch, and so many at most, of as many bytes together as may be held.
     pub(crate) fn see(&self, seen: Seen, most: u32) {
         let mut state = self.state();
         state.seen.push_back(Arc::new(seen));
-        while state.seen.len() > most as usize {
-            state.seen.pop_front();
+        let mut bytes: usize = state.seen.iter().map(|seen| seen.bytes()).sum();
+        while state.seen.len() > most as usize || bytes > SEEN_BYTES {
+            let Some(oldest) = state.seen.pop_front() else { break };
+            bytes -= oldest.bytes();
         }
     }
 
@@ -108,7 +113,31 @@ impl Handover {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::change::Changes;
+    use crate::plugin::options::Options;
+
+    /// A batch of some MiB, by itself.
+    fn batch(mebibytes: usize) -> Seen {
+        let before = Changes::over(vec![0; mebibytes << 20]);
+        let options = Arc::new(Options::of_component(Path::new("p.wasm"), Vec::new()));
+        Seen { before, after: Changes::default(), failed: Vec::new(), options }
+    }
+
+    #[test]
+    fn the_last_batches_are_kept_as_long_as_they_are_not_too_large_together() {
+        let handover = Handover::default();
+        let kept =
+            || -> Vec<usize> { handover.seen().iter().map(|seen| seen.bytes() >> 20).collect() };
+        (1..=3).for_each(|mebibytes| handover.see(batch(mebibytes), 2));
+        assert_eq!(kept(), [2, 3], "no more than wanted");
+        handover.see(batch(60), 9);
+        assert_eq!(kept(), [3, 60]);
+        handover.see(batch(65), 9);
+        assert!(kept().is_empty(), "one alone is too large");
+    }
 
     #[test]
     fn what_ran_before_runs_after_a_probation_that_failed() {

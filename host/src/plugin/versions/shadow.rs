@@ -33,6 +33,13 @@ pub(crate) struct Seen {
     pub(crate) options: Arc<Options>,
 }
 
+impl Seen {
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.before.bytes() + self.after.bytes()
+    }
+}
+
 /// What came of a comparison. Holds no row value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shadow {
