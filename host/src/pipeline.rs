@@ -156,7 +156,7 @@ impl Pipeline {
         self.report.refresh_until_drained(self.shutdown.clone());
         let ended = match (self.role, &self.config.kafka) {
             (Role::Capture, Some(kafka)) => self.capture_to_kafka(kafka).await,
-            (Role::Sink, Some(kafka)) => self.kafka_to_clickhouse(kafka, None).await,
+            (Role::Sink, Some(kafka)) => self.kafka_to_clickhouse(kafka).await,
             (Role::All, Some(kafka)) => self.both_legs(kafka).await,
             (_, None) => self.direct().await,
         };
@@ -219,13 +219,11 @@ impl Pipeline {
         ended
     }
 
-    /// Both legs in one process, joined by nothing but Kafka.
+    /// Both legs in one process, joined by nothing but Kafka: what that has is stored while the source is away.
     async fn both_legs(&self, kafka: &transport::Options) -> Result<(), Error> {
-        let Some(source) = self.source().await? else { return Ok(()) };
-        let database = source.database;
         let (a, b) = tokio::join!(
             self.ending_all(self.capture_to_kafka(kafka)),
-            self.ending_all(self.kafka_to_clickhouse(kafka, Some(database))),
+            self.ending_all(self.kafka_to_clickhouse(kafka)),
         );
         a.and(b)
     }
@@ -295,14 +293,9 @@ impl Pipeline {
         ended
     }
 
-    /// Leg B: from Kafka to ClickHouse. Without a capture in the process the database is the one that the
-    /// settings name, if they name one.
-    async fn kafka_to_clickhouse(
-        &self,
-        kafka: &transport::Options,
-        database: Option<String>,
-    ) -> Result<(), Error> {
-        let database = database.or_else(|| self.config.source_database().ok()).unwrap_or_default();
+    /// Leg B: from Kafka to ClickHouse. The database is the one that the settings name, if they name one.
+    async fn kafka_to_clickhouse(&self, kafka: &transport::Options) -> Result<(), Error> {
+        let database = self.config.source_database().unwrap_or_default();
         let mut plugins = self.plugins(&[Stage::Sink], "sink", &kafka.group(&database))?;
         let mut patience = self.patience("store what Kafka has", "stored", "receive");
         loop {

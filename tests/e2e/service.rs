@@ -10,7 +10,7 @@ use tailwater_test_support::{
     ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater,
     TailwaterProcess, answer_everything, unique_name, wait_for,
 };
-use tailwater_tests::{Emails, wait_equal};
+use tailwater_tests::{Emails, wait_equal, wait_sent};
 
 use crate::legs::Link;
 
@@ -72,6 +72,30 @@ fn a_leg_that_stands_still_is_named_in_time_even_without_traffic() -> Result<()>
     process.wait_ready(DEADLINE)?;
     source.execute("INSERT INTO notes VALUES (1)")?;
     serves(&tailwater, DEADLINE, 1)
+}
+
+#[test]
+fn what_kafka_has_is_stored_while_the_source_is_away() -> Result<()> {
+    let postgres = Postgres::start(PostgresVersion::V15, PostgresOptions::default())?;
+    let source = postgres.create_database()?;
+    notes(&source)?;
+    source.execute("INSERT INTO notes VALUES (1)")?;
+    let link = Link::plain(Kafka::shared(), "");
+    let capture = link.capture(&source, "")?;
+    let mut capturing = capture.start()?;
+    capturing.wait_ready(DEADLINE)?;
+    wait_sent(&capture, &source)?;
+    ensure!(capturing.terminate(DEADLINE)?.success(), "it ended badly");
+    postgres.crash()?;
+    let clickhouse = ClickHouse::start()?;
+    let both = link.both(&source, &clickhouse)?;
+    let mut process = both.start()?;
+    serves(&both, DEADLINE, 1)?;
+    tells(&both, "capture")?;
+    postgres.restart()?;
+    process.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO notes VALUES (2)")?;
+    serves(&both, DEADLINE, 2)
 }
 
 /// Silent is worse than gone: connections stay open, and nobody answers on them.
