@@ -69,8 +69,8 @@ pub struct DeadLetter {
     pub replay: Option<Replay>,
 }
 
-/// A part of a dead letter whose original is larger than what carries it. All parts are alike but
-/// for their piece of the original.
+/// A part of a dead letter whose original is larger than what carries it. The first one has besides its
+/// piece of the original what is not needed to put them together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// From 1 on.
@@ -148,17 +148,21 @@ impl DeadLetter {
     }
 
     /// Itself if its original takes at most so many bytes as a JSON string, beside what says how it is
-    /// driven through again, else in parts that do. That is left out if it takes more than half of them.
+    /// driven through again and the backtrace, else in parts that do. Of these two is left out what takes more
+    /// than half of the bytes, or of what the other leaves.
     #[must_use]
     pub fn parts(&self, bytes: usize) -> Vec<DeadLetter> {
-        let described = self.replay.as_ref().map_or(0, Replay::bytes);
-        let (described, replay) = match described <= bytes / 2 {
-            true => (described, self.replay.clone()),
-            false => (0, None),
+        let mut room = bytes;
+        let mut fits = |takes: usize| {
+            let fits = takes <= room / 2;
+            room -= if fits { takes } else { 0 };
+            fits
         };
-        let pieces = pieces(&self.original, bytes - described);
+        let replay = self.replay.clone().filter(|replay| fits(replay.bytes()));
+        let backtrace = self.backtrace.clone().filter(|text| fits(json_bytes(text)));
+        let pieces = pieces(&self.original, room);
         if pieces.len() <= 1 {
-            return vec![DeadLetter { replay, ..self.clone() }];
+            return vec![DeadLetter { replay, backtrace, ..self.clone() }];
         }
         let of = pieces.len();
         let part = |(index, piece): (usize, &str)| DeadLetter {
@@ -169,11 +173,24 @@ impl DeadLetter {
             plugin: self.plugin.clone(),
             reason: self.reason.clone(),
             original: piece.to_owned(),
-            backtrace: self.backtrace.clone(),
+            backtrace: backtrace.clone().filter(|_| index == 0),
             part: Some(Part { number: index + 1, of }),
             replay: replay.clone().filter(|_| index == 0),
         };
         pieces.into_iter().enumerate().map(part).collect()
+    }
+}
+
+/// What a text takes in JSON, without its quotes.
+fn json_bytes(text: &str) -> usize {
+    text.chars().map(in_json).sum()
+}
+
+fn in_json(character: char) -> usize {
+    match character {
+        '"' | '\\' => 2,
+        '\0'..='\x1f' => 6,
+        _ => character.len_utf8(),
     }
 }
 
@@ -182,11 +199,7 @@ impl DeadLetter {
 fn pieces(text: &str, bytes: usize) -> Vec<&str> {
     let (mut pieces, mut start, mut taken) = (Vec::new(), 0, 0);
     for (at, character) in text.char_indices() {
-        let takes = match character {
-            '"' | '\\' => 2,
-            '\0'..='\x1f' => 6,
-            _ => character.len_utf8(),
-        };
+        let takes = in_json(character);
         if taken + takes > bytes && at > start {
             pieces.push(&text[start..at]);
             (start, taken) = (at, 0);
@@ -246,5 +259,17 @@ pub(crate) mod tests {
             let last = Part { number: parts.len(), of: parts.len() };
             assert_eq!(parts.last().unwrap().part, Some(last));
         }
+    }
+
+    #[test]
+    fn a_backtrace_comes_with_the_first_part_and_takes_room_of_its_own() {
+        let told = |lines: usize| Some("  \"main\"\n".repeat(lines));
+        let whole = DeadLetter { backtrace: told(10), ..letter(&"x".repeat(500)) };
+        let parts = whole.parts(400);
+        let pieces: Vec<usize> = parts.iter().map(|part| part.original.len()).collect();
+        assert_eq!((pieces, &parts[0].backtrace), (vec![240, 240, 20], &told(10)));
+        assert!(parts[1..].iter().all(|part| part.backtrace.is_none()));
+        let whole = DeadLetter { backtrace: told(100), ..letter("short") };
+        assert_eq!(whole.parts(400)[0].backtrace, None, "the row matters more");
     }
 }
