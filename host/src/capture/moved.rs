@@ -131,6 +131,8 @@ fn fill(changes: &mut Changes, row: Row, column: usize, text: Option<&str>) {
 #[derive(Debug, PartialEq, Eq)]
 struct Names {
     table: TableName,
+    /// A partitioned table has its rows in its partitions. Children of plain inheritance are tables of their own.
+    partitioned: bool,
     /// In the order of the table's columns; nothing if it was dropped.
     columns: Vec<Option<String>>,
     /// The transactions that gave these names.
@@ -141,7 +143,8 @@ impl Names {
     /// Nothing if the table is gone.
     async fn now(client: &Client, table: &Table) -> Result<Option<Names>, Error> {
         const SQL: &str = "
-            SELECT n.nspname::text, c.relname::text, c.xmin::text, a.attnum, a.attname::text, a.xmin::text
+            SELECT n.nspname::text, c.relname::text, c.xmin::text, a.attnum, a.attname::text, a.xmin::text,
+                   c.relkind = 'p'
             FROM pg_class c
             JOIN pg_namespace n ON n.oid = c.relnamespace
             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -156,6 +159,7 @@ impl Names {
         };
         Ok(Some(Names {
             table: TableName { schema: first.get(0), name: first.get(1) },
+            partitioned: first.get(6),
             columns: table.columns.iter().map(name).collect(),
             given_by: rows.iter().flat_map(|row| [row.get(2), row.get(5)]).collect(),
         }))
@@ -226,7 +230,8 @@ fn sql(changes: &Changes, moved: &[usize], gaps: &[usize], names: &Names) -> Opt
         let key = changes.table(change).key().map(equals).collect::<Option<Vec<_>>>()?;
         let row = [vec![number.to_string()], wanted.clone()].concat().join(", ");
         let (table, key) = (quote(&names.table), key.join(" AND "));
-        rows.push(format!("SELECT {row} FROM {table} WHERE {key}"));
+        let only = if names.partitioned { "" } else { "ONLY " };
+        rows.push(format!("SELECT {row} FROM {only}{table} WHERE {key}"));
     }
     (!gaps.is_empty()).then(|| rows.join(" UNION ALL "))
 }
