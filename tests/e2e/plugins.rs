@@ -4,12 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use sha2::{Digest as _, Sha256};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    Database, Postgres, PostgresVersion, Tailwater, guests, http_request, wait_for,
+    Database, Kafka, Postgres, PostgresVersion, Tailwater, guests, http_request, unique_name,
+    wait_for,
 };
-use tailwater_tests::{Emails, wait_equal};
+use tailwater_tests::{Audit, Emails, each_change_once, read_committed, wait_equal, wait_sent};
 
 /// To compile Python takes most of a minute on a machine that is busy.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -76,6 +78,62 @@ fn a_plugin_swapped_under_load_for_one_in_another_language_loses_and_doubles_not
     workload.stop()?;
     wait_equal(&source, &tailwater.http_url(), Emails::Masked, DEADLINE)?;
     ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}
+
+/// What the records of a topic say of the plugins that saw them, partition by partition, without repetition.
+fn stamps(bootstrap: &str, topic: &str) -> Result<Vec<(i32, String)>> {
+    let mut stamps = Vec::new();
+    for record in read_committed(bootstrap, topic)? {
+        let origin = record.headers.iter().find(|(name, _)| name == "tailwater.origin");
+        let (_, origin) = origin.context("find where the record comes from")?;
+        let plugins = origin.split(' ').nth(2).context("find the plugins")?;
+        stamps.push((record.partition, plugins.to_owned()));
+    }
+    // Stable, so those of a partition stay in order.
+    stamps.sort_by_key(|(partition, _)| *partition);
+    stamps.dedup();
+    Ok(stamps)
+}
+
+#[test]
+fn a_swap_under_load_sends_each_change_once_and_the_records_say_which_version_saw_them()
+-> Result<()> {
+    let (rust, c) = (guests::plugin("mask-email")?, guests::plugin("mask-email-c")?);
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    let bootstrap = Kafka::shared().bootstrap();
+    let workload = Runner::start(&source.url(), 8, RATE)?;
+    let audit = Audit::install(&source)?;
+    let prefix = unique_name("swap");
+    let kafka = format!(
+        "exclude = [\"public.audit\"]\n\n\
+         [kafka]\nbrokers = \"{bootstrap}\"\nprefix = \"{prefix}\"\npartitions = 2\n\n[http]"
+    );
+    let tailwater = Tailwater::with_config(&config(&source, "").replace("[http]", &kafka))?;
+    install(&rust, &tailwater)?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_sent(&tailwater, &source)?;
+    let mark = audit.mark()?;
+    install(&c, &tailwater)?;
+    wait_generation(&tailwater, 2)?;
+    // More of it comes to the new version.
+    wait_sent(&tailwater, &source)?;
+    workload.stop()?;
+    wait_sent(&tailwater, &source)?;
+    wait_equal(&source, &tailwater.http_url(), Emails::Masked, DEADLINE)?;
+    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
+    let topic = format!("{prefix}.public.users");
+    each_change_once(&audit.histories("users", mark)?, &bootstrap, &topic)?;
+    let stamp = |component: &Path| -> Result<String> {
+        let digest = Sha256::digest(fs::read(component)?);
+        let digits = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Ok(format!("guest@{digits}"))
+    };
+    let (before, after) = (stamp(&rust)?, stamp(&c)?);
+    let wanted = [0, 1].map(|partition| [(partition, before.clone()), (partition, after.clone())]);
+    let found = stamps(&bootstrap, &topic)?;
+    ensure!(found == wanted.concat(), "{found:?}");
     Ok(())
 }
 
