@@ -15,6 +15,11 @@ typedef struct {
   const char *end;
 } json_t;
 
+typedef struct {
+  tailwater_string_t *ptr;
+  size_t len;
+} json_strings_t;
+
 static inline json_t json_of(const tailwater_string_t *text) {
   const char *at = (const char *)text->ptr;
   return (json_t){at, at + text->len};
@@ -93,6 +98,57 @@ static inline bool json_string(json_t *json, tailwater_string_t *text) {
   json->at++;
   *text = (tailwater_string_t){(uint8_t *)copy, length};
   return true;
+}
+
+// An array of strings, copied.
+static inline bool json_strings(json_t *json, json_strings_t *texts) {
+  *texts = (json_strings_t){0};
+  if (!json_mark(json, '[')) return false;
+  if (json_mark(json, ']')) return true;
+  do {
+    tailwater_string_t text;
+    if (!json_string(json, &text)) return false;
+    texts->ptr = realloc(texts->ptr, (texts->len + 1) * sizeof text);
+    texts->ptr[texts->len++] = text;
+  } while (json_mark(json, ','));
+  return json_mark(json, ']');
+}
+
+static inline bool json_is(const tailwater_string_t *text, const char *literal) {
+  return text->len == strlen(literal) && memcmp(text->ptr, literal, text->len) == 0;
+}
+
+static inline void json_refuse_field(const tailwater_string_t *field, tailwater_string_t *error) {
+  static const char before[] = "config: unknown field `", after[] = "`, expected `columns`";
+  size_t start = sizeof before - 1, end = start + field->len, length = end + sizeof after - 1;
+  uint8_t *text = malloc(length);
+  memcpy(text, before, start);
+  memcpy(text + start, field->ptr, field->len);
+  memcpy(text + end, after, length - end);
+  *error = (tailwater_string_t){text, length};
+}
+
+// Reads a `config` whose only field is `columns`, a list of column names, and frees it. Without the field
+// the list is `standard` alone. False: `error` says what is wrong.
+static inline bool json_columns(tailwater_string_t *config, const char *standard,
+                                json_strings_t *columns, tailwater_string_t *error) {
+  json_t json = json_of(config);
+  *columns = (json_strings_t){malloc(sizeof *columns->ptr), 1};
+  tailwater_string_dup(columns->ptr, standard);
+  bool sound = json_mark(&json, '{');
+  if (sound && !json_mark(&json, '}')) {
+    do {
+      tailwater_string_t field;
+      sound = json_string(&json, &field) && json_mark(&json, ':');
+      if (sound && !json_is(&field, "columns")) return json_refuse_field(&field, error), false;
+      sound = sound && json_strings(&json, columns);
+    } while (sound && json_mark(&json, ','));
+    sound = sound && json_mark(&json, '}');
+  }
+  sound = sound && json_end(&json);
+  if (!sound) tailwater_string_dup(error, "config: `columns` is a list of column names");
+  tailwater_string_free(config);
+  return sound;
 }
 
 #endif

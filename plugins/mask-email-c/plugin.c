@@ -9,62 +9,10 @@
 #define MASK "***"
 
 // The columns that hold addresses; what a table does not have is passed over. Default: email.
-static tailwater_string_t *names;
-static size_t name_count;
-
-static void add_name(tailwater_string_t name) {
-  names = realloc(names, (name_count + 1) * sizeof *names);
-  names[name_count++] = name;
-}
-
-static bool read_names(json_t *json) {
-  tailwater_string_t name;
-  if (!json_mark(json, '[')) return false;
-  if (json_mark(json, ']')) return true;
-  do {
-    if (!json_string(json, &name)) return false;
-    add_name(name);
-  } while (json_mark(json, ','));
-  return json_mark(json, ']');
-}
-
-static bool refuse_field(tailwater_string_t *error, const tailwater_string_t *field) {
-  static const char before[] = "config: unknown field `", after[] = "`, expected `columns`";
-  char *text = malloc(sizeof before + field->len + sizeof after);
-  strcpy(text, before);
-  memcpy(text + sizeof before - 1, field->ptr, field->len);
-  strcpy(text + sizeof before - 1 + field->len, after);
-  *error = (tailwater_string_t){(uint8_t *)text, sizeof before + field->len + sizeof after - 2};
-  return false;
-}
+static json_strings_t names;
 
 bool exports_tailwater_init(tailwater_string_t *config, tailwater_string_t *error) {
-  json_t json = json_of(config);
-  tailwater_string_t field, columns;
-  tailwater_string_set(&columns, "columns");
-  bool given = false, sound = json_mark(&json, '{');
-  if (sound && !json_mark(&json, '}')) {
-    do {
-      sound = json_string(&json, &field) && json_mark(&json, ':');
-      if (sound && !same(&field, &columns)) {
-        return refuse_field(error, &field);
-      }
-      sound = sound && read_names(&json);
-      given = true;
-    } while (sound && json_mark(&json, ','));
-    sound = sound && json_mark(&json, '}');
-  }
-  if (!sound || !json_end(&json)) {
-    tailwater_string_dup(error, "config: `columns` is a list of column names");
-    return false;
-  }
-  if (!given) {
-    tailwater_string_t email;
-    tailwater_string_dup(&email, "email");
-    add_name(email);
-  }
-  tailwater_string_free(config);
-  return true;
+  return json_columns(config, "email", &names, error);
 }
 
 // The old row is asked for too: it travels on in the envelope's `before`.
@@ -72,10 +20,10 @@ bool exports_tailwater_subscribe(tailwater_table_t *table, tailwater_option_inte
                                  tailwater_string_t *error) {
   (void)error;
   tailwater_interest_t interest = {0};
-  interest.columns.ptr = calloc(2 * name_count + 1, sizeof *interest.columns.ptr);
+  interest.columns.ptr = calloc(2 * names.len + 1, sizeof *interest.columns.ptr);
   for (int old = 0; old < 2; old++) {
-    for (size_t i = 0; i < name_count; i++) {
-      if (has_column(table, &names[i])) want_packed(&interest, &names[i], old);
+    for (size_t i = 0; i < names.len; i++) {
+      if (has_column(table, &names.ptr[i])) want_packed(&interest, &names.ptr[i], old);
     }
   }
   answer->is_some = interest.columns.len > 0;
