@@ -12,6 +12,7 @@ mod engine;
 mod extremes;
 mod failover;
 mod faults;
+mod guides;
 mod hosts;
 mod kafka;
 mod kafka_debezium;
