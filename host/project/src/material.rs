@@ -44,6 +44,10 @@ pub(crate) const GO_MODULE: &[File] = files!("guest-sdk/go": "go.mod", "go.sum")
 /// The helpers for JavaScript and TypeScript.
 pub(crate) const JS_SDK: &[File] = files!("guest-sdk/js": "columns.ts");
 
+/// What the exports of plugins in JavaScript and in Python are called through. They are not of a project.
+pub(crate) const JS_GUARD: &[File] = files!("guest-sdk/guards": "tailwater-guard.js");
+pub(crate) const PYTHON_GUARD: &[File] = files!("guest-sdk/guards": "tailwater_guard.py");
+
 /// Answers the WASI functions that the runtimes of C and Go link, without WASI.
 pub(crate) const NO_WASI: &str = include_str!("../../../guest-sdk/no-wasi.wat");
 
@@ -76,6 +80,7 @@ mod tests {
             ("guest-sdk/src", RUST_SDK),
             ("guest-sdk/c", C_SDK),
             ("guest-sdk/js", JS_SDK),
+            ("guest-sdk/guards", [JS_GUARD, PYTHON_GUARD].concat().as_slice()),
         ] {
             let directory = root.join(directory);
             let there = files_below(&directory).into_iter();

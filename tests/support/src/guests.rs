@@ -19,9 +19,18 @@ use crate::workspace_root;
 fn inputs(language: Language) -> &'static [&'static str] {
     match language {
         Language::Rust => &["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "guest-sdk"],
-        Language::Python => &["wit"],
-        Language::Go => &["wit", "guest-sdk/go", "guest-sdk/no-wasi.wat"],
-        Language::JavaScript => &["wit", "guest-sdk/js"],
+        Language::Python => {
+            &["wit", "guest-sdk/guards/tailwater_guard.py", "host/project/src/build/python.rs"]
+        }
+        Language::Go => {
+            &["wit", "guest-sdk/go", "guest-sdk/no-wasi.wat", "host/project/src/build/go.rs"]
+        }
+        Language::JavaScript => &[
+            "wit",
+            "guest-sdk/js",
+            "guest-sdk/guards/tailwater-guard.js",
+            "host/project/src/build/javascript.rs",
+        ],
         Language::C => &["wit", "guest-sdk/c", "guest-sdk/no-wasi.wat"],
     }
 }

@@ -36,8 +36,9 @@ pub(super) fn build(source: &Source<'_>, toolchain: &dyn Toolchain) -> Result<Ve
     let linked = source.scratch.join("plugin.wasm");
     go.current_dir(&module).env("GOOS", "wasip1").env("GOARCH", "wasm");
     go.args(["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-o"]).arg(&linked);
-    // The bindings' allocator asks the runtime for memory before there is a collector.
-    go.arg("-ldflags=-s -w -checklinkname=0");
+    // The bindings' allocator asks the runtime for memory before there is a collector. No `-s`: traps are told
+    // with the names of functions, which it takes away. There is no DWARF that `-w` would take away.
+    go.arg("-ldflags=-checklinkname=0");
     run(go.arg("."))?;
     generate::component(&generate::with_world(source, fs::read(linked)?)?)
 }

@@ -30,8 +30,10 @@ pub(super) fn build(source: &Source<'_>, toolchain: &dyn Toolchain) -> Result<Ve
             add(&entry?.path(), &modules, toolchain)?;
         }
     }
+    material::write(&modules, material::JS_GUARD)?;
     let component = source.scratch.join("plugin.wasm");
-    command.arg(componentize).arg(modules.join("plugin.js"));
+    // The guard imports `plugin.js` and has what is called.
+    command.arg(componentize).arg(modules.join("tailwater-guard.js"));
     command.arg("--wit").arg(&source.wit).args(["--world-name", &source.world]);
     command.arg("--disable").args(DISABLED).arg("--out").arg(&component);
     run(&mut command)?;

@@ -35,7 +35,7 @@ impl Trapped {
     /// A trap's code and the innermost functions, which say more than `unreachable` does.
     pub(crate) fn new(code: Trap, trap: &wasmtime::Error) -> Trapped {
         let functions = functions(trap);
-        let innermost: Vec<&str> = functions.iter().take(3).map(|known| &*known.name).collect();
+        let innermost = innermost(&functions);
         let what = match innermost.is_empty() {
             true => code.to_string(),
             false => format!("{code} in {}", innermost.join(" < ")),
@@ -62,6 +62,14 @@ impl Trapped {
         }
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
+}
+
+/// The functions that say most: not Go's runtime, which comes between a panic and the trap.
+fn innermost(functions: &[Function]) -> Vec<&str> {
+    let names = || functions.iter().map(|known| &*known.name);
+    let is_of_go = |name: &str| name.starts_with("runtime.") || name.starts_with("wasm_pc_f_loop");
+    let own = names().position(|name| !is_of_go(name)).unwrap_or(0);
+    names().skip(own).take(3).collect()
 }
 
 /// Each function on the stack, the innermost first.
@@ -97,6 +105,22 @@ mod tests {
         assert_eq!(demangled("_ZN7hostile7explode17h0123456789abcdefE"), "hostile::explode");
         assert_eq!(demangled("plain_c_name"), "plain_c_name");
         assert_eq!(demangled(&"é".repeat(500)).len(), NAME_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_runtime_of_go_is_passed_over_unless_nothing_else_is_known() {
+        let innermost = |names: &[&str]| {
+            let function = |name: &&str| Function { name: (*name).to_owned(), place: None };
+            let functions: Vec<Function> = names.iter().map(function).collect();
+            super::innermost(&functions).join(" < ")
+        };
+        let panicked =
+            ["runtime.abort", "runtime.gopanic", "plugin.taste", "runtime.x", "plugin.y", "z"];
+        assert_eq!(innermost(&panicked), "plugin.taste < runtime.x < plugin.y");
+        assert_eq!(innermost(&["runtime.gopanic", "wasm_pc_f_loop_export", "main"]), "main");
+        assert_eq!(innermost(&["runtime.abort", "runtime.throw"]), "runtime.abort < runtime.throw");
+        assert_eq!(innermost(&["a", "b", "c", "d"]), "a < b < c");
+        assert_eq!(innermost(&[]), "");
     }
 
     #[test]
