@@ -138,7 +138,7 @@ impl Reader {
         let shape = self.foreign(record, &envelope)?;
         let position = foreign_position(record, &self.source)?;
         // Debezium tells the whole row before an update only if the log has it.
-        let mut rows = Rows::new(&shape, record.exact, op == Op::Update, changes);
+        let mut rows = Rows::new(&shape, (value, record.exact), op == Op::Update, changes);
         if let Some(before) = envelope.before {
             rows.before(&mut Scanner::new(before))?;
         }
@@ -162,7 +162,7 @@ impl Reader {
         let (position, fingerprint) = parse(origin).ok_or(Error::Header { name: ORIGIN })?;
         let shape = self.known(fingerprint, resolve)?;
         let whole = shape.table.identity == ReplicaIdentity::Full;
-        let mut rows = Rows::new(&shape, record.exact, whole, changes);
+        let mut rows = Rows::new(&shape, (value, record.exact), whole, changes);
         let envelope = envelope(value, &[], &mut self.source, Some(&mut rows))?;
         let (old, new) = (rows.old, rows.new);
         let Some(op) = envelope.op()? else { return Ok(Outcome::Ignored) };
@@ -443,6 +443,37 @@ mod tests {
         for column in 1..6 {
             assert_eq!(changes.value(update, column), Value::Unchanged, "{column}");
         }
+    }
+
+    #[test]
+    fn a_record_that_would_become_far_larger_than_it_is_is_set_aside() {
+        let numbers = r#"{"type":"array","items":{"type":"struct","name":"io.debezium.data.VariableScaleDecimal"}"#;
+        let fields: Vec<String> =
+            (0..4).map(|n| format!(r#"{numbers},"field":"c{n}"}}"#)).collect();
+        let list = vec![r#"{"scale":-16383,"value":"AQ=="}"#; 400].join(",");
+        let read = |columns: usize| {
+            let row: Vec<String> = (0..columns).map(|n| format!("\"c{n}\":[{list}]")).collect();
+            let value = format!(
+                r#"{{"schema":{{"fields":[{{"field":"after","fields":[{}]}}]}},
+                    "payload":{{"after":{{{}}},"source":{{"schema":"s","table":"t","lsn":1}},"op":"c"}}}}"#,
+                fields.join(","),
+                row.join(",")
+            );
+            let record = Incoming {
+                topic: "shop.s.t",
+                partition: 0,
+                offset: 0,
+                key: None,
+                value: Some(value.as_bytes()),
+                origin: None,
+                exact: None,
+            };
+            let mut changes = Changes::default();
+            Reader::default().read(&record, &mut |_| None, &mut changes)
+        };
+        assert_eq!(read(2), Ok(Outcome::Change), "12 MB from 25 KB");
+        let (column, type_name) = ("c2".to_owned(), "numeric[]".to_owned());
+        assert_eq!(read(4), Err(Error::Value { column, type_name }));
     }
 
     #[test]

@@ -13,19 +13,24 @@ pub(super) struct Rows<'a> {
     exact: Option<&'a [u8]>,
     /// `before` is all of a row, and not its key.
     whole: bool,
+    /// What the batch may have grown to behind the rows, in bytes.
+    most: usize,
     pub(super) changes: &'a mut Changes,
     pub(super) old: Old,
     pub(super) new: Option<Row>,
 }
 
 impl<'a> Rows<'a> {
+    /// The rows of a record's value, with its header of exact texts.
     pub(super) fn new(
         shape: &'a Shape,
-        exact: Option<&'a [u8]>,
+        (value, exact): (&[u8], Option<&'a [u8]>),
         whole: bool,
         changes: &'a mut Changes,
     ) -> Rows<'a> {
-        Rows { shape, exact, whole, changes, old: Old::None, new: None }
+        let json = value.len() + exact.map_or(0, <[u8]>::len);
+        let most = changes.bytes() + text::most(json);
+        Rows { shape, exact, whole, most, changes, old: Old::None, new: None }
     }
 
     /// Reads the value of `before`, which comes next.
@@ -52,7 +57,7 @@ impl<'a> Rows<'a> {
         if !scanner.enter(b'{') {
             return scanner.value().map(|_| None);
         }
-        let Rows { shape, changes, .. } = self;
+        let Rows { shape, changes, most, .. } = self;
         let row = changes.begin_row();
         for _ in &shape.fields {
             changes.push_cell(Cell::NULL);
@@ -69,6 +74,9 @@ impl<'a> Rows<'a> {
             if token != b"null" && (whole || field.key) {
                 let cell = cell(shape, index, token, changes)?;
                 changes.set_cell(row, index, cell);
+                if changes.bytes() > *most {
+                    return Err(invalid(shape, index));
+                }
             }
         }
         let exact = self.exact.and_then(|header| text::member(header, side));
@@ -112,9 +120,10 @@ fn cell(shape: &Shape, index: usize, token: &[u8], changes: &mut Changes) -> Res
     }
     let mut valid = false;
     let cell = changes.write_text(|arena| valid = text::read(&field.wire, token, arena));
-    if valid {
-        return Ok(cell);
-    }
+    if valid { Ok(cell) } else { Err(invalid(shape, index)) }
+}
+
+fn invalid(shape: &Shape, index: usize) -> Error {
     let column = &shape.table.columns[index];
-    Err(Error::Value { column: column.name.clone(), type_name: column.type_name.clone() })
+    Error::Value { column: column.name.clone(), type_name: column.type_name.clone() }
 }

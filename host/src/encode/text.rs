@@ -11,9 +11,20 @@ use super::wire::{Unit, Wire};
 /// PostgreSQL's bound on an array's dimensions.
 const DIMENSIONS: u8 = 6;
 
-/// PostgreSQL's bound on the digits after a numeric's point; also keeps a damaged scale from
-/// asking for gigabytes of zeros.
-const SCALE_MAX: i32 = 16_383;
+/// PostgreSQL's bounds on the digits before a numeric's point and after it. They also keep a damaged
+/// number from asking for gigabytes of zeros, or for hours of division.
+const WHOLE_DIGITS_MAX: usize = 131_072;
+const SCALE_MAX: usize = 16_383;
+
+/// More bytes than an integer of so many digits has.
+const INTEGER_BYTES_MAX: usize = (WHOLE_DIGITS_MAX + SCALE_MAX) * 5 / 12 + 1;
+
+/// What the texts of so many bytes of JSON may take. The forms of PostgreSQL's types take eleven times as
+/// much at most, a list of moments that are one digit each; but a number's scale can ask for thousands of
+/// zeros, in every element of a list.
+pub(super) fn most(json_bytes: usize) -> usize {
+    (16 << 20) + json_bytes.saturating_mul(16)
+}
 
 /// Appends the text of a JSON value that is not null; false if it is not of the form (`out` may
 /// then hold half of it).
@@ -49,7 +60,10 @@ fn read_form(wire: &Wire, token: &[u8], out: &mut Vec<u8>) -> Option<()> {
         },
         Wire::Bits(bits) => read_bits(*bits, token, out)?,
         Wire::Point => read_point(token, out)?,
-        Wire::Array(element) => read_array(element, DIMENSIONS, &mut Scanner::new(token), out)?,
+        Wire::Array(element) => {
+            let end = out.len() + most(token.len());
+            read_array(element, (DIMENSIONS, end), &mut Scanner::new(token), out)?;
+        }
         Wire::Decimal(scale) => write_decimal(&base64(token)?, *scale, out)?,
         Wire::VariableDecimal => read_variable_decimal(token, out)?,
     }
@@ -228,9 +242,10 @@ fn read_point(token: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
+/// Reads an array of at most so many dimensions, whose text has to end by `end`.
 fn read_array(
     element: &Wire,
-    dimensions: u8,
+    (dimensions, end): (u8, usize),
     scanner: &mut Scanner<'_>,
     out: &mut Vec<u8>,
 ) -> Option<()> {
@@ -240,11 +255,14 @@ fn read_array(
     out.push(b'{');
     let mut scratch = Vec::new();
     while scanner.more(b']').ok()? {
+        if out.len() > end {
+            return None;
+        }
         if out.last() != Some(&b'{') {
             out.push(b',');
         }
         if scanner.peek() == Some(b'[') {
-            read_array(element, dimensions - 1, scanner, out)?;
+            read_array(element, (dimensions - 1, end), scanner, out)?;
             continue;
         }
         match scanner.value().ok()? {
@@ -268,24 +286,22 @@ fn read_variable_decimal(token: &[u8], out: &mut Vec<u8>) -> Option<()> {
     write_decimal(&base64(member(token, b"value")?)?, scale, out)
 }
 
-/// Writes a big-endian two's complement integer divided by a power of ten.
+/// Writes a big-endian two's complement integer divided by a power of ten, if PostgreSQL has such a number.
 fn write_decimal(bytes: &[u8], scale: i32, out: &mut Vec<u8>) -> Option<()> {
-    if !(-SCALE_MAX..=SCALE_MAX).contains(&scale) {
+    let negative = bytes.first()? & 0x80 != 0;
+    let mut digits = decimal_digits(bytes, negative)?;
+    let zeros = usize::try_from(scale.min(0).unsigned_abs()).ok()?;
+    let scale = usize::try_from(scale.max(0)).ok()?;
+    if digits.len().checked_add(zeros)? > WHOLE_DIGITS_MAX + scale || scale > SCALE_MAX {
         return None;
     }
-    let negative = bytes.first()? & 0x80 != 0;
-    let digits = decimal_digits(bytes, negative);
+    digits.resize(digits.len() + zeros, b'0');
     if negative {
         out.push(b'-');
     }
-    let Ok(scale) = usize::try_from(scale) else {
-        out.extend_from_slice(&digits);
-        out.extend(std::iter::repeat_n(b'0', usize::try_from(-scale).ok()?));
-        return Some(());
-    };
     let padded = digits.len().max(scale + 1);
-    let zeros = std::iter::repeat_n(b'0', padded - digits.len());
-    let digits: Vec<u8> = zeros.chain(digits).collect();
+    let leading = std::iter::repeat_n(b'0', padded - digits.len());
+    let digits: Vec<u8> = leading.chain(digits).collect();
     let (whole, fraction) = digits.split_at(padded - scale);
     out.extend_from_slice(whole);
     if !fraction.is_empty() {
@@ -295,34 +311,50 @@ fn write_decimal(bytes: &[u8], scale: i32, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// The decimal digits of the integer's magnitude.
-fn decimal_digits(bytes: &[u8], negative: bool) -> Vec<u8> {
-    let mut magnitude: Vec<u8> =
-        bytes.iter().map(|byte| if negative { !byte } else { *byte }).collect();
-    if negative {
-        for byte in magnitude.iter_mut().rev() {
-            let (sum, overflow) = byte.overflowing_add(1);
-            *byte = sum;
-            if !overflow {
-                break;
-            }
-        }
+/// The decimal digits of the integer's magnitude; `None` if no number of PostgreSQL's has so many.
+fn decimal_digits(bytes: &[u8], negative: bool) -> Option<Vec<u8>> {
+    const GROUP: u64 = 1_000_000_000;
+    const GROUP_DIGITS: usize = 9;
+    if bytes.len() > INTEGER_BYTES_MAX {
+        return None;
+    }
+    // Words, the lowest first. What fills up the highest is its sign.
+    let fill = if negative { 0xFF } else { 0 };
+    let mut words: Vec<u32> = bytes
+        .rchunks(4)
+        .map(|chunk| {
+            let mut word = [fill; 4];
+            word[4 - chunk.len()..].copy_from_slice(chunk);
+            let word = u32::from_be_bytes(word);
+            if negative { !word } else { word }
+        })
+        .collect();
+    let mut carry = negative;
+    for word in &mut words {
+        (*word, carry) = word.overflowing_add(u32::from(carry));
     }
     let mut digits = Vec::new();
-    while magnitude.iter().any(|byte| *byte != 0) {
-        let mut remainder = 0_u32;
-        for byte in &mut magnitude {
-            let value = remainder << 8 | u32::from(*byte);
-            *byte = u8::try_from(value / 10).unwrap_or(0);
-            remainder = value % 10;
+    while let Some(highest) = words.iter().rposition(|word| *word != 0) {
+        words.truncate(highest + 1);
+        let mut group = 0;
+        for word in words.iter_mut().rev() {
+            let value = group << 32 | u64::from(*word);
+            // A quotient of what is less than `GROUP << 32` fits.
+            *word = u32::try_from(value / GROUP).unwrap_or(u32::MAX);
+            group = value % GROUP;
         }
-        digits.push(b'0' + u8::try_from(remainder).unwrap_or(0));
+        for _ in 0..GROUP_DIGITS {
+            digits.push(b'0' + u8::try_from(group % 10).unwrap_or(0));
+            group /= 10;
+        }
     }
+    let count = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |highest| highest + 1);
+    digits.truncate(count.max(1));
     if digits.is_empty() {
         digits.push(b'0');
     }
     digits.reverse();
-    digits
+    Some(digits)
 }
 
 #[cfg(test)]
@@ -340,9 +372,45 @@ mod tests {
         assert_eq!(read_as(&Wire::Decimal(4), token).as_deref(), Some("12345678901234.5678"));
         assert_eq!(read_as(&Wire::Decimal(2), r#""/w==""#).as_deref(), Some("-0.01"));
         assert_eq!(read_as(&Wire::Decimal(-2), r#""Aw==""#).as_deref(), Some("300"));
+        assert_eq!(read_as(&Wire::Decimal(2), r#""AA==""#).as_deref(), Some("0.00"));
+        assert_eq!(read_as(&Wire::Decimal(0), r#""/////w==""#).as_deref(), Some("-1"));
+        assert_eq!(read_as(&Wire::Decimal(0), r#""gAAAAA==""#).as_deref(), Some("-2147483648"));
+        assert_eq!(read_as(&Wire::Decimal(0), r#""AQAAAAA=""#).as_deref(), Some("4294967296"));
         let token = r#"{"scale":9,"value":"XODppWAV/sWq36MorjmBFQ=="}"#;
         let text = "123456789012345678901234567890.123456789";
         assert_eq!(read_as(&Wire::VariableDecimal, token).as_deref(), Some(text));
+    }
+
+    /// The text of a number whose integer is 1 followed by so many bytes of zeros.
+    fn decimal(zero_bytes: usize, scale: i32) -> Option<String> {
+        let integer: Vec<u8> =
+            std::iter::once(1).chain(std::iter::repeat_n(0, zero_bytes)).collect();
+        read_as(&Wire::Decimal(scale), &format!("\"{}\"", BASE64.encode(integer)))
+    }
+
+    #[test]
+    fn a_number_that_postgres_does_not_have_is_none() {
+        assert_eq!(decimal(0, 16_383).map(|text| text.len()), Some("0.".len() + 16_383));
+        assert_eq!(decimal(0, 16_384), None);
+        assert_eq!(decimal(0, -131_071).map(|text| text.len()), Some(131_072));
+        assert_eq!(decimal(0, -131_072), None);
+        assert_eq!(decimal(0, i32::MIN), None);
+        // 256^3000 has 7225 digits.
+        assert_eq!(decimal(3000, 0).map(|text| text.len()), Some(7225));
+        assert_eq!(decimal(3000, 1).map(|text| text.len()), Some(7226));
+        assert_eq!(decimal(INTEGER_BYTES_MAX, 0), None);
+        // Not after hours, either.
+        assert_eq!(decimal(1 << 20, 0), None);
+    }
+
+    #[test]
+    fn a_list_of_numbers_does_not_grow_without_bounds() {
+        let wire = Wire::Array(Box::new(Wire::VariableDecimal));
+        let element = r#"{"scale":-16383,"value":"AQ=="}"#;
+        let list = |elements: usize| format!("[{}]", vec![element; elements].join(","));
+        let text = read_as(&wire, &list(500)).expect("what a list may take");
+        assert_eq!(text.len(), 500 * (16_384 + 1) + 1);
+        assert_eq!(read_as(&wire, &list(2_000)), None);
     }
 
     #[test]

@@ -384,6 +384,7 @@ fn take_in(
             None
         })
     };
+    let before = pending.changes.bytes();
     let read = reader.read(&record, &mut resolve, &mut pending.changes);
     if let Some(trouble) = trouble {
         return Err(trouble);
@@ -392,7 +393,8 @@ fn take_in(
         pending.dead_letters.push(record.dead_letter(&error));
     }
     pending.offsets.read(message.topic(), message.partition(), next);
-    pending.bytes += message.payload_len();
+    // A number of a few bytes may be written out with thousands of zeros.
+    pending.bytes += message.payload_len().max(pending.changes.bytes() - before);
     pending.since.get_or_insert_with(Instant::now);
     Ok(())
 }
