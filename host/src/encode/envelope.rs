@@ -12,6 +12,7 @@ use super::key::{self, invalid};
 use super::plan::Plan;
 use super::record::{Batch, Destination, Moved, Record, Span, Target};
 use super::value::{self, Kept};
+use super::wire::Wire;
 use super::{Error, json};
 use crate::change::{Change, Changes, Old, Op, Row, Transaction, Value};
 use crate::dead_letter::{DeadLetter, Stage};
@@ -20,6 +21,10 @@ use crate::table::Table;
 /// `source.version`: the version of the format first, because consumers that look at it compare
 /// Debezium versions; then who really wrote it.
 const VERSION: &str = concat!("3.6.3+tailwater.", env!("CARGO_PKG_VERSION"));
+
+/// What a batch may hold when a value was written: [`Span`] counts in 32 bits, and the rest of a record has
+/// room behind it.
+const MOST: usize = u32::MAX as usize - (1 << 20);
 
 /// Writes records. Holds what is prepared per table version.
 #[derive(Debug)]
@@ -198,10 +203,7 @@ impl Writing<'_> {
     fn fits(&self, first: usize) -> Result<(), Error> {
         let sizes = self.batch.records[first..].iter().map(Record::bytes);
         let (bytes, limit) = (sizes.max().unwrap_or(0), self.plan.record_bytes);
-        if bytes > limit {
-            return Err(Error::TooLarge { bytes, topic: self.plan.topic.clone(), limit });
-        }
-        Ok(())
+        if bytes > limit { Err(self.too_large(bytes)) } else { Ok(()) }
     }
 
     /// A record with a row after.
@@ -273,6 +275,7 @@ impl Writing<'_> {
         let (Some(row), true) = (row, self.plan.keyed) else { return Ok(None) };
         let start = self.batch.bytes.len();
         key::write(self.plan, self.changes, (old, row), &mut self.batch.bytes)?;
+        self.room_after(start, 0)?;
         Ok(Some(self.batch.since(start)))
     }
 
@@ -282,16 +285,17 @@ impl Writing<'_> {
             exact.clear();
         }
         self.batch.bytes.extend_from_slice(b"{\"before\":");
-        self.row(envelope.before)?;
+        self.row(envelope.before, start)?;
         self.batch.bytes.extend_from_slice(b",\"after\":");
-        self.row(envelope.after)?;
+        self.row(envelope.after, start)?;
         self.batch.bytes.push(b',');
         self.source();
         self.tail(envelope.op);
         Ok(self.batch.since(start))
     }
 
-    fn row(&mut self, row: Option<(Row, Side)>) -> Result<(), Error> {
+    /// Writes a row of the envelope that began at `start`.
+    fn row(&mut self, row: Option<(Row, Side)>, start: usize) -> Result<(), Error> {
         let Some((row, side)) = row else {
             self.batch.bytes.extend_from_slice(b"null");
             return Ok(());
@@ -302,6 +306,7 @@ impl Writing<'_> {
             open = b',';
             self.batch.bytes.extend_from_slice(&self.plan.fields[index].fragment);
             self.cell(row, side, index)?;
+            self.room_after(start, self.encoder.exact.iter().map(Vec::len).sum())?;
         }
         self.batch.bytes.push(b'}');
         Ok(())
@@ -322,6 +327,10 @@ impl Writing<'_> {
         match value {
             Value::Null => out.extend_from_slice(b"null"),
             Value::Unchanged => out.extend_from_slice(&field.unavailable),
+            // Text is not shorter in a record than here, so it need not be written to be known as too large.
+            Value::Text(text) if text.len() > plan.record_bytes && field.wire == Wire::Text => {
+                return Err(self.too_large(text.len()));
+            }
             Value::Text(text) => match value::write(&field.wire, text, out) {
                 Some(Kept::Whole) => {}
                 Some(Kept::Partly) => self.keep_exactly(side, index, text),
@@ -329,6 +338,23 @@ impl Writing<'_> {
             },
         }
         Ok(())
+    }
+
+    /// Whether the topic may take what was written from `start` on and aside, and a batch hold it: what is far
+    /// too large is not written to its end.
+    fn room_after(&self, start: usize, aside: usize) -> Result<(), Error> {
+        let end = self.batch.bytes.len() + aside;
+        let bytes = end - start;
+        if bytes > self.plan.record_bytes || end > MOST {
+            return Err(self.too_large(bytes));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn too_large(&self, bytes: usize) -> Error {
+        let (topic, limit) = (self.plan.topic.clone(), self.plan.record_bytes);
+        Error::TooLarge { bytes, topic, limit }
     }
 
     #[cold]
@@ -420,4 +446,59 @@ const SOURCE_END: &[u8] =
 
 fn write_unsigned(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Cell;
+    use crate::position::Lsn;
+    use crate::table::{Column, ColumnType, ReplicaIdentity};
+
+    /// The insert of a row of such texts, as records that may be so large.
+    fn encoded(texts: &[&str], limit: usize) -> Batch {
+        let column = |index| Column::new(format!("c{index}"), ColumnType::Text, "text");
+        let columns = (0..texts.len()).map(column).collect();
+        let identity = ReplicaIdentity::Nothing;
+        let table = Arc::new(Table::new(7, "public".into(), "t".into(), columns, identity));
+        let mut changes = Changes::default();
+        let row = changes.begin_row();
+        let cells: Vec<Cell> =
+            texts.iter().map(|text| changes.push_text(text.as_bytes())).collect();
+        cells.into_iter().for_each(|cell| changes.push_cell(cell));
+        let (commit, previous_commit) = (Lsn(2), Lsn(1));
+        let transaction = Transaction { commit, previous_commit, committed_at: 0, xid: 3 };
+        let transaction = changes.push_transaction(transaction);
+        let change = Change {
+            op: Op::Insert,
+            table: changes.intern_table(&table),
+            transaction,
+            ordinal: 1,
+            lsn: Lsn(2),
+            old: Old::None,
+            new: Some(row),
+        };
+        changes.list.push(change);
+        let (mut encoder, mut batch) = (Encoder::new("shop", "shop"), Batch::default());
+        encoder.limit(table.fingerprint, limit);
+        encoder.encode(&changes, 0, &mut batch);
+        batch
+    }
+
+    #[test]
+    fn a_row_that_is_far_too_large_is_set_aside_before_all_of_it_is_written() {
+        let controls = "\u{1}".repeat(1000);
+        let row = vec![controls.as_str(); 1000];
+        let batch = encoded(&row, 10_000);
+        assert!(batch.records.is_empty() && batch.bytes.is_empty());
+        assert!(batch.bytes.capacity() < 100_000, "{}", batch.bytes.capacity());
+        let reason = &batch.dead_letters[0].reason;
+        assert!(reason.starts_with("a record of at least 12"), "{reason}");
+        let long = "a".repeat(1_000_000);
+        let batch = encoded(&["a", &long], 999_999);
+        assert!(batch.bytes.capacity() < 100_000, "{}", batch.bytes.capacity());
+        let reason = &batch.dead_letters[0].reason;
+        assert!(reason.starts_with("a record of at least 1000000 bytes is larger"), "{reason}");
+        assert_eq!(encoded(&["a", &long], 1_002_000).records.len(), 1);
+    }
 }

@@ -70,11 +70,11 @@ pub enum Error {
     },
     /// One of the change's records is larger than the topic takes.
     #[error(
-        "a record of {bytes} bytes is larger than topic {topic} takes, which is {limit}; raise \
+        "a record of at least {bytes} bytes is larger than topic {topic} takes, which is {limit}; raise \
          `max.message.bytes` of the topic and `max_message_bytes` in section [kafka]"
     )]
     TooLarge {
-        /// What it takes, before compression.
+        /// What it takes before compression, as far as it was written.
         bytes: usize,
         /// The topic.
         topic: String,
