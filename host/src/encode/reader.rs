@@ -6,8 +6,8 @@
 //! 2. Debezium's with inline schemas describes it, see [`inline_schema`];
 //! 3. Debezium's without does not: it is inferred from the values, see [`infer`].
 //!
-//! A record of ours stands at the position in its header. One of Debezium's stands at
-//! (`source.lsn`, Kafka offset): the same at every reading, and growing within a partition.
+//! A record of ours stands at the position in its header, one of Debezium's where [`foreign_position`]
+//! says.
 //!
 //! A key-changing update comes back as Debezium tells it, a delete and an insert; both halves have
 //! the update's position, and different keys.
@@ -28,6 +28,9 @@ use crate::change::{Change, Changes, Old, Op, Row, Transaction};
 use crate::dead_letter::{DeadLetter, Stage};
 use crate::position::{Lsn, Position};
 use crate::table::{ReplicaIdentity, Table};
+
+/// Offsets are far below 2^48, and partitions below 2^16.
+const PARTITION_SHIFT: u32 = 48;
 
 /// A record as Kafka gave it, with the headers that matter.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +139,7 @@ impl Reader {
         let envelope = envelope(value, block, &mut self.source, None)?;
         let Some(op) = envelope.op()? else { return Ok(Outcome::Ignored) };
         let shape = self.foreign(record, &envelope)?;
-        let position = foreign_position(record, &self.source)?;
+        let position = foreign_position(record, &self.source, op)?;
         // Debezium tells the whole row before an update only if the log has it.
         let mut rows = Rows::new(&shape, (value, record.exact), op == Op::Update, changes);
         if let Some(before) = envelope.before {
@@ -303,10 +306,35 @@ fn parse(origin: &[u8]) -> Option<(Position, u64)> {
     Some((position, fingerprint))
 }
 
-/// Another writer's record stands where its change does, and within that in the topic's order.
-fn foreign_position(record: &Incoming<'_>, source: &Source) -> Result<Position, Error> {
-    let commit = Lsn(source.lsn.ok_or(Error::Envelope { field: "source.lsn" })?);
-    Ok(Position { commit, ordinal: u64::try_from(record.offset).unwrap_or(0) })
+/// Where another writer's record stands: the same at every reading, and for the changes of a row in the
+/// order of their commits.
+///
+/// Its commit is not told, only the change's own LSN and, in `source.sequence`, the end of the commit before
+/// its transaction's; it committed behind both. The greater one stands for it. That never goes down in the
+/// order in which Debezium reads the log, and lies behind every commit of which a snapshot has seen the
+/// rows, also where the change itself was in the log before the snapshot began. It is the same whatever the
+/// partition, and in a topic that was deleted and made again, where an offset would say nothing.
+///
+/// Not told by this are changes from before a snapshot whose transaction is the first that Debezium sees
+/// commit after it: then the commit before is from before the snapshot too, or there is none, and the
+/// row is shown as the snapshot read it until it changes again.
+///
+/// A truncate stands at its own LSN. It locks its table, so that every row of other transactions is before
+/// or behind that, and what its own transaction writes afterwards is behind.
+///
+/// Records that stand at one place otherwise, such as all rows of a snapshot, are told apart by partition and
+/// offset: without a key nothing else does.
+fn foreign_position(record: &Incoming<'_>, source: &Source, op: Op) -> Result<Position, Error> {
+    let lsn = source.lsn.ok_or(Error::Envelope { field: "source.lsn" })?;
+    let commit = match op {
+        Op::Truncate => lsn,
+        Op::Read | Op::Insert | Op::Update | Op::Delete => {
+            lsn.max(source.previous_commit.unwrap_or_default())
+        }
+    };
+    let partition = u64::try_from(record.partition).unwrap_or(0) << PARTITION_SHIFT;
+    let offset = u64::try_from(record.offset).unwrap_or(0);
+    Ok(Position { commit: Lsn(commit), ordinal: partition | offset })
 }
 
 /// Adds a change whose rows are there, if it has those that it needs.
@@ -443,6 +471,65 @@ mod tests {
         for column in 1..6 {
             assert_eq!(changes.value(update, column), Value::Unchanged, "{column}");
         }
+    }
+
+    /// Where a record of Debezium's stands, by its operation, partition, offset, LSN and the commit before.
+    fn stands(
+        op: &str,
+        (partition, offset): (i32, i64),
+        lsn: u64,
+        previous_commit: Option<u64>,
+    ) -> u128 {
+        let sequence = previous_commit.map_or("null".to_owned(), |lsn| format!("\\\"{lsn}\\\""));
+        let value = format!(
+            r#"{{"before":{{"id":1}},"after":{{"id":1}},"op":"{op}",
+                "source":{{"schema":"public","table":"t","lsn":{lsn},"sequence":"[{sequence},null]"}}}}"#
+        );
+        let record = Incoming {
+            topic: "shop.public.t",
+            partition,
+            offset,
+            key: None,
+            value: Some(value.as_bytes()),
+            origin: None,
+            exact: None,
+        };
+        let mut changes = Changes::default();
+        let read = Reader::default().read(&record, &mut |_| None, &mut changes);
+        assert_eq!(read, Ok(Outcome::Change), "{value}");
+        changes.position(&changes.list[0]).version()
+    }
+
+    #[test]
+    fn records_of_one_lsn_stand_apart_in_every_partition() {
+        let places = (0..3).flat_map(|partition| (0..3).map(move |offset| (partition, offset)));
+        let mut versions: Vec<_> = places.map(|place| stands("r", place, 100, None)).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        assert_eq!(versions.len(), 9);
+        assert_eq!(stands("r", (0, 7), 100, None), 100 << 64 | 7);
+    }
+
+    #[test]
+    fn what_commits_after_a_snapshot_is_newer_than_its_rows_wherever_it_was_in_the_log() {
+        let snapshot = stands("r", (0, 9), 100, None);
+        // Within a topic that was made again, and in a partition that was added.
+        for place in [(0, 0), (7, 0)] {
+            assert!(stands("u", place, 90, Some(110)) > snapshot);
+            assert!(stands("u", place, 115, Some(110)) > stands("u", (0, 12), 90, Some(110)));
+            assert!(stands("d", place, 130, Some(120)) > stands("u", (0, 13), 115, Some(110)));
+        }
+        assert!(
+            stands("u", (0, 10), 90, Some(80)) < snapshot,
+            "so it committed before the snapshot"
+        );
+    }
+
+    #[test]
+    fn a_truncate_is_before_the_rows_that_its_transaction_writes_afterwards() {
+        let truncate = stands("t", (3, 50), 90, Some(110));
+        assert!(stands("c", (0, 0), 95, Some(110)) > truncate);
+        assert!(stands("c", (0, 0), 80, Some(70)) < truncate);
     }
 
     #[test]

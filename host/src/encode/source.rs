@@ -13,6 +13,8 @@ pub(super) struct Source {
     pub(super) schema: Vec<u8>,
     pub(super) table: Vec<u8>,
     pub(super) lsn: Option<u64>,
+    /// The end of the commit before its transaction's, as far as its writer had seen one.
+    pub(super) previous_commit: Option<u64>,
     pub(super) xid: u32,
     /// Microseconds since the Unix epoch.
     pub(super) committed_at: Option<i64>,
@@ -21,9 +23,9 @@ pub(super) struct Source {
 impl Source {
     /// Forgets everything: an envelope has none.
     pub(super) fn clear(&mut self) {
-        let Source { block, schema, table, lsn, xid, committed_at } = self;
+        let Source { block, schema, table, lsn, previous_commit, xid, committed_at } = self;
         [block, schema, table].into_iter().for_each(Vec::clear);
-        (*lsn, *xid, *committed_at) = (None, 0, None);
+        (*lsn, *previous_commit, *xid, *committed_at) = (None, None, 0, None);
     }
 
     /// Reads the value that comes next.
@@ -49,6 +51,7 @@ impl Source {
             b"schema" => self.schema.extend_from_slice(string().unwrap_or_default()),
             b"table" => self.table.extend_from_slice(string().unwrap_or_default()),
             b"lsn" => self.lsn = number(token),
+            b"sequence" => self.previous_commit = previous_commit(token),
             b"txId" => self.xid = number(token).unwrap_or(0),
             b"ts_us" => self.committed_at = number(token),
             b"ts_ms" if self.committed_at.is_none() => {
@@ -57,6 +60,13 @@ impl Source {
             _ => {}
         }
     }
+}
+
+/// The first number of `"[\"110\",\"90\"]"`.
+fn previous_commit(token: &[u8]) -> Option<u64> {
+    let first = token.strip_prefix(b"\"[\\\"")?;
+    let end = first.iter().position(|byte| !byte.is_ascii_digit())?;
+    number(&first[..end])
 }
 
 fn number<T: std::str::FromStr>(token: &[u8]) -> Option<T> {
@@ -86,6 +96,22 @@ mod tests {
         assert_eq!(last(&["{\"ts_us\":5}", USERS]), users);
         assert_eq!(last(&[USERS, "{\"lsn\":8}"]), (String::new(), Some(8), 0, None));
         assert_eq!(last(&[USERS, "null"]), (String::new(), None, 0, None));
+    }
+
+    #[test]
+    fn the_commit_before_is_the_first_of_the_sequence_if_there_was_one() {
+        for (sequence, wanted) in [
+            (r#""[\"110\",\"90\"]""#, Some(110)),
+            (r#""[null,\"90\"]""#, None),
+            (r#""[\"\",\"90\"]""#, None),
+            ("null", None),
+            ("7", None),
+        ] {
+            let mut source = Source::default();
+            let value = format!("{{\"sequence\":{sequence}}}");
+            source.read(&mut Scanner::new(value.as_bytes())).expect("it is an object");
+            assert_eq!(source.previous_commit, wanted, "{sequence}");
+        }
     }
 
     #[test]

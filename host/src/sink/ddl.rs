@@ -11,7 +11,8 @@
 //!   a filter on them must not hide it from the rows it deletes.
 //! * `dedup = "argmax"` keeps all versions in a `MergeTree` and uses that same view.
 //!
-//! A table without key takes `_version` for one: it is unique per row and the same in a replay.
+//! A table without key takes `_version` for one: it is unique per row, whatever the partition that the row
+//! came from, and the same in a replay.
 //!
 //! Rows up to the table's last truncate are filtered by version, so it does not matter when they
 //! arrive.
