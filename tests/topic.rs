@@ -68,6 +68,8 @@ pub fn read_committed(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
 pub struct Raw {
     /// Its topic.
     pub topic: String,
+    /// Its partition; none is that of its key.
+    pub partition: Option<i32>,
     key: Option<String>,
     value: Option<String>,
     headers: Vec<(String, String)>,
@@ -79,10 +81,16 @@ impl Raw {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Raw {
             topic: topic.to_owned(),
+            partition: None,
             key: Some(key.to_owned()),
             value: Some(value.to_owned()),
             headers: headers.iter().map(owned).collect(),
         }
+    }
+
+    /// A record without key and headers.
+    pub fn keyless(topic: &str, partition: i32, value: &str) -> Raw {
+        Raw { partition: Some(partition), key: None, ..Raw::new(topic, "", value, &[]) }
     }
 
     /// Parses a line of `{"topic", "key", "value", "headers"}` and puts it below another prefix.
@@ -103,6 +111,7 @@ impl Raw {
         let some = |value: Option<&RawValue>| value.map(text).filter(|text| text != "null");
         Ok(Raw {
             topic: format!("{prefix}.{rest}"),
+            partition: None,
             key: some(line.key),
             value: some(line.value),
             headers: line.headers.into_iter().map(|(name, value)| (name, text(value))).collect(),
@@ -116,9 +125,10 @@ pub fn produce(bootstrap: &str, records: &[Raw]) -> Result<()> {
         .set("bootstrap.servers", bootstrap)
         .set("enable.idempotence", "true")
         .create()?;
-    for Raw { topic, key, value, headers } in records {
+    for Raw { topic, partition, key, value, headers } in records {
         let mut record = BaseRecord::<str, str>::to(topic);
         (record.key, record.payload) = (key.as_deref(), value.as_deref());
+        record.partition = *partition;
         let with = |all: OwnedHeaders, (key, value): &(String, String)| {
             all.insert(Header { key, value: Some(value) })
         };

@@ -188,3 +188,69 @@ fn a_value_that_debezium_did_not_send_stays_what_it_was_in_the_copy() -> Result<
     let row = r#"{"id":1,"n":2,"text":"a text","bytes":"AP8=","tags":"[\"a tag\"]"}"#;
     serves(&sink, "documents", &format!("{row}\n"))
 }
+
+/// The value of a record of Debezium's without schemas.
+fn value(table: &str, (lsn, previous_commit): (u32, &str), op: &str, row: &str) -> String {
+    let (before, after) = if op == "d" { (row, "null") } else { ("null", row) };
+    format!(
+        r#"{{"before":{before},"after":{after},"source":{{"schema":"public","table":"{table}",
+            "lsn":{lsn},"sequence":"[{previous_commit},\"{lsn}\"]"}},"op":"{op}"}}"#
+    )
+}
+
+#[test]
+fn rows_without_a_key_are_all_there_whatever_their_partitions() -> Result<()> {
+    let (kafka, link) = (Kafka::shared(), Link::plain(Kafka::shared(), ""));
+    let topic = link.topic("visits");
+    kafka.create_topic(&topic, 2, &[])?;
+    // A snapshot gives all its rows one LSN, and a partition counts from 0 on like every other.
+    let visit = |n: i32| {
+        let row = format!(r#"{{"n":{n}}}"#);
+        Raw::keyless(&topic, n % 2, &value("visits", (100, "null"), "r", &row))
+    };
+    produce(&kafka.bootstrap(), &(0..6).map(visit).collect::<Vec<_>>())?;
+    let sink = link.sink()?;
+    let _sinking = sink.start()?;
+    wait_for(DEADLINE, "all rows", || {
+        let rows = lines(&sink, "SELECT toString(n) AS line FROM visits ORDER BY n")?;
+        ensure!(rows == ["0", "1", "2", "3", "4", "5"], "{rows:?}");
+        Ok(())
+    })
+    .with_context(|| sink.log_tail())
+}
+
+#[test]
+fn a_sink_that_sees_nothing_but_nulls_after_its_start_keeps_the_types_that_it_had() -> Result<()> {
+    let (kafka, link) = (Kafka::shared(), Link::plain(Kafka::shared(), ""));
+    let topic = link.topic("machines");
+    kafka.create_topic(&topic, 1, &[])?;
+    let record = |lsn: (u32, &str), op: &str, id: u32, rest: &str| {
+        let row = format!(r#"{{"id":{id},{rest}}}"#);
+        let key = format!(r#"{{"id":{id}}}"#);
+        Raw::new(&topic, &key, &value("machines", lsn, op, &row), &[])
+    };
+    let typed = r#""runs":true,"load":1.5,"count":7,"stopped":null"#;
+    let nulls = r#""runs":null,"load":null,"count":null,"stopped":null"#;
+    let copied = [1, 2].map(|id| record((100, "null"), "r", id, typed));
+    produce(&kafka.bootstrap(), &copied)?;
+    let sink = link.sink()?;
+    let row = |id: u32, rest: &str| format!("{{\"id\":{id},{rest}}}\n");
+    let first = sink.start()?;
+    serves(&sink, "machines", &format!("{}{}", row(1, typed), row(2, typed)))?;
+    ensure!(first.terminate(DEADLINE)?.success(), "it ended badly");
+    let nothing_but_nulls =
+        [record((105, "null"), "d", 1, nulls), record((108, "null"), "c", 3, nulls)];
+    produce(&kafka.bootstrap(), &nothing_but_nulls)?;
+    let second = sink.start()?;
+    serves(&sink, "machines", &format!("{}{}", row(2, typed), row(3, nulls)))
+        .with_context(|| sink.log_tail())?;
+    // It was in the log before the copy, and was committed after it.
+    let late = r#""runs":false,"load":2.5,"count":8,"stopped":true"#;
+    produce(&kafka.bootstrap(), &[record((90, r#"\"110\""#), "u", 2, late)])?;
+    // The column was made when nothing was known of its type.
+    let stored = late.replace("\"stopped\":true", "\"stopped\":\"t\"");
+    serves(&sink, "machines", &format!("{}{}", row(2, &stored), row(3, nulls)))
+        .with_context(|| sink.log_tail())?;
+    ensure!(second.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}

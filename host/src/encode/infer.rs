@@ -1,11 +1,12 @@
 //! The table version of a record that tells none: inferred from its values.
 //!
 //! Whole numbers are `bigint`, numbers with a fraction or an exponent `double precision`, booleans
-//! `boolean`, all else `text`; so is a column that was null when first seen. A value that does not
-//! fit widens its column: `bigint` to `double precision`, anything to `text`; a text that says NaN or
-//! infinity fits a number with a fraction. A column that appears
-//! is added; one that is gone is dropped only with the next new version. Key columns are the
-//! fields of the record's key.
+//! `boolean`, all else `text`. Of a column that has only been null the type is unknown: the sink leaves it
+//! what it is in the copy, where an earlier process, or the reader before this one, may have known it.
+//! A value that does not fit widens its column to `text`; a whole number fits one with a fraction, and so
+//! does a text that says NaN or infinity. A `bigint` does not become `double precision`, into which not every
+//! one fits. A column that appears is added; one that is gone is dropped only with the next new version. Key
+//! columns are the fields of the record's key.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::plan::Field;
 use super::reader::{Envelope, Shape};
 use super::wire::Wire;
 use super::{Error, value};
-use crate::table::{Column, ColumnType, ReplicaIdentity, Table};
+use crate::table::{Column, ColumnType, ReplicaIdentity, Table, UNKNOWN_TYPE};
 
 /// What Debezium writes for numbers that JSON has no form for.
 const NOT_FINITE: [&[u8]; 3] = [b"\"NaN\"", b"\"Infinity\"", b"\"-Infinity\""];
@@ -67,17 +68,18 @@ fn fit(row: &[u8], columns: &mut Vec<Column>) -> Result<bool, Error> {
         };
         expected = 1 + match (found, seen) {
             (Some(index), Some(seen)) => {
-                let wider = widen(&columns[index].kind, seen);
-                if wider != columns[index].kind {
-                    columns[index].type_name = type_name(&wider);
-                    columns[index].kind = wider;
+                let column = &mut columns[index];
+                let wider = widen(column, seen);
+                if wider != column.kind {
+                    column.type_name = type_name(&wider);
+                    column.kind = wider;
                     changed = true;
                 }
                 index
             }
             (Some(index), None) => index,
             (None, seen) => {
-                columns.push(new_column(raw, seen.unwrap_or(ColumnType::Text))?);
+                columns.push(new_column(raw, seen)?);
                 changed = true;
                 columns.len() - 1
             }
@@ -92,12 +94,15 @@ fn find(raw: &[u8], columns: &[Column]) -> Option<usize> {
     columns.iter().position(|column| valid && column.name.as_bytes() == name)
 }
 
-fn new_column(raw: &[u8], kind: ColumnType) -> Result<Column, Error> {
+fn new_column(raw: &[u8], seen: Option<ColumnType>) -> Result<Column, Error> {
     let mut name = Vec::new();
     let valid = json::unescape(&mut name, raw);
     let name = String::from_utf8(name).ok().filter(|_| valid);
-    let type_name = type_name(&kind);
-    Ok(Column::new(name.ok_or(Error::Envelope { field: "after" })?, kind, type_name))
+    let name = name.ok_or(Error::Envelope { field: "after" })?;
+    Ok(match seen {
+        Some(kind) => Column::new(name, kind.clone(), type_name(&kind)),
+        None => Column::new(name, ColumnType::Other, UNKNOWN_TYPE),
+    })
 }
 
 /// The type a value shows; `None` for null.
@@ -119,12 +124,12 @@ fn kind(token: &[u8]) -> Option<ColumnType> {
     }
 }
 
-fn widen(known: &ColumnType, seen: ColumnType) -> ColumnType {
-    match (known, seen) {
+/// The type that takes what a column holds and what was seen in it.
+fn widen(column: &Column, seen: ColumnType) -> ColumnType {
+    match (&column.kind, seen) {
+        (_, seen) if column.has_unknown_type() => seen,
         (known, seen) if *known == seen => seen,
-        (ColumnType::Int8, ColumnType::Float8) | (ColumnType::Float8, ColumnType::Int8) => {
-            ColumnType::Float8
-        }
+        (ColumnType::Float8, ColumnType::Int8) => ColumnType::Float8,
         _ => ColumnType::Text,
     }
 }
@@ -180,4 +185,35 @@ pub(super) fn type_name(kind: &ColumnType) -> String {
         ColumnType::Text | ColumnType::Enum(_) | ColumnType::Other => "text",
     };
     name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A column's types, one after each of these values of it.
+    fn types(values: &[&str]) -> Vec<String> {
+        let mut columns = Vec::new();
+        let mut after = |value: &&str| {
+            fit(format!("{{\"c\":{value}}}").as_bytes(), &mut columns).expect("a row");
+            columns[0].type_name.clone()
+        };
+        values.iter().map(&mut after).collect()
+    }
+
+    #[test]
+    fn a_column_is_of_the_first_type_that_is_seen_in_it_and_of_none_before() {
+        for (value, found) in
+            [("true", "boolean"), ("1", "bigint"), ("1.0", "double precision"), ("\"a\"", "text")]
+        {
+            assert_eq!(types(&["null", value, "null"]), [UNKNOWN_TYPE, found, found]);
+        }
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_makes_a_column_text_which_takes_all_that_was_in_it() {
+        assert_eq!(types(&["1", "1.5", "2"]), ["bigint", "text", "text"]);
+        assert_eq!(types(&["1.5", "2", "\"NaN\""]), ["double precision"; 3]);
+        assert_eq!(types(&["true", "0"]), ["boolean", "text"]);
+    }
 }
