@@ -109,18 +109,18 @@ mod tests {
 
     #[test]
     fn the_runtime_of_go_is_passed_over_unless_nothing_else_is_known() {
-        let innermost = |names: &[&str]| {
+        let told = |names: &[&str]| {
             let function = |name: &&str| Function { name: (*name).to_owned(), place: None };
             let functions: Vec<Function> = names.iter().map(function).collect();
-            super::innermost(&functions).join(" < ")
+            innermost(&functions).join(" < ")
         };
         let panicked =
             ["runtime.abort", "runtime.gopanic", "plugin.taste", "runtime.x", "plugin.y", "z"];
-        assert_eq!(innermost(&panicked), "plugin.taste < runtime.x < plugin.y");
-        assert_eq!(innermost(&["runtime.gopanic", "wasm_pc_f_loop_export", "main"]), "main");
-        assert_eq!(innermost(&["runtime.abort", "runtime.throw"]), "runtime.abort < runtime.throw");
-        assert_eq!(innermost(&["a", "b", "c", "d"]), "a < b < c");
-        assert_eq!(innermost(&[]), "");
+        assert_eq!(told(&panicked), "plugin.taste < runtime.x < plugin.y");
+        assert_eq!(told(&["runtime.gopanic", "wasm_pc_f_loop_export", "main"]), "main");
+        assert_eq!(told(&["runtime.abort", "runtime.throw"]), "runtime.abort < runtime.throw");
+        assert_eq!(told(&["a", "b", "c", "d"]), "a < b < c");
+        assert_eq!(told(&[]), "");
     }
 
     #[test]
