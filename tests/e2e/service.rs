@@ -15,8 +15,12 @@ use tailwater_tests::{Emails, wait_equal, wait_sent};
 use crate::legs::Link;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// A request over a connection on which nothing comes is given up after this, and not after a minute.
+const GIVES_UP: &str = "\"socket.timeout.ms\" = 10000\n";
 /// Within which a leg that stands still has to be told, and within which a stop is done.
 const PROMISED: Duration = Duration::from_secs(5);
+/// A start is at its first row in one second, or two. What takes so long on a busy machine hangs.
+const HANGS: Duration = Duration::from_secs(10);
 
 fn notes(source: &Database<'_>) -> Result<()> {
     source.execute("CREATE TABLE notes (id int PRIMARY KEY)")
@@ -188,7 +192,9 @@ fn a_restart_goes_on_where_it_was() -> Result<()> {
     process.kill9()?;
     source.execute("INSERT INTO notes VALUES (3)")?;
     let (_process, after_a_kill) = time_to_row(&tailwater, 3)?;
-    println!("first event {first:?}, resumed {resumed:?}, after a kill {after_a_kill:?}");
+    let all = [first, resumed, after_a_kill];
+    println!("first event, resumed, after a kill: {all:?}");
+    ensure!(all.into_iter().max() < Some(HANGS), "{all:?}:\n{}", tailwater.log());
     Ok(())
 }
 

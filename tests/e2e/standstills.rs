@@ -12,7 +12,7 @@ use tailwater_test_support::{
 
 use crate::legs::{DEADLINE, behind_proxy, serves};
 use crate::state::{self, FIRST};
-use crate::stops::{PROMISED, tells};
+use crate::stops::{PROMISED, tells, tells_within};
 
 /// The library that makes a disk stand still, built into the scratch directory.
 fn library(scratch: &Scratch) -> Result<String> {
@@ -47,7 +47,11 @@ fn a_disk_that_takes_nothing_of_the_plugins_memory_is_told_of_and_delays_no_stop
     let kept = source.query("SELECT pg_current_wal_insert_lsn()")?.swap_remove(0).swap_remove(0);
     source.execute("INSERT INTO members VALUES (1, 'a')")?;
     state::serves(&tailwater, &BTreeMap::from([(FIRST, 1), (1, 1)]))?;
-    tells(&tailwater, "what plugins remember has been on its way to the disk for")?;
+    tells(
+        &tailwater,
+        "capture-memory",
+        "what plugins remember has been on its way to the disk for",
+    )?;
     source.execute("INSERT INTO members VALUES (2, 'a')")?;
     state::serves(&tailwater, &BTreeMap::from([(FIRST, 1), (1, 1), (2, 1)]))?;
     ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
@@ -77,14 +81,14 @@ fn a_look_at_the_slot_that_hangs_is_told_of_while_rows_go_on_and_delays_no_stop(
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
     proxy.go_deaf_to(LOOK.as_bytes());
-    tells(&tailwater, "the source does not say how slot")?;
+    tells_within(DEADLINE, &tailwater, "slot", "the source does not say how slot")?;
     source.execute("INSERT INTO notes VALUES (2)")?;
     serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")?;
     ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
     let mut process = tailwater.start()?;
     source.execute("INSERT INTO notes VALUES (3)")?;
     serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n")?;
-    tells(&tailwater, "the source does not say how slot")?;
+    tells_within(DEADLINE, &tailwater, "slot", "the source does not say how slot")?;
     proxy.mend();
     process.wait_ready(DEADLINE)?;
     serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n")

@@ -11,8 +11,10 @@ use tailwater_test_support::{
 use crate::legs::{DEADLINE, says, serves};
 use crate::outages::into_url;
 
-/// Within which a stop is done.
+/// Within which a stop is done, and a leg that stands still is told of.
 pub(crate) const PROMISED: Duration = Duration::from_secs(5);
+/// What a busy machine may add to the latter.
+const SLACK: Duration = Duration::from_secs(5);
 
 fn source() -> Result<Database<'static>> {
     let source = Postgres::shared(PostgresVersion::V15).create_database()?;
@@ -20,12 +22,26 @@ fn source() -> Result<Database<'static>> {
     Ok(source)
 }
 
-/// `/readyz` says so.
-pub(crate) fn tells(tailwater: &Tailwater, reason: &str) -> Result<()> {
-    wait_for(DEADLINE, "the reason in /readyz", || {
+/// `/readyz` says in time that this leg, or this step, stands still, and why.
+pub(crate) fn tells(tailwater: &Tailwater, name: &str, reason: &str) -> Result<()> {
+    tells_within(PROMISED + SLACK, tailwater, name, reason)
+}
+
+/// The same of a reason that takes longer to be known, as to a process that begins.
+pub(crate) fn tells_within(
+    deadline: Duration,
+    tailwater: &Tailwater,
+    name: &str,
+    reason: &str,
+) -> Result<()> {
+    wait_for(deadline, "the leg and the reason in /readyz", || {
         let answer = tailwater.get("/readyz")?;
-        let told = answer.status == 503 && answer.text().contains(reason);
-        ensure!(told, "{} {}", answer.status, answer.text());
+        let told: serde_json::Value = serde_json::from_str(&answer.text())?;
+        let waiting = told["waiting"].as_array().into_iter().flatten();
+        let said =
+            waiting.filter(|leg| leg["name"] == name).filter_map(|leg| leg["reason"].as_str());
+        let is_told = answer.status == 503 && said.into_iter().any(|said| said.contains(reason));
+        ensure!(is_told, "{} {}", answer.status, answer.text());
         Ok(())
     })
 }
@@ -54,7 +70,8 @@ fn a_slot_that_waits_for_an_open_transaction_says_so_and_does_not_delay_a_stop()
     let tailwater = Tailwater::with_source(&source.url())?;
     let process = tailwater.start()?;
     let pid = open.value("SELECT pg_backend_pid()")?.unwrap_or_default();
-    tells(&tailwater, &format!("waits for the transaction of process {pid}, open for"))?;
+    let waits = format!("waits for the transaction of process {pid}, open for");
+    tells_within(DEADLINE, &tailwater, "capture", &waits)?;
     ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
     let log = tailwater.log();
     let said = log.matches("the slot waits for an open transaction to end").count();
@@ -66,7 +83,7 @@ fn a_slot_that_waits_for_an_open_transaction_says_so_and_does_not_delay_a_stop()
         Ok(())
     })?;
     let mut process = tailwater.start()?;
-    tells(&tailwater, "waits for the transaction of process")?;
+    tells_within(DEADLINE, &tailwater, "capture", "waits for the transaction of process")?;
     open.execute("COMMIT")?;
     process.wait_ready(DEADLINE)?;
     serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")
@@ -82,7 +99,11 @@ fn a_catalog_that_is_locked_is_told_of_and_does_not_delay_a_stop() -> Result<()>
     let locked = Session::open(&source.url())?;
     locked.execute("BEGIN; LOCK TABLE pg_attrdef IN ACCESS EXCLUSIVE MODE")?;
     source.execute("INSERT INTO notes VALUES (2)")?;
-    tells(&tailwater, "the source does not answer what the columns of public.notes are")?;
+    tells(
+        &tailwater,
+        "capture",
+        "the source does not answer what the columns of public.notes are",
+    )?;
     ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
     let mut process = tailwater.start()?;
     locked.execute("ROLLBACK")?;
@@ -103,7 +124,7 @@ fn a_clickhouse_that_takes_nothing_does_not_delay_a_stop() -> Result<()> {
     };
     read_only(1)?;
     source.execute("INSERT INTO notes VALUES (2)")?;
-    tells(&tailwater, "READ_ONLY")?;
+    tells(&tailwater, "sink", "READ_ONLY")?;
     ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
     says(&tailwater, "stopped without waiting any longer for what is on its way")?;
     read_only(0)?;
@@ -127,5 +148,5 @@ fn an_insert_that_hangs_is_told_of() -> Result<()> {
          min_delay_to_insert_ms = 60000"
     ))?;
     source.execute("INSERT INTO notes VALUES (3)")?;
-    tells(&tailwater, "changes wait for the step `stored`, and none has passed it for")
+    tells(&tailwater, "stored", "changes wait for the step `stored`, and none has passed it for")
 }

@@ -64,16 +64,16 @@ fn both_stop_and_go_on(trouble: Trouble, seed: u64) -> Result<()> {
     let mark = audit.mark()?;
     trouble.begin(&kafka)?;
     if trouble != Trouble::Nothing {
-        tells(&capture, "")?;
-        tells(&sink, "")?;
+        tells(&capture, "send", "")?;
+        tells(&sink, "receive", "")?;
     }
     stops(capturing).context("the capture")?;
     stops(sinking).context("the sink")?;
     if trouble != Trouble::Nothing {
         // Those that find the broker so do not get far.
         let (capturing, sinking) = (capture.start()?, sink.start()?);
-        tells(&capture, "")?;
-        tells(&sink, "")?;
+        tells(&capture, "send", "")?;
+        tells(&sink, "receive", "")?;
         stops(capturing).context("a capture that begins")?;
         stops(sinking).context("a sink that begins")?;
     }
@@ -112,7 +112,7 @@ fn a_leg_that_fails_for_good_ends_the_process_though_the_other_one_cannot_drain(
     process.wait_ready(DEADLINE)?;
     clickhouse.crash()?;
     source.execute("INSERT INTO notes VALUES (1, 'on its way')")?;
-    tells(&all, "sink")?;
+    tells(&all, "sink", "")?;
     let slots = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()";
     let slot = &source.query(slots)?[0][0];
     ends_without_slot(&source, slot, &all, process)
