@@ -206,7 +206,8 @@ impl Pipeline {
         let capturing = self.spawn_capture(source, resume, &ack, &end, captured);
         let transforming = plugins.spawn(to_transform, transformed, Some(sink.open_letters()));
         let stages = Stages { first: capturing, transforming, end };
-        let (mut tell, telling) = tell(sink.records(), known, ack, &stages.end);
+        let (mut tell, telling) =
+            tell(sink.records(), known, ack, &stages.end, self.report.metrics());
         let metrics = Arc::clone(self.report.metrics());
         let (mut give, keeping) = self.keep("stored", kept, &stages.end, move |durable| {
             metrics.reached("stored", tell.take(durable));

@@ -20,6 +20,10 @@ const FILLS: usize = 5;
 /// A stream that has not moved for so long waits for room behind it.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
+/// What is said once of a record that ClickHouse does not take.
+pub(crate) const UNRECORDED: &str =
+    "failed, trying again what=\"record how far the slot may be told\"";
+
 /// `tailwater` with its data on a small disk of its own, which only it sees.
 fn on_small_disk(source: &str) -> Result<Tailwater> {
     let script = format!(
@@ -103,8 +107,7 @@ fn a_slot_is_told_nothing_that_is_not_recorded() -> Result<()> {
     let source = Postgres::shared(PostgresVersion::V18).create_database()?;
     source.execute("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1)")?;
     let clickhouse = ClickHouse::start()?;
-    let tailwater =
-        into_url(&clickhouse.url(), &clickhouse, &source)?.variable("TAILWATER_LOG", "debug");
+    let tailwater = into_url(&clickhouse.url(), &clickhouse, &source)?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
     let confirmed = || {
@@ -120,12 +123,14 @@ fn a_slot_is_told_nothing_that_is_not_recorded() -> Result<()> {
     readonly(1)?;
     source.execute("INSERT INTO notes VALUES (2)")?;
     crate::legs::serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")?;
-    crate::legs::says(&tailwater, "the slot is not told what was stored")?;
+    crate::legs::says(&tailwater, UNRECORDED)?;
     let before = confirmed()?;
+    crate::stops::tells(&tailwater, "slot-record", "`_tailwater_sources` has not taken for")?;
     source.execute("INSERT INTO notes VALUES (3)")?;
     crate::legs::serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n")?;
     ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
     ensure!(confirmed()? == before, "{before:?} and then {:?}", confirmed()?);
+    ensure!(tailwater.log().matches(UNRECORDED).count() == 1, "{}", tailwater.log());
     readonly(0)?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;

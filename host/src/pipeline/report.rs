@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::keeper::{CAPTURE_MEMORY, SINK_MEMORY};
+use super::telling::SLOT_RECORD;
 use crate::config::{Config, Role};
 use crate::plugin::{Reloads, Stage, Versions};
 use crate::redrive::DeadLetters;
@@ -143,6 +144,14 @@ impl Report {
             });
             self.0.readiness.stuck(step, reason);
         }
+        let unrecorded = stuck_for(SLOT_RECORD).map(|stuck| {
+            format!(
+                "the table `_tailwater_sources` has not taken for {} s how far changes are stored, so the slot \
+                 is not told, and PostgreSQL keeps its log; look at that table in ClickHouse",
+                stuck.as_secs()
+            )
+        });
+        self.0.readiness.stuck(SLOT_RECORD, unrecorded);
         for step in self.0.steps {
             let reason = stuck_for(step).map(|stuck| {
                 format!(

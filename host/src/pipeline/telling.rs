@@ -9,12 +9,12 @@
 //! up to it is stored, in the database that holds the record, and what is stored once stays so, whoever stored it.
 //! A slot behind the record repeats what is stored already; one before it is what a start looks for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
 
 use crate::ack::{Durable, SlotAck};
 use crate::disposition::Disposition;
@@ -23,9 +23,13 @@ use crate::hop::LogPoint;
 use crate::position::Lsn;
 use crate::shutdown::{Phase, Shutdown};
 use crate::sink::{self, Provenance, Records};
-use crate::telemetry::logging::chain;
+use crate::telemetry::logging::Repeated;
+use crate::telemetry::metrics::Metrics;
 
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The step that records how far the slot is told.
+pub(super) const SLOT_RECORD: &str = "slot-record";
 
 /// Takes what is stored. Dropping it ends the [`Telling`].
 pub(super) struct Tell {
@@ -54,17 +58,19 @@ impl Telling {
 }
 
 /// Acknowledges to `ack` what is given, once it is kept beside what is `known`. If ClickHouse refuses,
-/// `end` drains.
+/// `end` drains; while it takes rows but not the record of them, `metrics` know.
 pub(super) fn tell(
     records: Records,
     known: Provenance,
     ack: SlotAck,
     end: &Shutdown,
+    metrics: &Arc<Metrics>,
 ) -> (Tell, Telling) {
     let (give, given) = mpsc::unbounded_channel();
-    let (stored, end) = (known.confirmed, end.clone());
+    let (stored, end, metrics) = (known.confirmed, end.clone(), Arc::clone(metrics));
     let task = tokio::spawn(async move {
-        let ended = run(&records, known, &ack, given).await;
+        let ended = run(&records, known, &ack, given, &metrics).await;
+        metrics.awaits_nothing(SLOT_RECORD);
         if ended.is_err() {
             end.advance(Phase::Draining);
         }
@@ -78,25 +84,31 @@ async fn run(
     mut known: Provenance,
     ack: &SlotAck,
     mut given: UnboundedReceiver<Durable<LogPoint>>,
+    metrics: &Metrics,
 ) -> Result<(), sink::Error> {
+    let failures = Repeated::new("record how far the slot may be told");
     let (mut waiting, mut due, mut open) = (Vec::new(), Instant::now(), true);
     while open {
-        open = gather(&mut given, &mut waiting, due).await;
+        open = gather(&mut given, &mut waiting, due, metrics).await;
         let reached = waiting.iter().map(|durable| durable.point().confirm).max();
         let confirmed = reached.unwrap_or_default().max(known.confirmed);
         if confirmed > known.confirmed {
             let kept = records.provenance(Provenance { confirmed, ..known }).await;
             due = Instant::now() + INTERVAL;
             match kept {
-                Ok(()) => known.confirmed = confirmed,
-                // The sink tells that ClickHouse is away; a stop does not wait for it.
+                Ok(()) => {
+                    known.confirmed = confirmed;
+                    failures.succeeded();
+                }
+                // Rows may go on meanwhile, so nobody else tells; a stop does not wait for it.
                 Err(error) if error.disposition() == Disposition::Retry => {
-                    debug!(error = %chain(&error), "the slot is not told what was stored");
+                    failures.failed(&error);
                     continue;
                 }
                 Err(error) => return Err(error),
             }
         }
+        metrics.awaits_nothing(SLOT_RECORD);
         for durable in waiting.drain(..) {
             failpoint::pass("before_slot_advance");
             ack.advance(durable);
@@ -110,6 +122,7 @@ async fn gather(
     given: &mut UnboundedReceiver<Durable<LogPoint>>,
     waiting: &mut Vec<Durable<LogPoint>>,
     due: Instant,
+    metrics: &Metrics,
 ) -> bool {
     if waiting.is_empty() {
         match given.recv().await {
@@ -117,6 +130,7 @@ async fn gather(
             None => return false,
         }
     }
+    metrics.begins(SLOT_RECORD);
     loop {
         match timeout_at(due, given.recv()).await {
             Ok(Some(durable)) => waiting.push(durable),
