@@ -25,7 +25,7 @@ fn ends_well(process: tailwater_test_support::TailwaterProcess<'_>) -> Result<()
     Ok(())
 }
 
-fn login(mechanism: &str, password: &str) -> String {
+pub(crate) fn login(mechanism: &str, password: &str) -> String {
     format!(
         "[kafka.librdkafka]\n\"security.protocol\" = \"SASL_PLAINTEXT\"\n\
          \"sasl.mechanism\" = \"{mechanism}\"\n\"sasl.username\" = \"{SASL_USER}\"\n\

@@ -7,12 +7,13 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater, wait_for,
-    wait_until,
+    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Proxy, Tailwater,
+    wait_for, wait_until,
 };
 use tailwater_tests::{Audit, Emails, each_change_once, wait_equal, wait_sent};
 
 use crate::legs::{DEADLINE, Link, behind_proxy, says, serves};
+use crate::stops::tells;
 
 pub(crate) const RATE: u64 = 500;
 
@@ -111,6 +112,37 @@ fn a_source_that_falls_silent_is_noticed_in_bounded_time() -> Result<()> {
     })?;
     ensure!(deaf.elapsed() < Duration::from_secs(6), "it took {:?}", deaf.elapsed());
     says(&tailwater, "the source was silent for 12s; taking the connection for dead")?;
+    recovers(&source, workload, &tailwater)?;
+    ensure!(process.is_running()?, "it ended by itself");
+    Ok(())
+}
+
+/// A connection that the network has forgotten is told of within five seconds, and an insert on it is given up
+/// after `silence_timeout_s`.
+#[test]
+fn a_clickhouse_that_falls_silent_is_noticed_in_bounded_time_and_loses_nothing() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    let clickhouse = ClickHouse::shared();
+    let port = clickhouse.url().rsplit_once(':').context("find the port")?.1.parse()?;
+    let proxy = Proxy::start(port)?;
+    let workload = Runner::start(&source.url(), 17, RATE)?;
+    let tailwater = Tailwater::with_config(&format!(
+        "[source]\nurl = \"{}\"\n\n[clickhouse]\nurl = \"http://127.0.0.1:{}\"\nuser = \"{}\"\n\
+         password = \"{}\"\nsilence_timeout_s = 6\n\n[http]\nlisten = \"{{listen}}\"\n",
+        source.url(),
+        proxy.port(),
+        clickhouse.user(),
+        clickhouse.password(),
+    ))?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    wait_for(DEADLINE, "the first rows", || {
+        clickhouse.query(&format!("SELECT 1 FROM {}.users_versions LIMIT 1", source.name()))
+    })?;
+    proxy.go_deaf();
+    tells(&tailwater, "sink", "ClickHouse does not answer within")?;
+    says(&tailwater, "failed, trying again what=\"store in ClickHouse\"")?;
+    process.wait_ready(DEADLINE)?;
     recovers(&source, workload, &tailwater)?;
     ensure!(process.is_running()?, "it ended by itself");
     Ok(())

@@ -7,11 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Tailwater,
-    TailwaterProcess, answer_everything, unique_name, wait_for,
+    ClickHouse, Database, Kafka, Postgres, PostgresOptions, PostgresVersion, SASL_PASSWORD,
+    Tailwater, TailwaterProcess, answer_everything, unique_name, wait_for,
 };
-use tailwater_tests::{Emails, wait_equal, wait_sent};
+use tailwater_tests::{Emails, read_committed, wait_equal, wait_sent};
 
+use crate::kafka::login;
 use crate::legs::Link;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -102,14 +103,18 @@ fn what_kafka_has_is_stored_while_the_source_is_away() -> Result<()> {
     serves(&both, DEADLINE, 2)
 }
 
-/// Silent is worse than gone: connections stay open, and nobody answers on them.
+/// Silent is worse than gone: connections stay open, and nobody answers on them. That is the broker first,
+/// and then the network, which forgets the connections.
 #[test]
 fn a_broker_that_falls_silent_is_named_in_time_even_without_traffic() -> Result<()> {
     let source = Postgres::shared(PostgresVersion::V15).create_database()?;
     notes(&source)?;
     source.execute("INSERT INTO notes VALUES (1)")?;
-    let kafka = Kafka::start()?;
-    let link = Link::plain(&kafka, "");
+    let (kafka, proxy) = Kafka::start_behind_proxy()?;
+    let link = Link::over(
+        &kafka.sasl_bootstrap(),
+        &format!("{}{GIVES_UP}", login("PLAIN", SASL_PASSWORD)),
+    );
     let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
     let (mut capturing, mut sinking) = (capture.start()?, sink.start()?);
     capturing.wait_ready(DEADLINE)?;
@@ -124,7 +129,20 @@ fn a_broker_that_falls_silent_is_named_in_time_even_without_traffic() -> Result<
     capturing.wait_ready(DEADLINE)?;
     sinking.wait_ready(DEADLINE)?;
     source.execute("INSERT INTO notes VALUES (2)")?;
-    serves(&sink, DEADLINE, 2)
+    serves(&sink, DEADLINE, 2)?;
+    proxy.go_deaf();
+    source.execute("INSERT INTO notes VALUES (3)")?;
+    tells(&capture, "send")?;
+    tells(&sink, "receive")?;
+    capturing.wait_ready(DEADLINE)?;
+    sinking.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO notes VALUES (4)")?;
+    serves(&sink, DEADLINE, 4)?;
+    let mut rows = read_committed(&kafka.bootstrap(), &link.topic("notes"))?;
+    // A truncate, with which a copy begins, has none.
+    rows.retain(|record| record.key.is_some());
+    ensure!(rows.len() == 4, "each row is there once: {rows:?}");
+    Ok(())
 }
 
 #[test]

@@ -152,6 +152,10 @@ impl Config {
             ("[clickhouse] batch_rows", sink.batch_rows),
             ("[clickhouse] batch_bytes", sink.batch_bytes),
             ("[clickhouse] concurrent_inserts", sink.concurrent_inserts),
+            (
+                "[clickhouse] silence_timeout_s",
+                usize::try_from(sink.silence_timeout_s).unwrap_or(usize::MAX),
+            ),
         ];
         if let Some(kafka) = &self.kafka {
             sizes.extend([

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clickhouse::Client as Http;
+use clickhouse::query::Query;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::error::Error;
 use super::names::{literal, quoted};
@@ -14,10 +16,18 @@ use super::options::{Compression, Options};
 
 /// A block goes out in pieces of this size, which is also what gets compressed at a time.
 const PIECE: usize = 512 << 10;
-/// Longest silence of the server while it takes a piece, and while it stores the block.
+/// Longest silence of the server while it takes a piece.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-const STORE_TIMEOUT: Duration = Duration::from_secs(180);
-const KEEPALIVE: Duration = Duration::from_secs(60);
+/// A statement without an answer may take so many times as long as an insert or a query: nothing comes of it before
+/// it is done, and an `ALTER` that rewrites a column of a large table takes its time. What a server has begun goes on
+/// without its client, and the next attempt finds it done.
+const WITHOUT_ANSWER: u32 = 4;
+/// A connection over which nothing comes is probed, and given up when probes and bytes find no answer for so long:
+/// within a minute, whatever is being waited for. A proxy that hangs answers probes; that is what timeouts are for.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+const UNANSWERED: Duration = Duration::from_secs(60);
 /// ClickHouse closes a connection that was idle for three seconds.
 const LONGEST_IDLE: Duration = Duration::from_secs(2);
 
@@ -27,6 +37,8 @@ pub(super) struct Client {
     http: Http,
     database: String,
     source: String,
+    /// How long the server may be silent while it stores a block, or before it answers a query.
+    silence: Duration,
 }
 
 impl Client {
@@ -57,7 +69,8 @@ impl Client {
             http = http.with_setting(name, value);
         }
         let database = options.database.clone().unwrap_or_else(|| source_database.to_owned());
-        Client { http, database, source: source.to_owned() }
+        let silence = Duration::from_secs(options.silence_timeout_s);
+        Client { http, database, source: source.to_owned(), silence }
     }
 
     /// The database's name.
@@ -86,7 +99,8 @@ impl Client {
 
     /// Runs a statement that answers nothing.
     pub(super) async fn execute(&self, task: &str, sql: &str) -> Result<(), Error> {
-        let done = self.http.query_raw(sql).execute().await;
+        let limit = self.silence.saturating_mul(WITHOUT_ANSWER);
+        let done = within(limit, self.http.query_raw(sql).execute()).await;
         done.map_err(|error| Error::server(task, &error))
     }
 
@@ -96,7 +110,7 @@ impl Client {
         task: &str,
         sql: &str,
     ) -> Result<Vec<T>, Error> {
-        let body = fetch(self.http.query_raw(sql), "JSONEachRow").await;
+        let body = self.fetch(self.http.query_raw(sql), "JSONEachRow").await;
         let body = body.map_err(|error| Error::server(task, &error))?;
         let rows = serde_json::Deserializer::from_slice(&body).into_iter();
         rows.collect::<Result<_, _>>()
@@ -115,7 +129,7 @@ impl Client {
         if let Some(limit) = limit {
             query = query.with_setting("max_result_bytes", limit.to_string());
         }
-        let answer = fetch(query, "RowBinary").await;
+        let answer = self.fetch(query, "RowBinary").await;
         answer.map_err(|error| Error::server_with_rows(task, &error))
     }
 
@@ -132,7 +146,7 @@ impl Client {
         let insert = self
             .http
             .insert_formatted_with(sql)
-            .with_timeouts(Some(SEND_TIMEOUT), Some(STORE_TIMEOUT));
+            .with_timeouts(Some(SEND_TIMEOUT), Some(self.silence));
         let mut insert = match token {
             Some(token) => insert.with_setting("insert_deduplication_token", token),
             None => insert.with_setting("insert_deduplicate", "0"),
@@ -147,11 +161,31 @@ impl Client {
         }
         insert.end().await.map_err(failed)
     }
+
+    /// The whole answer.
+    async fn fetch(&self, query: Query, format: &str) -> clickhouse::error::Result<Bytes> {
+        let query = query.with_setting("max_query_size", "104857600");
+        let mut cursor = query.fetch_bytes(format)?;
+        within(self.silence, cursor.collect()).await
+    }
+}
+
+/// A server that is silent for longer is given up: where the network forgot the connection, nothing would
+/// ever come.
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = clickhouse::error::Result<T>>,
+) -> clickhouse::error::Result<T> {
+    timeout(limit, answer).await.unwrap_or(Err(clickhouse::error::Error::TimedOut))
 }
 
 fn connect() -> Http {
     let mut connector = HttpConnector::new();
     connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(PROBE_INTERVAL));
+    connector.set_keepalive_retries(Some(PROBES));
+    #[cfg(target_os = "linux")]
+    connector.set_tcp_user_timeout(Some(UNANSWERED));
     // A head and a small block are two packets, and without this the second one waits 40 ms until the server's
     // kernel has acknowledged the first.
     connector.set_nodelay(true);
@@ -161,15 +195,6 @@ fn connect() -> Http {
     Http::with_http_client(pool)
 }
 
-/// The whole answer. A server that is silent for longer than an insert may take is given up: where the
-/// network forgot the connection, nothing would ever come.
-async fn fetch(query: clickhouse::query::Query, format: &str) -> clickhouse::error::Result<Bytes> {
-    let query = query.with_setting("max_query_size", "104857600");
-    let mut cursor = query.fetch_bytes(format)?;
-    let answer = tokio::time::timeout(STORE_TIMEOUT, cursor.collect()).await;
-    answer.unwrap_or(Err(clickhouse::error::Error::TimedOut))
-}
-
 fn on_loopback(url: &str) -> bool {
     let host = url::Url::parse(url).ok().and_then(|url| url.host().map(|host| host.to_owned()));
     match host {
@@ -177,5 +202,32 @@ fn on_loopback(url: &str) -> bool {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::disposition::Disposition;
+
+    /// The kernel takes the connections of a server that hangs, and nobody answers.
+    #[tokio::test]
+    async fn a_server_that_falls_silent_is_given_up_and_an_alter_has_longer_than_a_query() {
+        const SILENCE: Duration = Duration::from_secs(1);
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Some(format!("http://{}", silent.local_addr().unwrap()));
+        let options = Options { url, silence_timeout_s: SILENCE.as_secs(), ..Options::default() };
+        let client = Client::new(&options, "shop", "shop");
+        let begun = Instant::now();
+        let found = client.rows::<String>("look up columns", "SELECT 1").await;
+        assert_eq!(found.unwrap_err().disposition(), Disposition::Retry);
+        assert!(begun.elapsed() >= SILENCE, "{:?}", begun.elapsed());
+        let begun = Instant::now();
+        let altered = client.execute("alter `users`", "ALTER TABLE users ADD COLUMN n Int8").await;
+        assert_eq!(altered.unwrap_err().disposition(), Disposition::Retry);
+        assert!(begun.elapsed() >= SILENCE * WITHOUT_ANSWER, "{:?}", begun.elapsed());
     }
 }

@@ -56,6 +56,9 @@ pub struct Options {
     pub flush_interval_ms: u64,
     /// Tables of one batch that are written at the same time. Default: 4.
     pub concurrent_inserts: usize,
+    /// Seconds for which the server may be silent while it stores a block, or before it answers a query.
+    /// Default: 180.
+    pub silence_timeout_s: u64,
     /// Compression. Default: `auto`.
     pub compression: Compression,
     /// Cluster for `ON CLUSTER`; engines are then the replicated ones with the server's default
@@ -94,6 +97,7 @@ impl Default for Options {
             batch_bytes: 16 << 20,
             flush_interval_ms: 25,
             concurrent_inserts: 4,
+            silence_timeout_s: 180,
             compression: Compression::default(),
             cluster: None,
             settings: BTreeMap::new(),
@@ -109,6 +113,7 @@ impl fmt::Debug for Options {
         shown.field("database", &self.database).field("dedup", &self.dedup);
         shown.field("batch_rows", &self.batch_rows).field("batch_bytes", &self.batch_bytes);
         shown.field("flush_interval_ms", &self.flush_interval_ms);
+        shown.field("silence_timeout_s", &self.silence_timeout_s);
         shown.field("concurrent_inserts", &self.concurrent_inserts);
         shown.field("compression", &self.compression).field("cluster", &self.cluster);
         shown.field("tables", &self.tables).finish_non_exhaustive()

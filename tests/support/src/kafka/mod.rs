@@ -17,7 +17,7 @@ use self::properties::Ports;
 use crate::child::{self, Guarded};
 use crate::download::run;
 use crate::port::accepts_connections;
-use crate::{Certificates, Scratch, setup};
+use crate::{Certificates, Proxy, Scratch, setup};
 
 /// The user that the SASL listeners know, by PLAIN and by SCRAM-SHA-256.
 pub const SASL_USER: &str = "bob";
@@ -68,10 +68,21 @@ impl Kafka {
 
     /// The same, compiled as told.
     pub fn start_as(warmth: Warmth) -> Result<Self> {
+        Self::start_on(warmth, Ports::free()?)
+    }
+
+    /// Makes a new broker whose clients with SASL come to it by a proxy. It comes to itself by the plain listener.
+    pub fn start_behind_proxy() -> Result<(Self, Proxy)> {
+        let mut ports = Ports::free()?;
+        let proxy = Proxy::start(ports.sasl)?;
+        ports.sasl_advertised = proxy.port();
+        Ok((Self::start_on(Warmth::Quick, ports)?, proxy))
+    }
+
+    fn start_on(warmth: Warmth, ports: Ports) -> Result<Self> {
         let scratch = Scratch::new("kafka")?;
         let certificates = Certificates::generate(scratch.path())?;
         let jars = setup::kafka_jars()?;
-        let ports = Ports::free()?;
         let broker = Mutex::new(None);
         let kafka = Self { warmth, broker, jars, ports, certificates, scratch };
         kafka.format()?;
@@ -88,7 +99,7 @@ impl Kafka {
     /// `host:port` of the listener that wants SASL PLAIN or SCRAM-SHA-256, without TLS.
     #[must_use]
     pub fn sasl_bootstrap(&self) -> String {
-        properties::address(self.ports.sasl)
+        properties::address(self.ports.sasl_advertised)
     }
 
     /// `host:port` of the TLS listener without login.

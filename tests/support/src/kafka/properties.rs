@@ -11,6 +11,8 @@ use crate::{Certificates, Scratch, free_port};
 pub(super) struct Ports {
     pub(super) plain: u16,
     pub(super) sasl: u16,
+    /// Where clients find that listener.
+    pub(super) sasl_advertised: u16,
     pub(super) tls: u16,
     pub(super) sasl_tls: u16,
     controller: u16,
@@ -18,9 +20,11 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) fn free() -> Result<Self> {
+        let sasl = free_port()?;
         Ok(Self {
             plain: free_port()?,
-            sasl: free_port()?,
+            sasl,
+            sasl_advertised: sasl,
             tls: free_port()?,
             sasl_tls: free_port()?,
             controller: free_port()?,
@@ -82,17 +86,20 @@ share.coordinator.state.topic.min.isr=1
 ";
 
 fn listeners(ports: &Ports) -> String {
-    let clients = format!(
-        "PLAIN://{},SASL://{},TLS://{},SASLTLS://{}",
-        address(ports.plain),
-        address(ports.sasl),
-        address(ports.tls),
-        address(ports.sasl_tls),
-    );
+    let clients = |sasl| {
+        format!(
+            "PLAIN://{},SASL://{},TLS://{},SASLTLS://{}",
+            address(ports.plain),
+            address(sasl),
+            address(ports.tls),
+            address(ports.sasl_tls),
+        )
+    };
+    let (here, advertised) = (clients(ports.sasl), clients(ports.sasl_advertised));
     let controller = address(ports.controller);
     format!(
-        "listeners={clients},CONTROLLER://{controller}\n\
-         advertised.listeners={clients}\n\
+        "listeners={here},CONTROLLER://{controller}\n\
+         advertised.listeners={advertised}\n\
          controller.quorum.bootstrap.servers={controller}\n"
     )
 }
