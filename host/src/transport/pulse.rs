@@ -1,7 +1,7 @@
 //! Whether Kafka is there, asked while nothing is sent or read too: a broker that goes away during a
 //! quiet night is to be told of before the first row in the morning.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
@@ -41,7 +41,12 @@ impl Pulse {
 fn beat(client: &BaseConsumer<Events>, topic: &str, leg: &Leg, ended: &Receiver<()>) {
     let mut silent = false;
     while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-        match client.client().fetch_metadata(Some(topic), PATIENCE) {
+        let answer = client.client().fetch_metadata(Some(topic), PATIENCE);
+        // That may have taken a while, and the leg belongs to another life by now.
+        if ended.try_recv() == Err(TryRecvError::Disconnected) {
+            return;
+        }
+        match answer {
             Ok(_) if silent => {
                 tracing::info!("kafka answers again");
                 silent = false;
@@ -54,5 +59,36 @@ fn beat(client: &BaseConsumer<Events>, topic: &str, leg: &Leg, ended: &Receiver<
             }
             Ok(_) | Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use tailwater_test_support::wait_until;
+
+    use super::*;
+    use crate::serve::Readiness;
+
+    #[test]
+    fn a_pulse_that_is_dropped_while_it_asks_says_nothing_of_the_leg() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let brokers = silent.local_addr().unwrap().to_string();
+        let options = Options { brokers, ..Options::default() };
+        let client: BaseConsumer<Events> =
+            options.client(&[]).create_with_context(Events::default()).unwrap();
+        let readiness = Readiness::default();
+        let leg = readiness.leg("send");
+        leg.moving();
+        let (dropped, ended) = mpsc::channel();
+        let (begun, beating) = (Instant::now(), leg.clone());
+        let pulse = thread::spawn(move || beat(&client, "t", &beating, &ended));
+        let asks = INTERVAL + PATIENCE / 4;
+        wait_until(INTERVAL + PATIENCE, "the question", || begun.elapsed() >= asks).unwrap();
+        drop(dropped);
+        pulse.join().unwrap();
+        assert!(readiness.is_ready(), "{:?}", readiness.legs());
     }
 }
