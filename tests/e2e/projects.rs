@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -376,6 +376,17 @@ fn what_fits_no_world_is_shown_line_by_line() -> Result<()> {
     Ok(())
 }
 
+/// A directory with the compiler in it, as it is on the path, which notes each time what it is shown.
+fn noting_its_environment(compiler: &str, path: &str, seen: &Path) -> Result<Scratch> {
+    let scratch = Scratch::new("noting")?;
+    let file = scratch.join(compiler);
+    let script =
+        format!("#!/bin/sh\nenv >> '{}'\nPATH='{path}' exec {compiler} \"$@\"\n", seen.display());
+    fs::write(&file, script)?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    Ok(scratch)
+}
+
 fn wait_names(tailwater: &Tailwater, expected: &str) -> Result<()> {
     wait_for(DEADLINE, "the names in the snapshot pipe", || {
         let answer = tailwater.get("/v0/pipes/users_snapshot.ndjson")?;
@@ -395,8 +406,18 @@ fn a_watched_project_is_built_run_and_built_again_when_it_changes() -> Result<()
     let mut new = Command::new(binary()?);
     new.args(["plugin", "new", "--lang", "c", "trim"]).current_dir(tailwater.directory());
     ensure!(new.status()?.success(), "no project was made");
-    let mut process = tailwater.start()?;
+    let (seen, path) = (tailwater.directory().join("seen"), std::env::var("PATH")?);
+    let bin = noting_its_environment("clang", &path, &seen)?;
+    let found = format!("{}:{path}", bin.path().display());
+    let secrets = [("TAILWATER_TOKEN", "tw_the-key"), ("PATH", found.as_str())];
+    let mut process = tailwater.start_with(&secrets)?;
     process.wait_ready(DEADLINE)?;
+    let (shown, own) = (fs::read_to_string(&seen)?, format!("/proc/{}/environ", process.id()));
+    let own = String::from_utf8(fs::read(own)?)?;
+    for secret in [format!("TAILWATER_SOURCE={url}"), "TAILWATER_TOKEN=tw_the-key".to_owned()] {
+        ensure!(own.contains(&secret), "the program itself has no {secret}");
+    }
+    ensure!(shown.contains("PATH=") && !shown.contains("TAILWATER_"), "a compiler sees {shown}");
     wait_names(&tailwater, "{\"id\":1,\"name\":\"ann\"}\n")?;
 
     let project = tailwater.directory().join("trim");

@@ -60,7 +60,7 @@ pub struct Installed;
 impl Toolchain for Installed {
     fn cargo(&self) -> Result<Command> {
         let cargo = found("cargo", "--version", "Rust is not installed; get it from rustup.rs")?;
-        let mut rustc = Command::new("rustc");
+        let mut rustc = command("rustc");
         let libraries = run(rustc.args(["--print", "target-libdir", "--target", WASM_TARGET]));
         let is_there = libraries.is_ok_and(|path| Path::new(path.trim()).exists());
         ensure!(is_there, "Rust lacks the plugins' target; run `rustup target add {WASM_TARGET}`");
@@ -73,7 +73,7 @@ impl Toolchain for Installed {
             format!("Go {major}.{minor}.{patch} or later is not installed; get it from go.dev/dl");
         let mut go = found("go", "version", &advice)?;
         // Go fetches the toolchain that the module asks for, unless it is told not to.
-        let version = run(Command::new("go").current_dir(module).args(["env", "GOVERSION"]));
+        let version = run(command("go").current_dir(module).args(["env", "GOVERSION"]));
         let Ok(version) = version else { bail!("{advice}") };
         ensure!(go_version(version.trim()) >= GO_VERSION, "{advice}: this is {}", version.trim());
         go.env("GOWORK", "off");
@@ -84,7 +84,7 @@ impl Toolchain for Installed {
         let advice =
             format!("Node.js {NODE_VERSION} or later is not installed; get it from nodejs.org");
         let node = found("node", "--version", &advice)?;
-        let version = run(Command::new("node").arg("--version"))?;
+        let version = run(command("node").arg("--version"))?;
         let version = version.trim();
         ensure!(node_version(version) >= NODE_VERSION, "{advice}: this is {version}");
         Ok(node)
@@ -113,12 +113,27 @@ impl Toolchain for Installed {
     }
 }
 
+/// All variables of Tailwater's own begin so. Some hold passwords and tokens.
+const OWN_VARIABLES: &str = "TAILWATER_";
+
+/// The program's command. A compiler runs build scripts and macros that strangers wrote, so it sees none of
+/// Tailwater's own variables.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(OWN_VARIABLES.as_bytes()) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// The program's command, if it can be run.
 fn found(program: &str, version: &str, advice: &str) -> Result<Command> {
-    let mut trial = Command::new(program);
+    let mut trial = command(program);
     trial.arg(version).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     ensure!(trial.status().is_ok_and(|status| status.success()), "{advice}");
-    Ok(Command::new(program))
+    Ok(command(program))
 }
 
 /// Of `go1.27.3`.
