@@ -1,5 +1,6 @@
 //! House rules that neither rustfmt nor clippy know. Each finding names file and line.
 
+mod places;
 mod sentences;
 
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 //! dies the same death each time. With `TAILWATER_FAILPOINT_HOLD=FILE` it is held there instead: it makes the
 //! file, and goes on once somebody has removed it. A release build has none of this: [`pass`] is empty there.
 
-/// Every name, in the order of the steps.
+/// Every name, in the order of the steps; `tests/places.rs` holds it against the calls of [`pass`].
 pub const NAMES: [&str; 19] = [
     "during_snapshot",
     "after_prepare",

@@ -1,5 +1,6 @@
 //! Which tables are captured: those with a key, and those that come while the pipeline runs.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -161,9 +162,13 @@ fn a_table_made_while_the_pipeline_runs_goes_over_kafka_too() -> Result<()> {
     let (source, kafka) = (source(PostgresVersion::V15)?, Kafka::shared());
     let link = Link::plain(kafka, "");
     let (capture, sink) = (link.capture(&source, "")?, link.sink()?);
-    let (mut capturing, _sinking) = (capture.start()?, sink.start()?);
+    // A copy that is prepared and dies before it begins is prepared again.
+    let dies = capture.start_with(&[("TAILWATER_FAILPOINT", "after_prepare:1")])?;
+    let _sinking = sink.start()?;
     serves(&sink, "notes", "{\"id\":1}\n")?;
     source.execute("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)")?;
+    ensure!(dies.wait_exit(DEADLINE)?.signal() == Some(9), "it ended by itself");
+    let mut capturing = capture.start()?;
     serves(&sink, "later", "{\"id\":1}\n")?;
     source.execute("INSERT INTO later VALUES (2); INSERT INTO notes VALUES (2)")?;
     serves(&sink, "later", "{\"id\":1}\n{\"id\":2}\n")?;
