@@ -70,6 +70,8 @@ pub(super) fn bounds(options: &Options) -> Vec<(&'static str, String)> {
     vec![
         ("max_execution_time", options.sql_max_seconds.to_string()),
         ("max_memory_usage", memory.to_string()),
+        // Where a server lets sorts and groups go on on its disk, no reader fills that.
+        ("max_temporary_data_on_disk_size_for_query", memory.to_string()),
         ("output_format_json_quote_64bit_integers", int64.to_string()),
         ("output_format_json_quote_decimals", "1".to_owned()),
         ("output_format_json_quote_denormals", "1".to_owned()),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tailwater::serve::Endpoint;
 use tailwater_test_support::{ClickHouse, unique_name, wait_until};
 
 use crate::interface::{Interface, sentence};
@@ -76,6 +77,27 @@ fn greedy_statements_are_ended_in_time_and_leave_nothing_running() {
         assert_eq!(interface.sql("SELECT 1", "?format=csv").status, 200, "after {statement}");
     }
     nothing_runs(&database);
+}
+
+/// A server may have sorts and groups go on on its disk. The embedded engine's holds the copy.
+#[test]
+fn what_a_statement_puts_on_the_disk_is_bounded_too() {
+    let interface = Interface::with_clickhouse("sql_max_memory_mb = 32\n", "default");
+    let server = interface.clickhouse.borrow().clone().expect("a server");
+    // As an administrator's profile would have it. What follows becomes the comment.
+    let spilling =
+        format!("{}/?max_bytes_before_external_group_by=1000000&log_comment=", server.url);
+    let spills = |rows: u32| {
+        let grouped =
+            format!("SELECT sipHash64(number) AS hash FROM numbers({rows}) GROUP BY hash");
+        interface.sql(&format!("SELECT count() FROM ({grouped})"), "?format=csv")
+    };
+    interface.clickhouse.send_replace(Some(Endpoint { url: spilling, ..server }));
+    let fits = spills(500_000);
+    assert_eq!(fits.status, 200, "{}", fits.text());
+    let response = spills(20_000_000);
+    assert_eq!(response.status, 422, "{}", response.text());
+    assert!(sentence(&response).contains("Limit for temporary files size exceeded"));
 }
 
 #[test]
