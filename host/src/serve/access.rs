@@ -1,7 +1,7 @@
 //! Who asks, and what they may.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -63,7 +63,7 @@ fn caller(app: &App, request: &Request) -> Result<Caller, Refusal> {
     if OPEN.contains(&request.uri().path()) {
         return Ok(Caller::Nobody);
     }
-    let Some(presented) = presented(request)? else {
+    let Some(presented) = presented(request.headers(), request.uri())? else {
         return Ok(Caller::Nobody);
     };
     match find(&tokens, &presented) {
@@ -72,8 +72,9 @@ fn caller(app: &App, request: &Request) -> Result<Caller, Refusal> {
     }
 }
 
-fn presented(request: &Request) -> Result<Option<String>, Refusal> {
-    if let Some(value) = request.headers().get(header::AUTHORIZATION) {
+/// The token that comes along: in the header, or else in the query.
+pub(super) fn presented(headers: &HeaderMap, uri: &Uri) -> Result<Option<String>, Refusal> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
         let token = value.to_str().ok().and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
@@ -85,7 +86,7 @@ fn presented(request: &Request) -> Result<Option<String>, Refusal> {
             )
         });
     }
-    parameters::take(&mut parameters::parse(request.uri().query())?, "token")
+    parameters::take(&mut parameters::parse(uri.query())?, "token")
 }
 
 /// Without tokens, a web page could point its own name at 127.0.0.1 and read everything through its

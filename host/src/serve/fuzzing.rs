@@ -2,6 +2,9 @@
 
 use std::collections::HashSet;
 
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+
+use super::access::presented;
 use super::tables::{Mirrored, MirroredColumn};
 use super::token::{Scope, Token, TokenHash, find, hash_token};
 use super::{filter, guard, parameters};
@@ -71,8 +74,13 @@ pub fn guard(text: &str) {
     }
 }
 
-/// A token, or a hash: the very token is found, and a hash is printed as it was read.
+/// A token, a hash, or what brings one along: the very token is found, a hash is printed as it was read, and what a
+/// header or a query presents is a part of it.
 pub fn token(text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        is_presented(text, &HeaderMap::from_iter([(header::AUTHORIZATION, value)]), "/");
+    }
+    is_presented(text, &HeaderMap::new(), &format!("/?{text}"));
     let known = Token {
         name: "known".into(),
         hash: hash_token("the very token").try_into().expect("a hash"),
@@ -87,5 +95,24 @@ pub fn token(text: &str) {
     }
     if let Ok(scope) = Scope::try_from(text.to_owned()) {
         assert_eq!(scope.to_string(), text);
+    }
+}
+
+/// What is refused gets a sentence of ours, without what was sent; a token that is taken was sent.
+fn is_presented(text: &str, headers: &HeaderMap, uri: &str) {
+    let Ok(uri) = uri.parse::<Uri>() else { return };
+    match presented(headers, &uri) {
+        Ok(Some(token)) if !headers.is_empty() => {
+            assert!(text.ends_with(char::is_whitespace) || text.ends_with(&token), "{text:?}");
+            assert!(text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")));
+            assert_eq!(token, token.trim());
+        }
+        Ok(Some(token)) => assert!(token.len() <= text.len()),
+        Ok(None) => assert!(headers.is_empty() && !text.starts_with("token=")),
+        Err(refusal) => {
+            let status = refusal.status;
+            assert!([StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST].contains(&status));
+            assert_eq!(refusal.sentence.lines().count(), 1, "{}", refusal.sentence);
+        }
     }
 }

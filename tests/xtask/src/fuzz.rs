@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +16,8 @@ use crate::steps;
 
 /// Set while cargo calls this program in place of the compiler.
 const WRAPPING: &str = "TAILWATER_FUZZ_BUILD";
+/// Tells the fuzzer which target runs.
+const TARGET: &str = "TAILWATER_FUZZ_TARGET";
 
 const FLAGS: [&str; 9] = [
     "--cfg=fuzzing",
@@ -28,10 +30,6 @@ const FLAGS: [&str; 9] = [
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
 ];
-
-/// Names of the targets, as in `tests/fuzz`.
-const TARGETS: [&str; 8] =
-    ["config", "copy", "envelope", "guard", "pgoutput", "query-string", "statement", "token"];
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -58,26 +56,25 @@ pub(crate) fn compile_if_asked() -> Result<()> {
 /// Sets up, builds and fuzzes.
 pub(crate) fn run(options: &Options) -> Result<()> {
     steps::setup()?;
-    for target in &options.targets {
-        let known = TARGETS.join(", ");
-        ensure!(TARGETS.contains(&target.as_str()), "there is no target `{target}`: {known}");
-    }
-    let chosen = |target: &&str| {
-        options.targets.is_empty() || options.targets.iter().any(|chosen| chosen == target)
-    };
-    let targets: Vec<&str> = TARGETS.into_iter().filter(chosen).collect();
-    fuzz(&targets, options.seconds)
+    fuzz(&options.targets, options.seconds)
 }
 
 /// A few seconds of each target, for the test command.
 pub(crate) fn briefly() -> Result<()> {
-    fuzz(&TARGETS, 3)
+    fuzz(&[], 3)
 }
 
-fn fuzz(targets: &[&str], seconds: u32) -> Result<()> {
+/// Fuzzes the targets that are chosen; all if none is.
+fn fuzz(chosen: &[String], seconds: u32) -> Result<()> {
     let binary = steps::step("building the fuzzer", build)?;
+    let mut targets = known(&binary)?;
+    for target in chosen {
+        let known = targets.join(", ");
+        ensure!(targets.contains(target), "there is no target `{target}`: {known}");
+    }
+    targets.retain(|target| chosen.is_empty() || chosen.contains(target));
     steps::step(&format!("fuzzing for {seconds} s"), || {
-        let start = |target: &&str| start(&binary, target, seconds);
+        let start = |target: &String| start(&binary, target, seconds);
         let mut running = targets.iter().map(start).collect::<Result<Vec<_>>>()?;
         let mut found = Vec::new();
         for (target, (fuzzer, log)) in targets.iter().zip(&mut running) {
@@ -106,6 +103,14 @@ fn build() -> Result<PathBuf> {
     Ok(kept)
 }
 
+/// The names of the targets: told no name, the fuzzer prints them.
+fn known(binary: &Path) -> Result<Vec<String>> {
+    let output = Command::new(binary).env_remove(TARGET).arg("-runs=0").output()?;
+    let names: Vec<_> = String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect();
+    ensure!(output.status.success() && !names.is_empty(), "the fuzzer names no target");
+    Ok(names)
+}
+
 fn start(binary: &PathBuf, target: &str, seconds: u32) -> Result<(std::process::Child, PathBuf)> {
     let directory = steps::target_directory().join("fuzz").join(target);
     let grown = directory.join("corpus");
@@ -115,7 +120,7 @@ fn start(binary: &PathBuf, target: &str, seconds: u32) -> Result<(std::process::
     let mut artifacts = OsString::from("-artifact_prefix=");
     artifacts.push(directory.join(""));
     let mut command = Command::new(binary);
-    command.env("TAILWATER_FUZZ_TARGET", target);
+    command.env(TARGET, target);
     command.arg(format!("-max_total_time={seconds}"));
     command.args(["-max_len=4096", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=0"]);
     command.arg(artifacts).arg(grown);
