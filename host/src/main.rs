@@ -22,6 +22,8 @@ use tracing::{error, info, warn};
 
 /// How long a drain waits for something to move.
 const STUCK: Duration = Duration::from_secs(4);
+/// How long it takes at most, so that a stop is done within five seconds also where a little moves now and then.
+const LONGEST: Duration = Duration::from_millis(4_500);
 
 /// Why a command line with a secret is refused.
 const VISIBLE: &str = "the command line holds a secret that everybody on this machine can read, and \
@@ -159,7 +161,7 @@ async fn reload_on_hangup(
 }
 
 /// The first signal drains, the second ends the process where it stands, as does a drain in which nothing
-/// moves, whatever began it: what is not acknowledged comes again.
+/// moves or that takes too long, whatever began it: what is not acknowledged comes again.
 fn end_on_signals(shutdown: Shutdown, metrics: Arc<Metrics>) {
     let asked = Arc::<AtomicBool>::default();
     tokio::spawn(end_when_stuck(shutdown.clone(), metrics, Arc::clone(&asked)));
@@ -189,8 +191,9 @@ fn end_on_signals(shutdown: Shutdown, metrics: Arc<Metrics>) {
 /// Ends in order if a signal `asked` for it. Otherwise a leg has failed, which was said then.
 async fn end_when_stuck(shutdown: Shutdown, metrics: Arc<Metrics>, asked: Arc<AtomicBool>) {
     shutdown.reached(Phase::Draining).await;
-    let mut moved = (metrics.movements(), Instant::now());
-    while moved.1.elapsed() < STUCK {
+    let begun = Instant::now();
+    let mut moved = (metrics.movements(), begun);
+    while moved.1.elapsed() < STUCK && begun.elapsed() < LONGEST {
         tokio::time::sleep(STUCK / 40).await;
         if metrics.movements() != moved.0 {
             moved = (metrics.movements(), Instant::now());
@@ -201,8 +204,8 @@ async fn end_when_stuck(shutdown: Shutdown, metrics: Arc<Metrics>, asked: Arc<At
         return;
     }
     warn!(
-        "stopped without waiting any longer for what is on its way and does not move; it is not \
-         acknowledged, so the next start reads it again"
+        "stopped without waiting any longer for what is on its way; it is not acknowledged, so the \
+         next start reads it again"
     );
     std::process::exit(if asked { Exit::Done } else { Exit::Failed } as i32);
 }

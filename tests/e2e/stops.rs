@@ -4,22 +4,34 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    ClickHouse, Database, Postgres, PostgresOptions, PostgresVersion, Session, Tailwater, wait_for,
+    ClickHouse, Database, Postgres, PostgresOptions, PostgresVersion, Proxy, Session, Tailwater,
+    wait_for,
 };
 
-use crate::legs::{DEADLINE, says, serves};
-use crate::outages::into_url;
+use crate::legs::{DEADLINE, behind_proxy, says, serves};
+use crate::outages::{RATE, into_url, into_url_with, metric, recovers};
 
 /// Within which a stop is done, and a leg that stands still is told of.
 pub(crate) const PROMISED: Duration = Duration::from_secs(5);
 /// What a busy machine may add to the latter.
 const SLACK: Duration = Duration::from_secs(5);
 
+const CAPTURED: &str = "tailwater_passed_total{step=\"captured\"}";
+
 fn source() -> Result<Database<'static>> {
     let source = Postgres::shared(PostgresVersion::V15).create_database()?;
     source.execute("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1)")?;
     Ok(source)
+}
+
+/// Many that the workload leaves alone.
+fn users(count: u32) -> String {
+    format!(
+        "INSERT INTO users (id, name, email, address) \
+         SELECT 1000000 + n, md5(n::text), 'e', repeat(md5(n::text), 10) FROM generate_series(1, {count}) n"
+    )
 }
 
 /// `/readyz` says in time that this leg, or this step, stands still, and why.
@@ -130,6 +142,56 @@ fn a_clickhouse_that_takes_nothing_does_not_delay_a_stop() -> Result<()> {
     read_only(0)?;
     let _process = tailwater.start()?;
     serves(&tailwater, "notes", "{\"id\":1}\n{\"id\":2}\n")
+}
+
+/// Each insert takes a second or two, so that something always moves, and more than six of them are on their way.
+#[test]
+fn a_clickhouse_that_is_slow_does_not_delay_a_stop() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    let workload = Runner::start(&source.url(), 64, RATE)?;
+    let clickhouse = ClickHouse::shared();
+    let port = clickhouse.url().rsplit(':').next().unwrap_or_default().parse()?;
+    let proxy = Proxy::start(port)?;
+    let url = format!("http://127.0.0.1:{}", proxy.port());
+    let tailwater = into_url_with(&url, clickhouse, &source, "batch_rows = 500")?;
+    let mut process = tailwater.start()?;
+    process.wait_ready(DEADLINE)?;
+    proxy.slow_down(100_000);
+    source.execute(&users(30_000))?;
+    let stored = || metric(&tailwater, "tailwater_passed_total{step=\"stored\"}");
+    let before = stored()?;
+    wait_for(DEADLINE, "what comes slowly to be stored", || {
+        let (stored, captured) = (stored()?, metric(&tailwater, CAPTURED)?);
+        ensure!(stored > before, "nothing yet");
+        ensure!(captured > stored + 3_000.0, "{captured} were captured, {stored} stored");
+        Ok(())
+    })?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    says(&tailwater, "stopped without waiting any longer for what is on its way")?;
+    proxy.slow_down(0);
+    let _process = tailwater.start()?;
+    recovers(&source, workload, &tailwater)
+}
+
+#[test]
+fn a_copy_of_the_tables_that_is_under_way_does_not_delay_a_stop() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    let workload = Runner::start(&source.url(), 65, RATE)?;
+    source.execute(&users(20_000))?;
+    let (proxy, tailwater) = behind_proxy(&source, "")?;
+    // Takes the copy half a minute.
+    proxy.slow_down(300_000);
+    let process = tailwater.start()?;
+    wait_for(DEADLINE, "the first rows of the copy", || {
+        let captured = metric(&tailwater, CAPTURED)?;
+        ensure!(captured > 0.0, "none yet");
+        Ok(())
+    })?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    ensure!(!tailwater.log().contains("copied the table"), "it was over:\n{}", tailwater.log());
+    proxy.slow_down(0);
+    let _process = tailwater.start()?;
+    recovers(&source, workload, &tailwater)
 }
 
 /// ClickHouse delays inserts into a table of many parts, and answers whoever asks whether it is there.
