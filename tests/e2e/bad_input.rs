@@ -185,23 +185,6 @@ fn a_slot_that_is_dropped_under_a_running_capture_is_not_made_anew_in_silence() 
 }
 
 #[test]
-fn a_source_that_restarts_loses_nothing() -> Result<()> {
-    let postgres = Postgres::start(PostgresVersion::V18, PostgresOptions::default())?;
-    let source = postgres.create_database()?;
-    source.execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")?;
-    let tailwater = Tailwater::with_source(&source.url())?;
-    let mut process = tailwater.start()?;
-    process.wait_ready(DEADLINE)?;
-    source.execute("INSERT INTO notes VALUES (1, 'before')")?;
-    postgres.crash()?;
-    postgres.restart()?;
-    source.execute("INSERT INTO notes VALUES (2, 'after')")?;
-    serves(&tailwater, "{\"id\":1,\"body\":\"before\"}\n{\"id\":2,\"body\":\"after\"}\n")?;
-    ensure!(process.terminate(DEADLINE)?.success(), "it ended badly");
-    Ok(())
-}
-
-#[test]
 fn a_broker_that_is_down_at_start_and_goes_away_is_waited_for() -> Result<()> {
     let source = source()?;
     let kafka = Kafka::start()?;

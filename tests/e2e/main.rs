@@ -36,6 +36,7 @@ mod projects;
 mod publication;
 mod recopy;
 mod reshape;
+mod restarts;
 mod retention;
 mod secrets;
 mod service;

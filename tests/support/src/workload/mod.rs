@@ -3,6 +3,7 @@
 
 mod alters;
 mod kinds;
+mod line;
 mod runner;
 
 use rand::rngs::StdRng;

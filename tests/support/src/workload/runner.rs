@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio_postgres::{Client, NoTls};
 
+use super::line::{Line, TURNS, connect};
 use super::{Action, KINDS_SCHEMA, Kinds, SCHEMA, Shop};
 use crate::{wait_until, wait_until_async};
 
@@ -73,12 +73,15 @@ struct Load {
 impl Load {
     /// Creates the tables and their first rows in the database at `url`, over a unix socket or plain TCP;
     /// how many users there are.
-    fn prepare(&mut self, url: &str) -> Result<u64> {
+    fn prepare(&mut self, url: &str, restarts: bool) -> Result<u64> {
         runtime()?.block_on(async {
             let client = connect(url).await?;
             client.batch_execute(SCHEMA).await.context("create the shop's table")?;
             let users = self.shop.insert_many(FIRST_USERS);
             client.batch_execute(&users).await.context("insert users")?;
+            if restarts {
+                client.batch_execute(TURNS).await.context("create the table of turns")?;
+            }
             if let Some(kinds) = &mut self.kinds {
                 client.batch_execute(KINDS_SCHEMA).await.context("create the other tables")?;
                 let rows = kinds.first_rows().join("; ");
@@ -104,25 +107,34 @@ impl Runner {
     /// Creates the table and its first users in the database at `url`, over a unix socket or plain
     /// TCP, and changes `rate` rows a second from then on.
     pub fn start(url: &str, seed: u64, rate: u64) -> Result<Self> {
-        Self::run(url, seed, rate, None)
+        Self::run(url, seed, rate, None, false)
+    }
+
+    /// [`start`](Self::start) for a server that goes away and comes back: each transaction also moves the number in
+    /// the one row of `public.turns`, by which it is known of each whether it was committed. Only then is it counted,
+    /// and what was not is done again.
+    pub fn start_for_restarts(url: &str, seed: u64, rate: u64) -> Result<Self> {
+        Self::run(url, seed, rate, None, true)
     }
 
     /// [`start`](Self::start) with the tables of other kinds beside the shop's, which are changed in the same
     /// transactions and count for the rate; a statement that changes several rows counts once.
     pub fn start_with_kinds(url: &str, seed: u64, rate: u64) -> Result<Self> {
-        Self::run(url, seed, rate, Some(Kinds::new(seed)))
+        Self::run(url, seed, rate, Some(Kinds::new(seed)), false)
     }
 
-    fn run(url: &str, seed: u64, rate: u64, kinds: Option<Kinds>) -> Result<Self> {
+    fn run(url: &str, seed: u64, rate: u64, kinds: Option<Kinds>, restarts: bool) -> Result<Self> {
         let turns = StdRng::seed_from_u64(seed);
         let mut load = Load { shop: Shop::new(seed), kinds, turns };
         let shared = Arc::new(Shared::default());
         shared.rate.store(rate, Ordering::Relaxed);
-        shared.inserts.store(load.prepare(url)?, Ordering::Relaxed);
+        shared.inserts.store(load.prepare(url, restarts)?, Ordering::Relaxed);
         let sizes = StdRng::seed_from_u64(seed);
         let (url, theirs) = (url.to_owned(), Arc::clone(&shared));
         let thread = std::thread::spawn(move || {
-            runtime()?.block_on(async { run(&connect(&url).await?, load, sizes, &theirs).await })
+            runtime()?.block_on(async {
+                run(&mut Line::open(&url, restarts).await?, load, sizes, &theirs).await
+            })
         });
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -180,20 +192,19 @@ impl Drop for Runner {
     }
 }
 
-async fn run(client: &Client, mut load: Load, mut sizes: StdRng, shared: &Shared) -> Result<()> {
+async fn run(line: &mut Line, mut load: Load, mut sizes: StdRng, shared: &Shared) -> Result<()> {
     let mut pace = Pace::new();
     while !shared.stop.load(Ordering::Relaxed) {
         let size = sizes.random_range(1..=LARGEST_TRANSACTION);
-        let mut sql = String::from("BEGIN");
+        let mut sql = String::new();
         let mut actions = Vec::with_capacity(size);
         for _ in 0..size {
             let (action, statement) = load.next_statement();
             actions.extend(action);
-            sql.push_str("; ");
             sql.push_str(&statement);
+            sql.push_str("; ");
         }
-        sql.push_str("; COMMIT");
-        client.batch_execute(&sql).await.context("run the workload")?;
+        line.commit(&sql).await.context("run the workload")?;
         for action in actions {
             shared.count(action);
         }
@@ -251,12 +262,4 @@ impl Pace {
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
-}
-
-async fn connect(url: &str) -> Result<Client> {
-    let (client, connection) =
-        tokio_postgres::connect(url, NoTls).await.context("connect the workload")?;
-    // Ends with the client, and its errors are the client's.
-    tokio::spawn(connection);
-    Ok(client)
 }
