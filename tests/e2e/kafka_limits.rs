@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
-    Database, Kafka, Postgres, PostgresVersion, Tailwater, wait_for, wait_until,
+    Database, Kafka, Postgres, PostgresVersion, Session, Tailwater, wait_for, wait_until,
 };
-use tailwater_tests::{Raw, Record, end_offset, produce, read_committed, wait_sent};
+use tailwater_tests::{
+    Audit, Raw, Record, each_change_once, end_offset, produce, read_committed, wait_sent,
+};
 
 use crate::bad_input::{FAILED, ends_with};
 use crate::legs::{DEADLINE, Link, says, serves};
+use crate::outages::{RATE, metric, recovers};
 
 fn documents() -> Result<Database<'static>> {
     let source = Postgres::shared(PostgresVersion::V15).create_database()?;
@@ -236,54 +240,67 @@ fn commits_a_row(source: &Database<'_>, sink: &Tailwater) -> Result<String> {
     Ok(row.to_owned())
 }
 
-/// A process that stood still while another one took over its slot and its transactional id.
+/// Waits until a capture has sent something in a transaction that is still open.
+fn has_an_open_transaction(capture: &Tailwater) -> Result<()> {
+    let of_sent = |name: &str| metric(capture, &format!("{name}{{step=\"sent\"}}"));
+    let mut before = None;
+    wait_for(DEADLINE, "an open transaction", || {
+        let (sent, committed) =
+            (of_sent("tailwater_passed_total")?, of_sent("tailwater_position")?);
+        let earlier = before.replace((sent, committed));
+        let open = earlier.is_some_and(|(less, same)| less < sent && committed <= same);
+        ensure!(open, "{sent} records were sent, and nothing since position {committed}");
+        Ok(())
+    })
+}
+
+/// A process that stood still while another one took over its slot and its transactional id, all of it under load.
 #[test]
 fn a_zombie_that_wakes_up_writes_nothing_and_says_why() -> Result<()> {
-    let source = documents()?;
-    let settings = "partitions = 1\ntransaction_interval_ms = 3000\n\
+    let source = Postgres::shared(PostgresVersion::V15).create_database()?;
+    // Few enough that the sleeper's socket is not full soon.
+    let workload = Runner::start(&source.url(), 18, RATE / 2)?;
+    let audit = Audit::install(&source)?;
+    let settings = "transaction_interval_ms = 3000\n\
                     [kafka.librdkafka]\n\"transaction.timeout.ms\" = 300000\n";
-    let link = Link::plain(Kafka::shared(), settings);
-    let (zombie, successor) = (link.capture(&source, "")?, link.capture(&source, "")?);
-    let sink = link.sink()?;
+    let (kafka, link) = (Kafka::shared(), Link::plain(Kafka::shared(), settings));
+    let capture = || link.capture(&source, "exclude = [\"public.audit\"]");
+    let (zombie, successor, sink) = (capture()?, capture()?, link.sink()?);
     let mut asleep = zombie.start()?;
     asleep.wait_ready(DEADLINE)?;
     // Else the successor would take the copy again.
     wait_sent(&zombie, &source)?;
+    let mark = audit.mark()?;
     let _sinking = sink.start()?;
-    let committed = commits_a_row(&source, &sink)?;
-    source.execute("INSERT INTO documents VALUES (1, 'in an open transaction')")?;
-    wait_for(DEADLINE, "the row to be on its way", || {
-        let metrics = zombie.get("/metrics")?.text();
-        ensure!(metrics.contains("tailwater_passed_total{step=\"sent\"} 2"), "not yet");
-        Ok(())
-    })?;
+    has_an_open_transaction(&zombie)?;
     let process = Pid::from_raw(i32::try_from(asleep.id())?).context("a process id")?;
+    // At once: a walsender that has filled the sleeper's socket does not end.
+    let session = Session::open(&source.url())?;
     kill_process(process, Signal::STOP)?;
-    source.kill_walsenders()?;
+    session.execute(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+         WHERE database = current_database()",
+    )?;
     let mut awake = successor.start()?;
     awake.wait_ready(DEADLINE)?;
-    let first = format!("{committed}{{\"id\":1,\"body\":\"in an open transaction\"}}\n");
-    serves(&sink, "documents", &first)?;
+    wait_sent(&successor, &source)?;
     kill_process(process, Signal::CONT)?;
-    source.execute("INSERT INTO documents VALUES (2, 'after')")?;
-    serves(&sink, "documents", &format!("{first}{{\"id\":2,\"body\":\"after\"}}\n"))?;
-    let records = read_committed(&Kafka::shared().bootstrap(), &link.topic("documents"))?;
-    let keys: Vec<_> = records.iter().filter_map(|record| record.key.as_deref()).collect();
-    ensure!(
-        keys == [0, 1, 2].map(|id| format!("{{\"id\":{id}}}")),
-        "each change once, but {keys:?}"
-    );
+    wait_sent(&successor, &source)?;
+    recovers(&source, workload, &sink)?;
+    wait_sent(&successor, &source)?;
+    let histories = audit.histories("users", mark)?;
     ensure!(awake.is_running()?, "the successor ended:\n{}", successor.log_tail());
     // It knows already if its transaction was still open; else it learns by the next one.
     ensure!(awake.terminate(DEADLINE)?.success(), "the successor ended badly");
-    source.execute("INSERT INTO documents VALUES (3, 'for nobody')")?;
+    source.execute("INSERT INTO users (id, name, email) VALUES (0, 'for nobody', 'e')")?;
     // As Kafka says it, or the source, whichever it asks first.
     wait_for(DEADLINE, "the zombie to say why", || {
         let log = zombie.log();
         let of_kafka = log.contains("transport stopped: another tailwater took over this pipeline");
         ensure!(of_kafka || log.contains("another tailwater took over slot "), "{log}");
         Ok(())
-    })
+    })?;
+    each_change_once(&histories, &kafka.bootstrap(), &link.topic("users"))
 }
 
 /// Every start reads the topic of checkpoints, to which up to twenty records a second go for good.
