@@ -11,7 +11,7 @@ use tailwater_test_support::workload::Runner;
 use tailwater_test_support::{
     Kafka, Postgres, PostgresVersion, Scratch, Tailwater, wait_for, workspace_root,
 };
-use tailwater_tests::{Record, read_committed, wait_sent};
+use tailwater_tests::{Audit, Record, each_change_once, read_committed, wait_sent};
 
 use crate::legs::{DEADLINE, Link};
 use crate::outages::{RATE, recovers};
@@ -62,21 +62,24 @@ fn step(both: [&Tailwater; 2], seconds: i64, bootstrap: &str, topic: &str) -> Re
 fn a_clock_that_steps_back_under_load_changes_nothing() -> Result<()> {
     let source = Postgres::shared(PostgresVersion::V18).create_database()?;
     let workload = Runner::start(&source.url(), 31, RATE)?;
+    let audit = Audit::install(&source)?;
     let link = Link::plain(Kafka::shared(), "");
     let scratch = Scratch::new("clock")?;
     let library = library(&scratch)?;
-    let capture = shifted(link.capture(&source, "")?, &library)?;
+    let capture = shifted(link.capture(&source, "exclude = [\"public.audit\"]")?, &library)?;
     let sink = shifted(link.sink()?, &library)?;
     let (mut capturing, mut sinking) = (capture.start()?, sink.start()?);
     capturing.wait_ready(DEADLINE)?;
     sinking.wait_ready(DEADLINE)?;
     wait_sent(&capture, &source)?;
+    let mark = audit.mark()?;
+    let (bootstrap, topic) = (Kafka::shared().bootstrap(), link.topic("users"));
     for seconds in [-3_600, -86_400, 0] {
-        step([&capture, &sink], seconds, &Kafka::shared().bootstrap(), &link.topic("users"))?;
+        step([&capture, &sink], seconds, &bootstrap, &topic)?;
         wait_sent(&capture, &source)?;
     }
     recovers(&source, workload, &sink)?;
     ensure!(capturing.is_running()?, "the capture ended:\n{}", capture.log_tail());
     ensure!(sinking.is_running()?, "the sink ended:\n{}", sink.log_tail());
-    Ok(())
+    each_change_once(&audit.histories("users", mark)?, &bootstrap, &topic)
 }
