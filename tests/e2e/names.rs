@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use crate::bad_input::{FAILED, ends_with};
-use anyhow::{Result, ensure};
+use crate::legs::Link;
+use anyhow::{Context as _, Result, ensure};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use tailwater_test_support::{Database, Postgres, PostgresVersion, Tailwater, wait_for};
+use tailwater_test_support::{
+    Database, Kafka, Postgres, PostgresVersion, Tailwater, unique_name, wait_for,
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const TABLES: usize = 12;
@@ -43,34 +46,72 @@ fn serves(tailwater: &Tailwater, table: &str, column: &str, value: &str) -> Resu
 }
 
 fn make(source: &Database<'_>, table: &str, column: &str) -> Result<()> {
-    let (table, column) = (quoted(table), quoted(column));
-    source.execute(&format!("CREATE TABLE {table} (id int PRIMARY KEY, {column} text)"))?;
-    source.execute(&format!("INSERT INTO {table} VALUES (1, 'copied')"))
+    make_in(source, "public", table, column)
+}
+
+fn make_in(source: &Database<'_>, schema: &str, table: &str, column: &str) -> Result<()> {
+    let (schema, table, column) = (quoted(schema), quoted(table), quoted(column));
+    source.execute(&format!(
+        "CREATE SCHEMA IF NOT EXISTS {schema};
+         CREATE TABLE {schema}.{table} (id int PRIMARY KEY, {column} text);
+         INSERT INTO {schema}.{table} VALUES (1, 'copied')"
+    ))
+}
+
+/// A schema, a table and a column of it.
+type Names = (String, String, String);
+
+/// Each third table is in `public`, the others in two schemas of odd names.
+fn names(dice: &mut StdRng) -> Vec<Names> {
+    let schemas =
+        ["public".to_owned(), format!("s{}", name(dice, 1)), format!("s{}", name(dice, 2))];
+    let of = |number: usize| {
+        let schema = schemas[number % schemas.len()].clone();
+        (schema, name(dice, number), name(dice, number))
+    };
+    (0..TABLES).map(of).collect()
+}
+
+/// Each table has this value, and is called after its schema unless that is `public`.
+fn all_serve(tailwater: &Tailwater, names: &[Names], value: &str) -> Result<()> {
+    names.iter().try_for_each(|(schema, table, column)| match schema.as_str() {
+        "public" => serves(tailwater, table, column, value),
+        _ => serves(tailwater, &format!("{schema}_{table}"), column, value),
+    })
 }
 
 #[test]
-fn any_name_of_the_source_is_copied_streamed_and_served() -> Result<()> {
+fn any_name_of_the_source_is_copied_streamed_and_served_on_both_routes() -> Result<()> {
     let seed: u64 = rand::random();
     println!("seed {seed}");
-    let mut dice = StdRng::seed_from_u64(seed);
-    let names: Vec<_> =
-        (0..TABLES).map(|number| (name(&mut dice, number), name(&mut dice, number))).collect();
+    let names = names(&mut StdRng::seed_from_u64(seed));
     let source = Postgres::shared(PostgresVersion::V15).create_database()?;
-    for (table, column) in &names {
-        make(&source, table, column)?;
+    for (schema, table, column) in &names {
+        make_in(&source, schema, table, column)?;
     }
-    let tailwater = Tailwater::with_source(&source.url())?;
-    let mut process = tailwater.start()?;
-    process.wait_ready(DEADLINE)?;
-    for (table, column) in &names {
-        serves(&tailwater, table, column, "copied")?;
-        let (quoted_table, quoted_column) = (quoted(table), quoted(column));
-        source.execute(&format!("UPDATE {quoted_table} SET {quoted_column} = 'streamed'"))?;
+    let (direct, link) =
+        (Tailwater::with_source(&source.url())?, Link::plain(Kafka::shared(), "partitions = 1"));
+    let slot = format!("slot = \"{}\"", unique_name("names"));
+    let (capture, sink) = (link.capture(&source, &slot)?, link.sink()?);
+    let (mut copying, mut capturing, mut sinking) =
+        (direct.start()?, capture.start()?, sink.start()?);
+    copying.wait_ready(DEADLINE)?;
+    capturing.wait_ready(DEADLINE)?;
+    for route in [&direct, &sink] {
+        all_serve(route, &names, "copied").with_context(|| format!("seed {seed}"))?;
     }
-    for (table, column) in &names {
-        serves(&tailwater, table, column, "streamed")?;
+    for (schema, table, column) in &names {
+        let (schema, table, column) = (quoted(schema), quoted(table), quoted(column));
+        source.execute(&format!("UPDATE {schema}.{table} SET {column} = 'streamed'"))?;
     }
-    ensure!(process.is_running()?, "it ended:\n{}", tailwater.log_tail());
+    for route in [&direct, &sink] {
+        all_serve(route, &names, "streamed").with_context(|| format!("seed {seed}"))?;
+    }
+    for (process, tailwater) in
+        [(&mut copying, &direct), (&mut capturing, &capture), (&mut sinking, &sink)]
+    {
+        ensure!(process.is_running()?, "it ended:\n{}", tailwater.log_tail());
+    }
     Ok(())
 }
 
