@@ -3,6 +3,7 @@
 mod bad_input;
 mod changes;
 mod clock;
+mod codecs;
 mod columns;
 mod copies;
 mod damage;

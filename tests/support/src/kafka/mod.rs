@@ -1,8 +1,10 @@
 //! Apache Kafka, one KRaft node.
 
+mod batches;
 mod connect;
 mod properties;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -173,6 +175,12 @@ impl Kafka {
         let (bootstrap, file) = (self.bootstrap(), file.display().to_string());
         let arguments = ["--bootstrap-server", &bootstrap, "--offset-json-file", &file];
         self.tool("org.apache.kafka.tools.DeleteRecordsCommand", arguments).map(drop)
+    }
+
+    /// How many records of a topic that nobody writes to any more are in batches of which codec, as the broker's
+    /// files tell.
+    pub fn records_by_codec(&self, topic: &str) -> Result<BTreeMap<&'static str, u32>> {
+        batches::records_by_codec(&self.scratch.join("logs"), topic)
     }
 
     fn topics(&self, arguments: &[&str]) -> Result<()> {
