@@ -1,9 +1,9 @@
 //! The measurements, one function a kind.
 
 use anyhow::{Context as _, Result, ensure};
-use tailwater_test_support::{Kafka, Postgres, Session};
+use tailwater_test_support::{Postgres, Session};
 
-use super::leg::{Setup, Since, Taken, passed, wait_passed};
+use super::leg::{Setup, Since, Taken, Topics, passed, wait_passed};
 use super::report::Line;
 use super::shape::Shape;
 use super::source::{Source, topic_prefix};
@@ -59,7 +59,7 @@ impl Bed {
         let setup = Setup {
             role: if kafka { "capture" } else { "all" },
             slot: slot.clone(),
-            kafka: kafka.then(|| (self.kafka.bootstrap(), prefix.clone())),
+            kafka: kafka.then(|| self.topics(prefix.clone())),
             plugin,
             ..Setup::default()
         };
@@ -88,7 +88,7 @@ impl Bed {
     /// From the first change read to the last one stored.
     pub(super) fn sink(&self, source: &Source<'_>, prefix: String) -> Result<Line> {
         let name = "kafka-clickhouse";
-        let kafka = Some((self.kafka.bootstrap(), prefix));
+        let kafka = Some(self.topics(prefix));
         let setup = Setup { role: "sink", kafka, ..Setup::default() };
         let tailwater = setup.prepare(source, self.binary.clone())?;
         let mut process = tailwater.start()?;
@@ -107,7 +107,7 @@ impl Bed {
             role: if kafka { "capture" } else { "all" },
             slot: source.slot(&slot_prefix(name)),
             snapshot: true,
-            kafka: kafka.then(|| (self.kafka.bootstrap(), topic_prefix(name))),
+            kafka: kafka.then(|| self.topics(topic_prefix(name))),
             ..Setup::default()
         };
         let tailwater = setup.prepare(source, self.binary.clone())?;
@@ -169,8 +169,9 @@ impl Bed {
         Source::fill(&self.postgres, shape, shape.events(rows), &slots)
     }
 
-    pub(super) fn kafka(&self) -> &Kafka {
-        &self.kafka
+    /// The topics below a prefix, for whoever is measured.
+    pub(super) fn topics(&self, prefix: String) -> Topics {
+        Topics { brokers: self.kafka.bootstrap(), prefix, codec: self.codec.clone() }
     }
 
     pub(super) fn session(&self, database: &str) -> Result<Session> {

@@ -41,7 +41,7 @@ impl Bed {
         let setup = Setup {
             role: "all",
             slot: source.slot(&slot_prefix("latency")),
-            kafka: kafka.then(|| (self.kafka().bootstrap(), topic_prefix("latency"))),
+            kafka: kafka.then(|| self.topics(topic_prefix("latency"))),
             ..Setup::default()
         };
         let tailwater = setup.prepare(&source, self.binary.clone())?;

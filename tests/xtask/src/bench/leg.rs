@@ -14,6 +14,14 @@ use crate::exposition::Exposition;
 /// The plugin that looks at nothing and changes nothing; the tests have it, nobody else needs it.
 pub(super) const IDENTITY: &str = "identity";
 
+/// What a process is told of Kafka.
+#[derive(Debug)]
+pub(super) struct Topics {
+    pub(super) brokers: String,
+    pub(super) prefix: String,
+    pub(super) codec: String,
+}
+
 /// What a process is to do.
 #[derive(Debug, Default)]
 pub(super) struct Setup {
@@ -21,8 +29,7 @@ pub(super) struct Setup {
     /// Slot, and whether the tables are copied first.
     pub(super) slot: String,
     pub(super) snapshot: bool,
-    /// Brokers and topic prefix.
-    pub(super) kafka: Option<(String, String)>,
+    pub(super) kafka: Option<Topics>,
     /// Name of a built plugin that runs on this leg.
     pub(super) plugin: Option<&'static str>,
 }
@@ -46,8 +53,9 @@ impl Setup {
             source.database.url(),
             self.slot,
         );
-        if let Some((brokers, prefix)) = &self.kafka {
+        if let Some(Topics { brokers, prefix, codec }) = &self.kafka {
             write!(text, "\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n")?;
+            writeln!(text, "compression = \"{codec}\"")?;
         }
         if let Some(plugin) = self.plugin {
             let file = match plugin {

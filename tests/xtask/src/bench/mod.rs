@@ -70,6 +70,9 @@ pub(crate) struct Options {
     /// Another binary of tailwater, measured beside this one in the cases that read inserts
     #[arg(long, value_name = "FILE", value_parser = built)]
     against: Option<PathBuf>,
+    /// How the cases over Kafka compress their batches: `lz4`, `zstd`, `none`, `gzip` or `snappy`
+    #[arg(long, default_value = "lz4", value_parser = ["lz4", "zstd", "none", "gzip", "snappy"])]
+    codec: String,
     /// Debezium on Kafka Connect too
     #[arg(long)]
     peers: bool,
@@ -108,6 +111,7 @@ struct Bed {
     /// The binary to compare with.
     other: Option<PathBuf>,
     kafka: Kafka,
+    codec: String,
     postgres: Postgres,
 }
 
@@ -129,7 +133,8 @@ impl Bed {
         let settings = PostgresOptions { settings: settings.into(), ..PostgresOptions::default() };
         let postgres =
             step("starting PostgreSQL 15", || Postgres::start(PostgresVersion::V15, settings))?;
-        Ok(Self { binary, other: options.against.clone(), kafka, postgres })
+        let (other, codec) = (options.against.clone(), options.codec.clone());
+        Ok(Self { binary, other, kafka, codec, postgres })
     }
 }
 
