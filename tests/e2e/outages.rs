@@ -200,6 +200,8 @@ pub(crate) fn stays_below(mebibytes: u64, process: &TailwaterProcess<'_>) -> Res
     Ok(())
 }
 
+const BYTES_BEHIND: &str = "tailwater_lag_bytes{step=\"stored\"}";
+
 /// A backlog that builds up from `hindered` to `helped` is held by the slot and not by the memory, and
 /// is stored in the end.
 pub(crate) fn lags_without_growing(
@@ -211,6 +213,8 @@ pub(crate) fn lags_without_growing(
 ) -> Result<()> {
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
+    // Before that there is nothing to tell a lag from.
+    wait_for(DEADLINE, "a change to be stored", || metric(tailwater, BYTES_BEHIND))?;
     hindered()?;
     // In many transactions: one alone lags by nothing as soon as a part of it is stored.
     source.execute(
@@ -224,7 +228,7 @@ pub(crate) fn lags_without_growing(
     wait_for(DEADLINE, "the slot's lag to show", || {
         let lag = metric(tailwater, "tailwater_slot_retained_bytes")?;
         ensure!(lag > 15e6, "{lag} bytes are retained");
-        let lag = metric(tailwater, "tailwater_lag_bytes{step=\"stored\"}")?;
+        let lag = metric(tailwater, BYTES_BEHIND)?;
         ensure!(lag > 15e6, "{lag} bytes are not stored");
         let lag = metric(tailwater, "tailwater_lag_seconds{step=\"stored\"}")?;
         ensure!(lag > 3.0, "what waits is {lag} s old");
