@@ -49,7 +49,11 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime.context("cannot start the threads") {
         Ok(runtime) => runtime,
-        Err(error) => return fail(Exit::Failed, &error).into(),
+        Err(error) => {
+            // There is no log yet.
+            commands::complain(&format!("{error:#}"));
+            return Exit::Failed.into();
+        }
     };
     // Heard from here on, what was changed after the settings were read is not missed.
     let hangups = runs.then(|| runtime.block_on(async { signal(SignalKind::hangup()).ok() }));
