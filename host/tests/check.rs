@@ -3,14 +3,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tailwater::capture::{SourceUrl, watch_slot};
 use tailwater::check::{self, Finding};
 use tailwater::config::{Config, Role, parse};
 use tailwater::plugin::{Chain, Runtime, Stage, compiled_code};
+use tailwater::serve::Readiness;
+use tailwater::shutdown::Shutdown;
 use tailwater::telemetry::logging::chain;
 use tailwater_test_support::{
     Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Proxy, SASL_USER, Scratch,
-    answer_everything, binary, free_port, guests, unique_name,
+    answer_everything, binary, free_port, guests, unique_name, wait_until,
 };
 
 fn look(text: &str, role: Role) -> Vec<Finding> {
@@ -79,7 +83,10 @@ fn a_slot_of_another_database_is_not_taken() {
     let make = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')");
     other.query(&make).unwrap();
     let sentence = complaint(&database.url(), &format!("slot = \"{slot}\""));
-    assert!(sentence.contains(&format!("belongs to database {}", other.name())), "{sentence}");
+    let other = other.name();
+    let wanted =
+        format!("slot {slot} belongs to database {other}; choose another name with [source] slot");
+    assert!(sentence.contains(&wanted), "{sentence}");
 }
 
 #[test]
@@ -91,7 +98,10 @@ fn what_the_settings_name_must_be_there() {
         ("tables = [\"public.nobody\"]", "table public.nobody of [source] tables does not exist"),
         ("tables = [\"public.log\"]", "add a primary key"),
         ("exclude = [\"public.users\"]", "no table with a primary key"),
-        ("publication = \"none\"", "holds no table"),
+        (
+            "publication = \"none\"",
+            "publication none holds no table; run ALTER PUBLICATION \"none\"",
+        ),
         ("slot = \"Not-A-Slot\"", "is no name for a replication slot"),
     ] {
         let sentence = complaint(&url, more);
@@ -116,6 +126,14 @@ fn a_user_without_the_rights_is_told_which() {
     assert!(complaint(&url, "").contains("GRANT SELECT ON \"public\".\"users\""));
     database.execute(&format!("GRANT SELECT ON users TO {role}")).unwrap();
     source(&url, "").unwrap();
+    database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 0")).unwrap();
+    let sentence = complaint(&url, "");
+    assert!(sentence.contains("the source refused: too many connections for role"), "{sentence}");
+    assert!(sentence.contains("; raise max_connections or max_wal_senders on the server"));
+    database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT -1")).unwrap();
+    database.execute(&format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")).unwrap();
+    let sentence = complaint(&url, "");
+    assert!(sentence.contains("(SQLSTATE 42501); grant the privilege or use another user"));
 }
 
 #[test]
@@ -126,6 +144,17 @@ fn a_server_that_cannot_stream_is_told_what_to_set() {
     database.execute("CREATE TABLE users (id int PRIMARY KEY)").unwrap();
     let sentence = complaint(&database.url(), "");
     assert!(sentence.contains("ALTER SYSTEM SET wal_level = 'logical'"), "{sentence}");
+}
+
+/// What `/readyz` says of a slot.
+fn watched(url: &str, slot: &str) -> String {
+    let (readiness, shutdown) = (Readiness::default(), Shutdown::default());
+    let (url, leg) = (SourceUrl::parse(url).expect("a URL"), readiness.leg("slot"));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.spawn(watch_slot(url, slot.to_owned(), leg, Arc::default(), shutdown));
+    let reason = || readiness.legs()["slot"].reason.clone();
+    wait_until(Duration::from_secs(30), "a look", || reason() != "starting").expect("it looks");
+    reason()
 }
 
 /// A slot that was left behind, a name that is taken, a server that is too old or no primary.
@@ -152,6 +181,8 @@ fn a_server_that_gives_no_usable_slot_is_told_why() {
     database.execute("CHECKPOINT").unwrap();
     let sentence = complaint(&url, "slot = \"left\"");
     assert!(sentence.contains("slot left lost its write-ahead log (max_slot_wal"), "{sentence}");
+    let said = watched(&url, "left");
+    assert!(said.contains("slot left is lost: it may lose its log"), "{said}");
     database.query("SELECT pg_drop_replication_slot('left')").unwrap();
     database.query("SELECT pg_create_physical_replication_slot('left')").unwrap();
     let sentence = complaint(&url, "slot = \"left\"");
@@ -182,7 +213,7 @@ fn an_address_or_password_that_is_wrong_is_said() {
     let kerberos = right.replace("tailwater:correct%20horse", "kerberos");
     assert!(complaint(&kerberos, "").contains("the source asks for GSSAPI or SSPI authentication"));
     let nobody = format!("postgres://u:hunter2@127.0.0.1:{port}/d");
-    assert!(complaint(&nobody, "").contains("check host, port"));
+    assert!(complaint(&nobody, "").starts_with("cannot reach the source; check host, port and"));
     let elsewhere = right.replace(database.name(), "no_such_database");
     assert!(complaint(&elsewhere, "").contains("check the database's name"));
     assert!(
@@ -210,7 +241,7 @@ fn kafka_answers_or_says_why_not() {
     assert!(findings(brokers(kafka.bootstrap())).unwrap().contains("brokers: 1"));
     let port = free_port().unwrap();
     let silent = findings(brokers(format!("127.0.0.1:{port}"))).unwrap_err();
-    assert!(silent.contains("is kafka up"), "{silent}");
+    assert!(silent.contains("is kafka up and `brokers` right"), "{silent}");
     let login = format!(
         "{}[kafka.librdkafka]\n\"security.protocol\" = \"SASL_PLAINTEXT\"\n\
          \"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"{SASL_USER}\"\n\

@@ -79,7 +79,7 @@ fn a_publication_of_somebody_else_without_tables_is_refused() -> Result<()> {
     let source = source()?;
     source.execute("CREATE PUBLICATION empty")?;
     let text = config(&source.url(), "publication = \"empty\"\n");
-    let said = ["publication empty holds no table", "ALTER PUBLICATION"];
+    let said = ["publication empty holds no table; run ALTER PUBLICATION", "ADD TABLE"];
     ends_with(&Tailwater::with_config(&text)?, FAILED, &said)
 }
 
@@ -116,7 +116,10 @@ fn a_clickhouse_that_refuses_the_user_is_said() -> Result<()> {
     let url = clickhouse.url();
     let section = format!("\n[clickhouse]\nurl = \"{url}\"\npassword = \"not-the-word\"\n");
     let tailwater = Tailwater::with_config(&(config(&source.url(), "") + &section))?;
-    let said = [&format!("store stopped: ClickHouse at {url} refuses user"), "set clickhouse.user"];
+    let said = [
+        &format!("store stopped: ClickHouse at {url} refuses user"),
+        "set clickhouse.user and .password",
+    ];
     ends_with(&tailwater, FAILED, &said)
 }
 
@@ -127,7 +130,8 @@ fn a_source_that_is_down_is_waited_for() -> Result<()> {
     let process = tailwater.start()?;
     wait_for(DEADLINE, "the reason in /readyz", || {
         let answer = tailwater.get("/readyz")?;
-        let told = answer.status == 503 && answer.text().contains("cannot reach the source");
+        let told =
+            answer.status == 503 && answer.text().contains("cannot reach the source; check host");
         ensure!(told, "{} {}", answer.status, answer.text());
         Ok(())
     })?;
@@ -146,7 +150,9 @@ fn a_slot_in_use_is_said_and_waited_for() -> Result<()> {
     let waiting = second.start()?;
     wait_for(DEADLINE, "the reason in /readyz", || {
         let answer = second.get("/readyz")?;
-        ensure!(answer.text().contains("another process streams"), "{}", answer.text());
+        let said = answer.text();
+        ensure!(said.contains("another process streams from this slot: stop it"), "{said}");
+        ensure!(said.contains(" is active for PID "), "{said}");
         Ok(())
     })?;
     ensure!(waiting.terminate(DEADLINE)?.success(), "the second one ended badly");

@@ -202,7 +202,10 @@ fn is_refused_until_its_tables_are_copied_anew(
         .execute("CREATE TABLE filler AS SELECT repeat('x', 999) FROM generate_series(1, 9000)")?;
     let longer = source.query(&format!("SELECT pg_current_wal_lsn() > '{delivered}'"))?;
     ensure!(longer == [["t"]], "the log is shorter than {delivered}");
-    let said = ["came from timeline 1 of the source", "on timeline 2, left it at"];
+    let said = [
+        "came from timeline 1 of the source",
+        "and the source, which is on timeline 2, left it at",
+    ];
     ends_with(capture, FAILED, &said)?;
     ensure!(source.drop_idle_slots()? == 1, "there was no slot");
     let _process = capture.start()?;

@@ -151,6 +151,35 @@ fn a_process_that_slept_while_another_one_had_its_slot_goes_on_behind_it() -> Re
     Ok(())
 }
 
+/// The other one has the slot still when it comes back, and is in the right.
+#[test]
+fn a_process_that_finds_its_slot_in_use_and_moved_leaves_it_to_the_other_one() -> Result<()> {
+    let (source, clickhouse) = (source(PostgresVersion::V18)?, ClickHouse::shared());
+    let into = || into_url(&clickhouse.url(), clickhouse, &source);
+    let (sleeper, other) = (into()?, into()?);
+    let asleep = sleeper.start()?;
+    serves(&sleeper, "notes", COPIED)?;
+    let process = Pid::from_raw(i32::try_from(asleep.id())?).context("a process id")?;
+    kill_process(process, Signal::STOP)?;
+    source.kill_walsenders()?;
+    let mut awake = other.start()?;
+    awake.wait_ready(DEADLINE)?;
+    source.execute("INSERT INTO notes VALUES (2, 'streamed')")?;
+    serves(&other, "notes", &format!("{COPIED}{STREAMED}"))?;
+    kill_process(process, Signal::CONT)?;
+    wait_for(DEADLINE, "the slot to be found in use", || {
+        let answer = sleeper.get("/readyz")?;
+        ensure!(answer.text().contains("another process streams from this slot"));
+        Ok(())
+    })?;
+    ensure!(awake.terminate(DEADLINE)?.success(), "it ended badly");
+    let status = asleep.wait_exit(DEADLINE).context("it goes on")?;
+    let (log, slot) = (sleeper.log(), format!("tailwater_{}", source.name()));
+    let said = format!("another tailwater took over slot {slot} and moved it to ");
+    ensure!(status.code() == Some(FAILED) && log.contains(&said), "{status}:\n{log}");
+    Ok(())
+}
+
 /// As of before the first start: nothing is missing in a slot that somebody prepared.
 #[test]
 fn a_slot_that_was_made_beforehand_is_used() -> Result<()> {

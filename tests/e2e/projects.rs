@@ -259,6 +259,17 @@ fn a_bench_has_a_line_for_each_size_of_a_batch() -> Result<()> {
     for cost in costs {
         ensure!(cost.parse::<f64>()? > 0.0, "{table}");
     }
+    fs::write(author.project("benched").join("golden.jsonl"), "")?;
+    let said = author.refusal(&["bench", "benched"])?;
+    ensure!(said.contains("there is no event to measure"), "{said}");
+    // Other programs of this user watch all that it may.
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    let mut run = Command::new("unshare");
+    run.args(["--user", "--map-root-user", "sh", "-c", script]).arg(binary()?);
+    run.args(["run", "--source", "postgres://u@h/d", "--watch", "benched"]);
+    let output = run.current_dir(author.scratch.path()).env("PATH", &author.path).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains("cannot watch the plugins' sources: "), "{said}");
     Ok(())
 }
 

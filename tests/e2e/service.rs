@@ -67,6 +67,16 @@ fn a_leg_that_stands_still_is_named_in_time_even_without_traffic() -> Result<()>
     let tailwater = with_server(&source, &clickhouse)?;
     let mut process = tailwater.start()?;
     process.wait_ready(DEADLINE)?;
+    let engine = i32::try_from(clickhouse.process_id().context("find ClickHouse")?)?;
+    let engine = Pid::from_raw(engine).context("a process id")?;
+    kill_process(engine, Signal::STOP)?;
+    let told = tells(&tailwater, "sink");
+    let reason = tailwater.get("/readyz").map(|answer| answer.text());
+    kill_process(engine, Signal::CONT)?;
+    told?;
+    let reason = reason?;
+    ensure!(reason.contains("ClickHouse does not answer within 3s"), "{reason}");
+    process.wait_ready(PROMISED)?;
     clickhouse.crash()?;
     tells(&tailwater, "sink")?;
     clickhouse.restart()?;
@@ -124,8 +134,11 @@ fn a_broker_that_falls_silent_is_named_in_time_even_without_traffic() -> Result<
     let broker = Pid::from_raw(broker).context("a process id")?;
     kill_process(broker, Signal::STOP)?;
     let told = tells(&capture, "send").and_then(|()| tells(&sink, "receive"));
+    let reason = capture.get("/readyz").map(|answer| answer.text());
     kill_process(broker, Signal::CONT)?;
     told?;
+    let reason = reason?;
+    ensure!(reason.contains("kafka does not answer; look at the network"), "{reason}");
     capturing.wait_ready(DEADLINE)?;
     sinking.wait_ready(DEADLINE)?;
     source.execute("INSERT INTO notes VALUES (2)")?;

@@ -137,6 +137,36 @@ fn who_asks_an_instance_needs_no_more_than_its_address() -> Result<()> {
 }
 
 #[test]
+fn a_command_line_that_makes_no_sense_is_said_with_what_does() -> Result<()> {
+    // As an argument it is just short enough for the system, as a variable it is too long.
+    let endless = format!("postgres://u:geheim@h/{}", "d".repeat(131_040));
+    let source = ["--source", "postgres://u@h/d"];
+    for (arguments, wanted) in [
+        (&["token", "hash"][..], "cannot read a token from standard input: there is none"),
+        (&["run", source[0], source[1], "--watch"], "--watch finds no project: name a directory"),
+        (
+            &["snapshot", "users", "--replace"],
+            "names are schema.table: not `users`, but `public.users`",
+        ),
+        (
+            &["check", "--source", &endless],
+            "the command line holds a secret that everybody on this",
+        ),
+    ] {
+        let output = said("", arguments, &[])?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(text.contains(wanted) && !text.contains("geheim"), "{wanted}: {text:.2000}");
+        ensure!(!output.status.success(), "{output:?}");
+    }
+    // Room for what loads the program, and for one file of its own.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 4; exec \"$0\" check"]).arg(binary()?).stdin(Stdio::null());
+    let text = String::from_utf8(command.output()?.stderr)?;
+    ensure!(text.contains("cannot start the threads: Too many open files"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn a_variable_that_is_empty_counts_as_unset() -> Result<()> {
     let variables =
         ["TAILWATER_CONFIG", "TAILWATER_LOG", "TAILWATER_LOG_FORMAT", "TAILWATER_SOURCE"];

@@ -70,6 +70,18 @@ fn a_disk_that_takes_nothing_of_the_plugins_memory_is_told_of_and_delays_no_stop
     process.wait_ready(DEADLINE)
 }
 
+#[test]
+fn a_copy_that_is_under_way_is_told_of() -> Result<()> {
+    let source = Postgres::shared(PostgresVersion::V18).create_database()?;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1)")?;
+    let (proxy, tailwater) = behind_proxy(&source, "")?;
+    proxy.go_deaf_to(b"COPY (SELECT");
+    let process = tailwater.start()?;
+    tells(&tailwater, "tables are copied; the stream goes on after that")?;
+    ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
+    Ok(())
+}
+
 /// What only the look at the slot asks.
 const LOOK: &str = "pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)";
 

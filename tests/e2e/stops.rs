@@ -84,6 +84,7 @@ fn a_slot_that_waits_for_an_open_transaction_says_so_and_does_not_delay_a_stop()
     let pid = open.value("SELECT pg_backend_pid()")?.unwrap_or_default();
     let waits = format!("waits for the transaction of process {pid}, open for");
     tells_within(DEADLINE, &tailwater, "capture", &waits)?;
+    tells_within(DEADLINE, &tailwater, "capture", " s, to begin after it")?;
     ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
     let log = tailwater.log();
     let said = log.matches("the slot waits for an open transaction to end").count();

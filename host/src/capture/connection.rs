@@ -478,14 +478,28 @@ mod tests {
     }
 
     #[test]
+    fn where_nobody_listens_is_said() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let url = SourceUrl::parse(&format!("postgres://u@127.0.0.1:{port}/d")).expect("a URL");
+        let said = Connection::open(&url).expect_err("nobody listens").to_string();
+        let wanted = format!("cannot reach the source at 127.0.0.1:{port}; check host, port");
+        assert!(said.starts_with(&wanted), "{said}");
+    }
+
+    #[test]
     fn a_server_that_cannot_be_talked_to_is_said() {
         // AuthenticationCleartextPassword and AuthenticationGSS.
         let (password, ticket) = (b"R\0\0\0\x08\0\0\0\x03", b"R\0\0\0\x08\0\0\0\x07");
+        // AuthenticationSASL.
+        let external = b"R\0\0\0\x12\0\0\0\x0aEXTERNAL\0\0";
         for (answer, reset, wanted) in [
             (&b""[..], true, "the connection to the source broke"),
             (b"", false, "the source ended the replication stream"),
             (b"HTTP/1.1 400", false, "unexpected message `H` from the source"),
             (password, false, "the source asks for a password; put it into the URL"),
+            (external, false, "the source asks for a SASL mechanism other than SCRAM-SHA-256"),
             (ticket, false, "the source asks for GSSAPI or SSPI authentication, which is not"),
         ] {
             let said = refusal(answer, reset);

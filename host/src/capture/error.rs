@@ -245,7 +245,51 @@ fn query_sentence(error: &tokio_postgres::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
+
+    #[test]
+    fn what_users_meet_most_comes_with_what_to_do() {
+        for (code, advice) in [
+            ("28P01", "; check user, password and pg_hba.conf"),
+            ("3D000", "; check the database's name in the source URL"),
+            ("53400", "; raise max_replication_slots on the server and restart it, or drop a slot"),
+            ("42P01", ""),
+        ] {
+            let said = Error::Server { code: code.into(), message: "no".into() }.to_string();
+            let begin = format!("the source refused: no (SQLSTATE {code}){advice}");
+            assert!(said.starts_with(&begin), "{said}");
+        }
+    }
+
+    /// A server that lets everybody in, and goes away when it is asked for anything.
+    #[tokio::test]
+    async fn a_connection_for_queries_that_ends_is_told_from_one_that_does_not_come_about() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let url = format!("host=127.0.0.1 port={port} user=u sslmode=disable");
+        let serving = std::thread::spawn(move || {
+            let (mut asked, _) = listener.accept().expect("a connection");
+            let mut length = [0; 4];
+            asked.read_exact(&mut length).expect("the start-up");
+            let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
+            asked.read_exact(&mut rest).expect("the start-up");
+            // AuthenticationOk and ReadyForQuery.
+            asked.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").expect("it listens");
+            asked.read_exact(&mut [0]).expect("a query");
+        });
+        let (client, connection) =
+            tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("it lets us in");
+        let driving = tokio::spawn(connection);
+        let error = client.batch_execute("SELECT 1").await.expect_err("it goes away");
+        assert_eq!(Error::Query(error).to_string(), "the connection to the source closed");
+        drop(driving.await.expect("it does not panic"));
+        serving.join().expect("it does not panic");
+        let refused = tokio_postgres::connect(&url, tokio_postgres::NoTls).await;
+        let said = Error::Query(refused.err().expect("nobody listens")).to_string();
+        assert_eq!(said, "cannot reach the source; check host, port and that PostgreSQL runs");
+    }
 
     #[test]
     fn a_wrong_password_halts_and_a_shutdown_is_waited_out() {

@@ -163,3 +163,20 @@ impl ServerCertVerifier for Verifier {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_holds_nothing_of_its_kind_is_said() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let file = scratch.path().join("it.pem");
+        std::fs::write(&file, "neither the one nor the other").expect("a file");
+        let name = format!("certificate file {}: ", file.display());
+        let said = certificates(&file).expect_err("no certificate").to_string();
+        assert_eq!(said.strip_prefix(&name), Some("it holds no PEM certificate"));
+        let said = private_key(&file).expect_err("no key").to_string();
+        assert_eq!(said.strip_prefix(&name), Some("it holds no PEM key"));
+    }
+}

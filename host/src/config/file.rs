@@ -178,7 +178,6 @@ fn explain(message: &str) -> String {
 
 fn in_words(expected: &str) -> &str {
     match expected {
-        "u8" => "a whole number from 0 to 255",
         "u16" => "a whole number from 0 to 65535",
         "u32" | "u64" | "usize" => "a whole number, 0 or more",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",

@@ -483,8 +483,9 @@ pub(crate) mod tests {
         for (frame, said) in [
             (&b""[..], "empty message"),
             (b"?", "unknown message type 0x3f"),
-            (b"C\0", "ends inside its"),
-            (&too_long, "has 1 bytes too many"),
+            (b"C\0", "message `C` ends inside its commit LSN"),
+            (b"R\0\0\0\x01\xff\0", "message `R` holds a schema name that is not UTF-8"),
+            (&too_long, "message `C` has 1 bytes too many"),
         ] {
             let error = Message::parse(frame).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");

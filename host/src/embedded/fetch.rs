@@ -172,9 +172,17 @@ mod tests {
         assert!(!library.with_extension("tgz").exists(), "a wrong package would be taken again");
         let empty = package(folder.path(), "package/README.md", None);
         let said = refusal(&empty, &library);
-        assert!(said.starts_with("cannot write ") && said.contains("holds no libchdb"), "{said}");
+        assert!(
+            said.starts_with("cannot write ")
+                && said.ends_with(": the package holds no libchdb.so"),
+            "{said}"
+        );
         fs::write(folder.path().join("file"), "no directory").expect("a file");
         let said = refusal(&other, &folder.path().join("file/cache/libchdb.so"));
-        assert!(said.starts_with("cannot write ") && said.contains("; free space"), "{said}");
+        assert!(
+            said.starts_with("cannot write ")
+                && said.contains("; free space there, or set TAILWATER_CACHE"),
+            "{said}"
+        );
     }
 }

@@ -447,6 +447,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_is_told() {
+        for (text, told) in [
+            ("", "there is no statement"),
+            ("SELECT 1; SELECT 2", "one statement at a time: there is more after the `;`"),
+            ("SELECT 'a", "a quoted text, name or comment does not end"),
+            (
+                "DROP TABLE t",
+                "a statement here begins with SELECT, WITH, SHOW, DESCRIBE, EXPLAIN or EXISTS",
+            ),
+        ] {
+            assert_eq!(verdict(text).unwrap_err().to_string(), told, "{text}");
+        }
+    }
+
+    #[test]
     fn everything_else_does_not() {
         use Forbidden::*;
         let outside = |name: &str| Outside(name.to_owned());

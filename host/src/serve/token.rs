@@ -257,6 +257,12 @@ mod tests {
         assert_ne!(one, other);
         assert!(one.len() > 40);
         assert!(TokenHash::try_from(hash_token(&one)).is_ok());
-        assert!(TokenHash::try_from("é".repeat(32)).is_err());
+        for wrong in ["", "abc", &"é".repeat(32), &"g".repeat(64)] {
+            let said = TokenHash::try_from(wrong.to_owned()).unwrap_err();
+            assert!(
+                said.starts_with("not a token's hash; it has 64 hex digits"),
+                "{wrong}: {said}"
+            );
+        }
     }
 }

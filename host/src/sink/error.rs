@@ -309,6 +309,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_proxy_says_when_it_gives_up_is_not_repeated() {
+        let said =
+            Error::server_with_rows("insert", &answer("<html>bad gateway</html>")).sentence();
+        assert_eq!(said, "ClickHouse could not insert: its answer is not one of ClickHouse's");
+    }
+
+    #[test]
     fn what_is_said_about_rows_is_a_number_and_a_name() {
         let of = |text: &str| Error::server_with_rows("insert", &answer(text)).sentence();
         let parse = "Code: 27. DB::Exception: Cannot parse input: expected ',' before: 'SECRET': \

@@ -314,6 +314,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_letter_that_somebody_else_wrote_is_not_guessed_at() {
+        let said = |position: &str, stage: &str, replay: &str| {
+            let stored = serde_json::json!({
+                "id": "1", "position": position, "source_table": "public.users", "op": "c",
+                "stage": stage, "plugin": "", "plugin_digest": "", "reason": "", "original": "{}",
+                "backtrace": "", "replay": replay,
+            });
+            let stored = serde_json::from_value(stored).expect("its columns");
+            letter(stored).expect_err("it is none").to_string()
+        };
+        let begin = "ClickHouse's answer to `read dead letters` could not be read: a letter's ";
+        let (position, replay) = ("here", "nothing");
+        assert_eq!(
+            said(position, "store", replay),
+            format!("{begin}position is not what was written")
+        );
+        let at = Position::default().to_string();
+        assert_eq!(said(&at, "nowhere", replay), format!("{begin}stage is not what was written"));
+        assert_eq!(said(&at, "store", replay), format!("{begin}replay is not what was written"));
+    }
+
+    #[test]
     fn a_page_has_as_many_letters_as_fit_and_one_at_least() {
         let sizes = [7, 3, 5, 1].map(|bytes| Size { id: bytes.to_string(), bytes });
         let page = |bytes| first_within(&sizes, bytes).collect::<Vec<_>>();

@@ -14,6 +14,34 @@ fn text_that_is_no_statement_is_an_error() {
         let answer = post(clickhouse, text, b"");
         assert_ne!(answer.status, 200, "{text:?}: {}", answer.text());
     }
+    let answer = post(clickhouse, "-- a comment", b"").text();
+    assert!(answer.contains("the text is no statement that the engine understands"), "{answer}");
+}
+
+#[test]
+fn what_the_engine_does_not_do_over_http_is_said() {
+    let clickhouse = ClickHouse::shared();
+    let form = [("Content-Type", "multipart/form-data; boundary=b")];
+    let input = "INSERT INTO t SELECT n FROM input('n UInt8') FORMAT RowBinary";
+    for (parameters, headers, body, wanted) in [
+        (
+            &[("session_id", "s")][..],
+            &[][..],
+            "SELECT 1",
+            "keeps no sessions: leave out session_id.",
+        ),
+        (&[], &form, "--b\r\nno end", "the form in the body is malformed."),
+        (
+            &[("query", input)],
+            &[],
+            "\u{1}",
+            "does not read rows through input(): insert into the table",
+        ),
+    ] {
+        let answer = post_with(clickhouse, parameters, headers, body.as_bytes());
+        assert_ne!(answer.status, 200, "{wanted}");
+        assert!(answer.text().contains(wanted), "{wanted}: {}", answer.text());
+    }
 }
 
 #[test]
@@ -27,6 +55,8 @@ fn a_second_statement_is_refused_and_not_run() {
     ] {
         let answer = post(clickhouse, &text, b"");
         assert_eq!(answer.status, 400, "{text}: {}", answer.text());
+        let said = "Syntax error (Multi-statements are not allowed).";
+        assert!(answer.text().contains(said), "{text}: {}", answer.text());
     }
     let exists = clickhouse.query(&format!("EXISTS DATABASE {database}")).expect("a query");
     assert_eq!(exists.trim(), "1");
@@ -42,6 +72,9 @@ fn an_encoding_that_is_not_read_is_refused() {
         let headers = [("Content-Encoding", encoding)];
         let answer = post_with(clickhouse, &[("query", &insert)], &headers, b"\x01");
         assert_eq!(answer.status, 501, "{encoding}: {}", answer.text());
+        let said =
+            format!("Content-Encoding '{encoding}' is not supported: send gzip, or compressed");
+        assert!(answer.text().contains(&said), "{}", answer.text());
     }
     let damaged = [("query", insert.as_str()), ("decompress", "1")];
     let answer = post_with(clickhouse, &damaged, &[], &[0x82; 64]);
@@ -57,6 +90,7 @@ fn a_wrong_password_is_refused_and_not_repeated() {
     let answer = http_get(&url).expect("an answer");
     assert_eq!(answer.status, 403);
     assert!(!answer.text().contains("not-the-word"));
+    assert!(answer.text().contains("password is incorrect, or there is no user with such name"));
 }
 
 #[test]

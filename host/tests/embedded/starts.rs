@@ -72,7 +72,25 @@ fn an_engine_that_cannot_start_says_why() {
     let run_by = |program: &str| Options { program: Some(program.into()), ..with(&library) };
     fs::write(scratch.join("file"), "no directory").expect("a file");
     let inside_a_file = scratch.join("file/data");
+    let (small, foreign) = (scratch.join("small"), scratch.join("foreign"));
+    let on_a_full_disk = scratch.join("on-a-full-disk");
+    let program = binary().expect("the program");
+    let script = format!("#!/bin/sh\nulimit -f 0\nexec {} \"$@\"\n", program.display());
+    fs::write(&on_a_full_disk, script).expect("a script");
+    fs::set_permissions(&on_a_full_disk, fs::Permissions::from_mode(0o700)).expect("a script");
+    fs::create_dir_all(foreign.join("metadata")).expect("a directory");
+    fs::write(foreign.join("metadata/x.sql"), "no statement").expect("a file");
     let cases = [
+        (
+            &small,
+            run_by(on_a_full_disk.to_str().expect("a plain path")),
+            format!("the embedded engine cannot write to {}; make room", small.display()),
+        ),
+        (
+            &foreign,
+            with(&library),
+            format!("the engine does not open {}; its reason", foreign.display()),
+        ),
         (
             &data,
             with(&nowhere),
@@ -133,6 +151,17 @@ fn arguments_of_the_engines_process_that_make_no_sense_are_said() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.starts_with("failed `tailwater __clickhouse`: error: unexpected"), "{said}");
     assert!(!output.status.success());
+    let parent = std::process::id().to_string();
+    for (parent, wanted) in [
+        (&*parent, "set TAILWATER_CLICKHOUSE_PASSWORD to the password to ask for"),
+        ("1", "the process that started this one is gone"),
+    ] {
+        let mut program = Command::new(binary().expect("the program"));
+        program.args(["__clickhouse", "--path", "x", "--parent", parent]);
+        let output = program.env_remove("TAILWATER_CLICKHOUSE_PASSWORD").output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(wanted), "{said}");
+    }
 }
 
 /// A bare service: neither a home nor a cache.
@@ -143,4 +172,10 @@ fn a_fetch_without_a_place_to_keep_the_library_says_what_to_set() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("no directory to keep the engine's library in; set TAILWATER"), "{said}");
     assert!(!output.status.success());
+    let scratch = Scratch::new("fetch").expect("a directory");
+    let mut program = Command::new(binary().expect("the program"));
+    program.env_clear().env("TAILWATER_CACHE", scratch.path()).env("PATH", scratch.path());
+    let output = program.args(["embedded", "fetch"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("curl does not run: No such file"), "{said}");
 }

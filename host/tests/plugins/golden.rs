@@ -90,12 +90,15 @@ fn calls_that_did_not_come_to_their_end_are_told_apart_from_faults() {
 fn a_line_that_is_no_event_is_told_by_its_number() {
     let cases = [
         ("{", "line 1: EOF while parsing an object at column 1"),
-        (r#"{"op": "c"}"#, "line 1: it has neither"),
+        (r#"{"op": "c"}"#, "line 1: it has neither `config`, `table` nor `envelope`"),
         (
             r#"{"table": "public.t", "op": "c", "after": {}}"#,
             "no line before says what public.t is",
         ),
-        (r#"{"table": "public.t", "columns": [["id", "number"]]}"#, "`number` is none of"),
+        (
+            r#"{"table": "public.t", "columns": [["id", "number"]]}"#,
+            "`number` is none of PostgreSQL's types",
+        ),
         (r#"{"table": "t", "columns": []}"#, "a table's name is like"),
         (r#"{"wrong": 1}"#, "unknown field `wrong`"),
         (r#"{"config": {"a": null}}"#, "its `config` cannot be said in TOML: "),

@@ -345,7 +345,7 @@ fn a_table_that_is_refused_sets_its_rows_aside_without_calls() {
     for (deed, settings, reason) in [
         ("refuse-subscribe", "", "it does not like the table"),
         ("panic-in-subscribe", "", "it trapped"),
-        ("loop-in-subscribe", "deadline_ms = 50", "longer than its deadline"),
+        ("loop-in-subscribe", "deadline_ms = 50", "it ran longer than its deadline"),
         ("want-missing-column", "", "it wants column nowhere of public.members, which has none"),
         ("want-native-text", "", "name of public.members is text, which has no native form"),
         ("want-too-much", "", "it wants 100002 columns of public.members, which has 2"),

@@ -6,7 +6,7 @@ use tailwater::telemetry::metrics::PluginKindLabels;
 use tailwater_test_support::Scratch;
 
 use crate::batch::{Batch, users};
-use crate::chains::test_guest_file;
+use crate::chains::{Loaded, test_guest_file};
 use crate::reload::{harmless, watched};
 
 const LOOPS: &str = "deadline_ms = 400\nconfig = { deed = 'loop-on-poison' }";
@@ -17,6 +17,26 @@ fn a_version_that_hangs_on_what_the_one_before_takes_costs_no_row() {
     let mut chain = harmless(&scratch, "");
     chain.reload(&scratch, LOOPS).expect("it loads");
     assert_eq!(chain.people("poison"), (3, 0), "the version before takes the row");
+    assert_eq!(chain.reloads("rolled-back"), 1);
+}
+
+#[test]
+fn a_version_that_is_far_slower_than_the_one_before_is_rolled_back() {
+    let scratch = Scratch::new("reload").expect("a directory");
+    let mut chain = harmless(&scratch, "");
+    let pass = |chain: &mut Loaded| {
+        let insert = |batch: Batch, row: u64| batch.insert(&users(), &[&row.to_string(), "a", "b"]);
+        for commit in 1..=11 {
+            let mut changes = (1..=100).fold(Batch::at(commit), insert).done();
+            assert_eq!(chain.run(&mut changes), []);
+        }
+    };
+    pass(&mut chain);
+    let slow = "probation_rows = 10000\nconfig = { deed = 'flood-log' }";
+    chain.reload(&scratch, slow).expect("it loads");
+    pass(&mut chain);
+    let told = chain.status().last_reload_error.expect("it is told");
+    assert!(told.ends_with(": it takes more than ten times as long per row as the version before"));
     assert_eq!(chain.reloads("rolled-back"), 1);
 }
 

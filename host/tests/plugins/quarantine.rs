@@ -1,12 +1,14 @@
 //! What becomes at the next start of a version that was rolled back, or refused for what it did.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use tailwater::plugin::{Chain, Error, Reloaded, Runtime, Stage, rehearse};
 use tailwater::telemetry::metrics::Metrics;
-use tailwater_test_support::Scratch;
+use tailwater_test_support::{Scratch, binary};
 
 use crate::chains::{Loaded, RUNTIME, options, plugin_file, test_guest_file};
 use crate::reload::PANICS;
@@ -43,6 +45,23 @@ impl Machine {
         self.start_on(&self.runtime(), settings)
     }
 
+    /// What `tailwater check` prints, which finds the same compiled code.
+    fn check(&self) -> String {
+        let (cache, config) = (self.scratch.join("cache"), self.scratch.join("tailwater.toml"));
+        fs::create_dir(&cache).expect("a directory");
+        let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-plugins");
+        symlink(compiled, cache.join("plugins")).expect("a link");
+        let text = format!(
+            "[state]\npath = {:?}\n[[plugin]]\nname = \"it\"\npath = \"it.wasm\"\n",
+            self.scratch.path()
+        );
+        fs::write(&config, text).expect("a file");
+        let mut check = Command::new(binary().expect("the program"));
+        check.args(["check", "--source", "host=127.0.0.1 port=1 user=u dbname=d", "--config"]);
+        let output = check.arg(config).env("TAILWATER_CACHE", cache).output().expect("it runs");
+        String::from_utf8(output.stdout).expect("a text")
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.scratch.join("quarantine")).expect("the directory");
         entries.map(|entry| entry.expect("an entry").path()).collect()
@@ -76,12 +95,18 @@ fn a_restart_goes_on_with_the_version_that_a_bad_build_was_rolled_back_to() {
     let told = chain.status().last_reload_error.expect("it is told");
     let [file] = &machine.files()[..] else { panic!("one file says why") };
     let part = "with these settings is in quarantine since 2";
-    assert!(told.contains(part) && told.contains("rows of a batch failed"), "{told}");
+    assert!(
+        told.contains(part)
+            && told.contains(" rows of a batch failed that the version before takes"),
+        "{told}"
+    );
     assert!(told.ends_with(&format!("or remove {} to try it again", file.display())), "{told}");
     assert_eq!(chain.people("poison"), (3, 0));
     let checked = rehearse(&machine.runtime(), &options(&machine.scratch.join("it.wasm"), ""));
     let checked = checked.expect("a run would start");
     assert_eq!((checked.digest, checked.instead), (good, Some(told.clone())), "as `check` says it");
+    let printed = machine.check();
+    assert!(printed.contains(&format!("…, which goes on instead: {told}")), "{printed}");
     assert_eq!(chain.reload(&machine.scratch, ""), Err(told), "nobody lifted it");
     fs::remove_file(file).expect("it is ours");
     assert!(matches!(chain.reload(&machine.scratch, ""), Ok(Reloaded::Accepted { .. })));
@@ -112,6 +137,10 @@ fn a_bad_build_is_refused_at_the_start_if_what_ran_before_is_not_at_hand_or_not_
     let bad = rehearse(&RUNTIME, &options(&machine.scratch.join("it.wasm"), "")).expect("a plugin");
     let pinned = format!("digest = '{}'", bad.digest);
     assert_eq!(refusal(machine.start(&pinned)), said, "no other file is meant");
+    let [file] = &machine.files()[..] else { panic!("one file says why") };
+    fs::write(file, "").expect("it is ours");
+    let said = refusal(machine.start_on(&elsewhere, ""));
+    assert!(said.contains("since its file does not say when: its file does not say why"), "{said}");
 }
 
 #[test]

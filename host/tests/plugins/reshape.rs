@@ -232,6 +232,8 @@ fn an_answer_that_does_not_fit_is_said_what_is_wrong_with() {
         ("unsent-columns", "0 derived columns of 1"),
         ("bad-route", "a route to table 7 of 0"),
         ("route-twice", "row 0 has two routes to s.t"),
+        ("bad-added", "rows for added table 7 of 1"),
+        ("narrow", "2 columns for public.words, which has 3"),
         ("bad-origin", "added rows: row 99 is not ascending below 1"),
         ("many-tables", "it routes to more than 1000 tables"),
         ("not-an-update", "it gave `unchanged`, though the row is no update, to note, a text"),

@@ -166,7 +166,10 @@ fn a_plugin_that_writes_for_ever_is_bounded_too() {
 fn what_does_not_fit_into_a_plugins_memory_is_not_read() {
     let mut chain = rememberer("read-too-much", "memory_mb = 32");
     let reason = refused(&mut chain);
-    assert!(reason.contains("more than its 32 MiB of memory"), "{reason}");
+    assert!(
+        reason.contains("state.get would hand over more than its 32 MiB of memory"),
+        "{reason}"
+    );
 }
 
 #[test]

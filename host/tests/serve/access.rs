@@ -270,5 +270,7 @@ fn settings_of_the_interface_that_contradict_each_other_are_named() {
     let text = tokens(&[("one", "\"everything\"")]);
     let read = tailwater::config::parse::<Options>(&text, Path::new("t.toml"), &|_| None);
     let error = read.unwrap_err().to_string();
-    assert!(error.contains("unknown scope `everything`; allowed: `pipe:<name>`"), "{error}");
+    let wanted =
+        "unknown scope `everything`; allowed: `pipe:<name>`, `pipe:*`, `sql`, `metrics`, `admin`";
+    assert!(error.contains(wanted), "{error}");
 }

@@ -1,7 +1,7 @@
 //! What probes, scrapers and `tailwater status` are told.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -103,8 +103,22 @@ fn a_status_that_cannot_be_had_is_one_sentence() {
     assert!(ask(&base, Some("right")).is_ok());
     let refused = ask(&base, Some("wrong-token")).unwrap_err().to_string();
     assert!(refused.contains("401") && !refused.contains("wrong-token"), "{refused}");
-    assert!(ask(&base, None).unwrap_err().to_string().contains("needs a token"));
+    assert!(ask(&base, None).unwrap_err().to_string().contains("this needs a token: send"));
     let free = tailwater_test_support::free_port().unwrap();
+    for (answer, wanted) in
+        [("404 Not Found", "not tailwater"), ("200 OK", "not tailwater's answer")]
+    {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", other.local_addr().unwrap());
+        let serving = std::thread::spawn(move || {
+            let (mut asking, _) = other.accept().unwrap();
+            let read = asking.read(&mut [0; 4096]).unwrap();
+            let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 2\r\n\r\nno");
+            asking.write_all(answer.as_bytes()).map(|()| read).unwrap()
+        });
+        let refused = ask(&base, None).unwrap_err().to_string();
+        assert!(serving.join().unwrap() > 0 && refused.ends_with(wanted), "{refused}");
+    }
     let silent = ask(&format!("http://127.0.0.1:{free}"), None).unwrap_err().to_string();
     assert!(silent.contains("is tailwater running there? give its address"), "{silent}");
 }
@@ -115,10 +129,14 @@ fn unknown_paths_and_pipes_are_404_with_a_sentence() {
     for path in ["/", "/v0", "/v1/sql", "/metrics/", "/v0/pipes/", "/v0/pipes/a/b.json"] {
         let response = interface.get(path);
         assert_eq!(response.status, 404, "{path}");
-        assert!(sentence(&response).contains("/v0/pipes/<table>_snapshot"), "{path}");
+        let said = sentence(&response);
+        assert!(said.starts_with("no such path; there are /v0/pipes/<table>_snapshot"), "{path}");
     }
     for (path, wanted) in [
-        ("/v0/pipes/users_snapshot.json", "no pipe `users_snapshot`"),
+        (
+            "/v0/pipes/users_snapshot.json",
+            "there is no pipe `users_snapshot`; every mirrored table has one",
+        ),
         ("/v0/pipes/users_snapshot.xml", ".parquet"),
         ("/v0/pipes/users_snapshot", ".parquet"),
         ("/v0/pipes/..%2f..%2fetc%2fpasswd.json", "no pipe"),
@@ -139,7 +157,7 @@ fn before_clickhouse_is_there_questions_wait_for_nothing() {
     let interface = Interface::start("");
     let response = interface.get("/v0/sql?q=SELECT+1");
     assert_eq!(response.status, 503);
-    assert!(sentence(&response).contains("not started yet"));
+    assert!(sentence(&response).contains("clickhouse is not started yet"));
 }
 
 #[test]

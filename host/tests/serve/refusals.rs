@@ -1,5 +1,6 @@
 //! What is wrong with a request is said in one sentence, before ClickHouse is asked.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use tailwater::config::Secret;
@@ -43,6 +44,7 @@ fn what_is_wrong_with_a_request_is_said() {
     let cases = [
         (404, "/v0/pipes/users_snapshot.xml".to_owned(), "is not a pipe's file; it ends in .json"),
         (404, "/v0/pipes/users_snapshot".to_owned(), "`users_snapshot` is not a pipe's file"),
+        (400, format!("{pipe}?limit=few"), "`limit` is a whole number, 0 or more"),
         (400, format!("{pipe}?email=%FF"), "a query parameter is not UTF-8 once its %-codes"),
         (400, format!("{pipe}?limit=1&limit=2"), "the query parameter `limit` is given twice"),
         (400, format!("{pipe}?id=1&id.is=null"), "the column `id` is filtered twice"),
@@ -68,12 +70,32 @@ fn what_is_wrong_with_a_request_is_said() {
     }
     let twice = interface.request("POST", "/v0/sql?q=SELECT+1", &[], b"SELECT 2");
     assert!(sentence(&twice).contains("the statement comes twice: leave out `q`, or the body"));
+    let nobody = interface.request("POST", "/v0/plugins/nobody/reload", &[], b"");
+    assert_eq!(sentence(&nobody), "there is no plugin `nobody`; /v0/status lists them");
     let invalid = interface.request("POST", "/v0/plugins/%ff/reload", &[], b"");
     assert_eq!((invalid.status, twice.status), (400, 400), "{}", invalid.text());
     let packed = [("Content-Encoding", "gzip")];
     let response = interface.request("POST", "/v0/sql", &packed, b"\x1f\x8b");
     assert!(sentence(&response).contains("the body of a statement is sent plain"));
     assert_eq!(response.status, 400);
+}
+
+/// As a proxy that breaks off.
+#[test]
+fn an_error_of_clickhouse_that_ends_too_soon_is_one_without_a_text() {
+    let interface = users();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    is_at(&interface, &listener);
+    let serving = std::thread::spawn(move || {
+        let (mut asking, _) = listener.accept().expect("a connection");
+        let read = asking.read(&mut [0; 65_536]).expect("a statement");
+        let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 9\r\n\r\n";
+        asking.write_all(head.as_bytes()).map(|()| read).expect("it listens")
+    });
+    let response = interface.get("/v0/pipes/users_snapshot.json");
+    let said = sentence(&response);
+    assert!(said.contains("an error without a text (http status 500"), "{said}");
+    assert!(serving.join().expect("it does not panic") > 0);
 }
 
 /// The kernel takes the connection of a server that hangs, and nobody answers.

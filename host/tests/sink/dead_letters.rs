@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tailwater::change::Op;
 use tailwater::dead_letter::{DeadLetter, Stage};
 use tailwater::hop::{Hop, LogPoint, Redrive};
 use tailwater::plugin::Scope;
@@ -10,7 +11,7 @@ use tailwater::sink::Chosen;
 use tailwater::table::{ColumnType, ReplicaIdentity, Table};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::feed::{column, delete, hop, insert, key, table, update, users};
+use crate::feed::{Before, column, delete, event, hop, insert, key, table, update, users};
 use crate::rig::Rig;
 
 #[test]
@@ -61,6 +62,16 @@ fn a_table_without_key_takes_inserts_only() {
     assert_eq!(rig.lines("SELECT line FROM {db}.log"), ["a", "a"]);
     let reason = "its table has no key to find the row by; add a primary key";
     assert_eq!(rig.dead_letters(), [reason]);
+}
+
+#[test]
+fn a_deletion_that_names_no_row_is_a_dead_letter() {
+    let rig = Rig::new("");
+    let of_nothing = event(2, Op::Delete, Before::Nothing, None);
+    let events = [insert(1, &["1", "ann", "x", "1"]), of_nothing];
+    rig.deliver([hop(&users(), &events)]).expect("the sink goes on");
+    assert_eq!(rig.dead_letters(), ["it has neither an old row nor a new one"]);
+    assert_eq!(rig.users(), ["1\tann\tx\t1"]);
 }
 
 #[test]

@@ -107,6 +107,8 @@ impl Guest for Reshaper {
                 let route = |table| Route { row: 0, table, present: true };
                 answer.routes = vec![route(0), route(1)];
             }
+            "bad-added" => answer.added.iter_mut().for_each(|rows| rows.table = 7),
+            "narrow" => answer.added.iter_mut().for_each(|rows| drop(rows.columns.pop())),
             "bad-origin" => answer.added.iter_mut().for_each(|rows| rows.origins[0] = 99),
             "many-tables" => {
                 let name = |index| TableName { schema: "s".into(), name: format!("t{index}") };
