@@ -77,7 +77,8 @@ fn a_copy_that_is_under_way_is_told_of() -> Result<()> {
     let (proxy, tailwater) = behind_proxy(&source, "")?;
     proxy.go_deaf_to(b"COPY (SELECT");
     let process = tailwater.start()?;
-    tells(&tailwater, "tables are copied; the stream goes on after that")?;
+    let copies = "tables are copied; the stream goes on after that";
+    tells_within(DEADLINE, &tailwater, "capture", copies)?;
     ensure!(process.terminate(PROMISED)?.success(), "it ended badly");
     Ok(())
 }
