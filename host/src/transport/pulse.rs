@@ -83,8 +83,8 @@ mod tests {
         let leg = readiness.leg("send");
         leg.moving();
         let (dropped, ended) = mpsc::channel();
-        let (begun, beating) = (Instant::now(), leg.clone());
-        let pulse = thread::spawn(move || beat(&client, "t", &beating, &ended));
+        let begun = Instant::now();
+        let pulse = thread::spawn(move || beat(&client, "t", &leg, &ended));
         let asks = INTERVAL + PATIENCE / 4;
         wait_until(INTERVAL + PATIENCE, "the question", || begun.elapsed() >= asks).unwrap();
         drop(dropped);

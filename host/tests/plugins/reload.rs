@@ -281,7 +281,11 @@ fn a_version_that_mends_a_part_loses_none_of_it_to_the_one_before() {
     let mut changes = batch.done();
     let letters = chain.run(&mut changes);
     let reasons: Vec<&str> = letters.iter().map(|letter| letter.reason.as_str()).collect();
-    assert_eq!((reasons, changes.len()), (vec!["the row is poison"], 2), "the one before fails on two");
+    assert_eq!(
+        (reasons, changes.len()),
+        (vec!["the row is poison"], 2),
+        "the one before fails on two"
+    );
     assert_eq!((chain.status().generation, chain.reloads("rolled-back")), (2, 0));
 }
 
