@@ -12,6 +12,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
 use super::error::Error;
+use crate::config::REDACTED;
 
 /// Output settings under which every type's text form is the one the encoders read; and a policy that
 /// hides rows is an error, since the stream knows of none.
@@ -264,6 +265,7 @@ impl TlsOptions {
             Some("verify-ca") => Tls::VerifyCa,
             Some("verify-full") => Tls::VerifyFull,
             Some(other) => {
+                let other = if is_word(other) { other } else { REDACTED };
                 return Err(Error::Url(format!(
                     "sslmode `{other}` is none of disable, allow, prefer, require, verify-ca, \
                      verify-full"
@@ -306,9 +308,22 @@ fn take_tls_words(text: &str) -> (String, Vec<(String, String)>) {
     (format!("{head}{join}{rest}"), words)
 }
 
-/// The parser's errors name the offending key, never its value.
+/// The parser's errors name the offending key, never its value. What it takes for a key of a URL without its colon
+/// may hold the password.
 fn describe(error: &tokio_postgres::Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+    let said =
+        std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    match said.strip_prefix("unknown option `") {
+        Some(name) if !is_word(name.trim_end_matches('`')) => {
+            format!("unknown option {REDACTED}; a URL begins with postgres://")
+        }
+        Some(_) | None => said,
+    }
+}
+
+/// Whether it looks like an option of libpq's, or one of its values.
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-'))
 }
 
 #[cfg(test)]
@@ -400,5 +415,9 @@ mod tests {
         assert!(!format!("{url:?}").contains("s3cret"));
         let error = SourceUrl::parse("postgres://ann:s3cret@db/shop?nonsense=1").unwrap_err();
         assert!(!error.to_string().contains("s3cret"), "{error}");
+        for mistyped in ["postgres//ann:s3cret@db/shop?x=1", "host=db user=ann sslmode=s3cret"] {
+            let error = SourceUrl::parse(mistyped).unwrap_err().to_string();
+            assert!(!error.contains("s3cret") && error.contains(REDACTED), "{error}");
+        }
     }
 }
