@@ -415,9 +415,13 @@ mod tests {
         assert!(!format!("{url:?}").contains("s3cret"));
         let error = SourceUrl::parse("postgres://ann:s3cret@db/shop?nonsense=1").unwrap_err();
         assert!(!error.to_string().contains("s3cret"), "{error}");
-        for mistyped in ["postgres//ann:s3cret@db/shop?x=1", "host=db user=ann sslmode=s3cret"] {
+        for (mistyped, advice) in [
+            ("postgres//ann:s3cret@db/shop?x=1", "; a URL begins with postgres://"),
+            ("host=db user=ann sslmode=s3cret", "is none of disable, allow"),
+        ] {
             let error = SourceUrl::parse(mistyped).unwrap_err().to_string();
             assert!(!error.contains("s3cret") && error.contains(REDACTED), "{error}");
+            assert!(error.contains(advice), "{error}");
         }
     }
 }
