@@ -16,7 +16,8 @@ use super::Error;
 pub(super) struct Events {
     /// A login that was refused; librdkafka keeps trying and only ever times out.
     refused: Mutex<Option<String>>,
-    /// The first record that the broker did not take.
+    /// The first record that the broker did not take; one that the client threw away because of another one only
+    /// as long as nothing is heard of that.
     undelivered: Mutex<Option<KafkaError>>,
 }
 
@@ -32,6 +33,19 @@ impl Events {
                 definite => definite,
             },
             (None, None) => Error::new(action, error),
+        }
+    }
+
+    /// Takes in a failed delivery. When a transaction fails, the client throws away what waits in its queues and
+    /// reports that before the record that was at fault.
+    fn note(&self, error: &KafkaError) {
+        let thrown_away = |error: &KafkaError| {
+            let code = error.rdkafka_error_code();
+            matches!(code, Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
+        };
+        let mut first = self.undelivered.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.as_ref().is_none_or(|first| thrown_away(first) && !thrown_away(error)) {
+            *first = Some(error.clone());
         }
     }
 
@@ -81,8 +95,26 @@ impl ProducerContext for Events {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            let mut first = self.undelivered.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert_with(|| error.clone());
+            self.note(error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_thrown_away_because_of_a_record_does_not_hide_why_that_was_refused() {
+        let failed = KafkaError::MessageProduction;
+        let events = Events::default();
+        for code in [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::MessageSizeTooLarge] {
+            events.note(&failed(code));
+        }
+        events.note(&failed(RDKafkaErrorCode::PurgeInflight));
+        let first = events.undelivered();
+        assert_eq!(first, Some(failed(RDKafkaErrorCode::MessageSizeTooLarge)));
+        events.note(&failed(RDKafkaErrorCode::PurgeQueue));
+        assert_eq!(events.undelivered(), Some(failed(RDKafkaErrorCode::PurgeQueue)));
     }
 }
