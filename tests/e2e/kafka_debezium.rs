@@ -254,3 +254,27 @@ fn a_sink_that_sees_nothing_but_nulls_after_its_start_keeps_the_types_that_it_ha
     ensure!(second.terminate(DEADLINE)?.success(), "it ended badly");
     Ok(())
 }
+
+#[test]
+fn a_truncate_that_a_sink_reads_before_any_row_empties_the_table_and_ends_nothing() -> Result<()> {
+    let (kafka, link) = (Kafka::shared(), Link::plain(Kafka::shared(), ""));
+    let topic = link.topic("queue");
+    kafka.create_topic(&topic, 1, &[])?;
+    let record = |lsn: u32, id: u32| {
+        let (key, row) = (format!(r#"{{"id":{id}}}"#), format!(r#"{{"id":{id}}}"#));
+        Raw::new(&topic, &key, &value("queue", (lsn, "null"), "c", &row), &[])
+    };
+    let truncate = |lsn: u32| Raw::keyless(&topic, 0, &value("queue", (lsn, "null"), "t", "null"));
+    produce(&kafka.bootstrap(), &[truncate(100), record(110, 1), record(120, 2)])?;
+    let sink = link.sink()?;
+    let first = sink.start()?;
+    serves(&sink, "queue", "{\"id\":1}\n{\"id\":2}\n").with_context(|| sink.log_tail())?;
+    ensure!(first.terminate(DEADLINE)?.success(), "it ended badly");
+    produce(&kafka.bootstrap(), &[truncate(130)])?;
+    let second = sink.start()?;
+    serves(&sink, "queue", "").with_context(|| sink.log_tail())?;
+    produce(&kafka.bootstrap(), &[record(140, 3)])?;
+    serves(&sink, "queue", "{\"id\":3}\n").with_context(|| sink.log_tail())?;
+    ensure!(second.terminate(DEADLINE)?.success(), "it ended badly");
+    Ok(())
+}

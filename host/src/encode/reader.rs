@@ -138,7 +138,10 @@ impl Reader {
         let block = self.blocks.get(record.topic).map_or(&b""[..], Vec::as_slice);
         let envelope = envelope(value, block, &mut self.source, None)?;
         let Some(op) = envelope.op()? else { return Ok(Outcome::Ignored) };
-        let shape = self.foreign(record, &envelope)?;
+        let shape = match op {
+            Op::Truncate => self.emptied()?,
+            Op::Read | Op::Insert | Op::Update | Op::Delete => self.foreign(record, &envelope)?,
+        };
         let position = foreign_position(record, &self.source, op)?;
         // Debezium tells the whole row before an update only if the log has it.
         let mut rows = Rows::new(&shape, (value, record.exact), op == Op::Update, changes);
@@ -186,21 +189,36 @@ impl Reader {
         Ok(shape)
     }
 
-    /// The shape of another writer's record; a new one when its columns are not those known.
-    fn foreign(
-        &mut self,
-        record: &Incoming<'_>,
-        envelope: &Envelope<'_>,
-    ) -> Result<Arc<Shape>, Error> {
+    /// The table that another writer's record is of.
+    fn foreign_name(&self) -> Result<(String, String), Error> {
         let name = |raw: &[u8], field| {
             let mut name = Vec::new();
             let valid = json::unescape(&mut name, raw);
             let name = String::from_utf8(name).ok().filter(|name| valid && !name.is_empty());
             name.ok_or(Error::Envelope { field })
         };
-        let schema = name(&self.source.schema, "source.schema")?;
-        let table = name(&self.source.table, "source.table")?;
-        let id = (schema, table);
+        Ok((name(&self.source.schema, "source.schema")?, name(&self.source.table, "source.table")?))
+    }
+
+    /// The shape that another writer's truncate is of. It has no key and no row, so it tells nothing of the
+    /// columns: where no row was read before it, the table has none.
+    fn emptied(&self) -> Result<Arc<Shape>, Error> {
+        let id = self.foreign_name()?;
+        let known = self.foreign.get(&id).map(|known| Arc::clone(&known.shape));
+        Ok(known.unwrap_or_else(|| {
+            let (schema, name) = id;
+            let table = Table::new(0, schema, name, Vec::new(), ReplicaIdentity::Default);
+            Arc::new(Shape::of(&Arc::new(table)))
+        }))
+    }
+
+    /// The shape of another writer's record; a new one when its columns are not those known.
+    fn foreign(
+        &mut self,
+        record: &Incoming<'_>,
+        envelope: &Envelope<'_>,
+    ) -> Result<Arc<Shape>, Error> {
+        let id = self.foreign_name()?;
         let known = self.foreign.get(&id);
         let block = envelope.block.unwrap_or_default();
         let shape = match known {

@@ -13,7 +13,7 @@ use super::error::Error;
 use super::shape;
 use super::writer::until_done;
 use crate::backlog::Came;
-use crate::change::Changes;
+use crate::change::{Changes, Op};
 use crate::dead_letter::{DeadLetter, Stage};
 use crate::hop::{Hop, Point};
 use crate::table::{Table, TableName};
@@ -29,8 +29,11 @@ impl Sink {
         self.prepare(&mut hop).await?;
         // Again, because a later version may have altered the table for which an earlier one writes.
         let mut encoders = Vec::with_capacity(hop.changes.tables.len());
-        for table in &hop.changes.tables {
-            encoders.push(self.encoder(table).await?);
+        for (index, table) in (0..).zip(&hop.changes.tables) {
+            encoders.push(match is_only_emptied(table, &hop.changes, index) {
+                true => self.without_columns(table),
+                false => self.encoder(table).await?,
+            });
         }
         self.show_newer(&hop.changes, &encoders).await?;
         Came::more(&mut filling.came, Instant::now());
@@ -56,6 +59,9 @@ impl Sink {
         let mut left_out = FxHashSet::default();
         for (index, table) in (0..).zip(&changes.tables) {
             if self.encoders.contains_key(&table.fingerprint) {
+                continue;
+            }
+            if is_only_emptied(table, changes, index) {
                 continue;
             }
             if self.is_hidden(table, changes, index) {
@@ -111,13 +117,23 @@ impl Sink {
         Ok(encoder)
     }
 
+    /// That of a table of which no columns are known and none are needed, which has no view either.
+    fn without_columns(&self, table: &Arc<Table>) -> Arc<Encoder> {
+        let place = self.place(&table.full_name());
+        Arc::new(Encoder::new(Arc::clone(table), place, Vec::new()))
+    }
+
     /// Moves the views to the table versions of these changes, if they are newer.
     async fn show_newer(
         &mut self,
         changes: &Changes,
         encoders: &[Arc<Encoder>],
     ) -> Result<(), Error> {
-        if !encoders.iter().any(|encoder| self.views.is_due(encoder, u128::MAX)) {
+        let is_prepared =
+            |encoder: &Encoder| self.encoders.contains_key(&encoder.table.fingerprint);
+        let may_be_due =
+            |encoder: &Encoder| is_prepared(encoder) && self.views.is_due(encoder, u128::MAX);
+        if !encoders.iter().any(|encoder| may_be_due(encoder)) {
             return Ok(());
         }
         // By their last changes: a version that comes back, as when a column is added and dropped, is the
@@ -126,7 +142,8 @@ impl Sink {
         for change in &changes.list {
             last[change.table as usize] = Some(changes.position(change).version());
         }
-        let mut newest: Vec<_> = last.into_iter().zip(encoders).collect();
+        let all = last.into_iter().zip(encoders);
+        let mut newest: Vec<_> = all.filter(|(_, encoder)| is_prepared(encoder)).collect();
         newest.sort_by_key(|(version, _)| *version);
         for (version, encoder) in newest {
             let Some(version) = version else { continue };
@@ -158,4 +175,11 @@ impl Sink {
     pub(super) fn place(&self, table: &TableName) -> Place {
         Place { database: self.database().to_owned(), plan: self.options.plan(table) }
     }
+}
+
+/// Whether nothing is known of a table but that it was emptied, as another writer's truncate tells it where no
+/// row was read before.
+fn is_only_emptied(table: &Table, changes: &Changes, index: u32) -> bool {
+    let mut of = changes.list.iter().filter(|change| change.table == index);
+    table.columns.is_empty() && of.all(|change| change.op == Op::Truncate)
 }
