@@ -12,6 +12,13 @@ pub(super) const METADATA_REFRESH: Duration = Duration::from_secs(5);
 
 /// How long a transaction may be open before the broker gives up on it and its producer.
 pub(super) const TRANSACTION_LIMIT: Duration = Duration::from_secs(60);
+/// From so many partitions of a broker one fetch takes as much as it may. What it holds of more partitions waits in
+/// memory, decompressed, beyond the limit of the queue.
+const FETCHED_PARTITIONS: u32 = 6;
+/// What the client wants `fetch.max.bytes` to be at least: its `message.max.bytes`, as it comes.
+const LARGEST_MESSAGE: u32 = 1_000_000;
+/// What it may be at most.
+const LARGEST_FETCH: u32 = i32::MAX.unsigned_abs() - 512;
 
 /// What a crash may do to the records in Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -124,8 +131,8 @@ pub struct Options {
     pub batch_bytes: usize,
     /// Longest wait for such a batch to fill, in milliseconds. Default: 5.
     pub batch_interval_ms: u64,
-    /// Most bytes that one fetch takes from a partition, still compressed. What it holds
-    /// decompressed counts: about 6 times with lz4, 25 times with zstd. Default: 200000.
+    /// Most bytes that one fetch takes from a partition, still compressed, and of all of a broker six times as
+    /// many. What it holds decompressed counts: about 6 times with lz4, 25 times with zstd. Default: 200000.
     pub fetch_bytes: u32,
     /// Any setting of librdkafka by its name (`"security.protocol" = "SASL_SSL"`). These win over
     /// what Tailwater sets itself.
@@ -218,6 +225,8 @@ impl Options {
 
     pub(super) fn consumer(&self, group: &str, ours: &[(&str, &str)]) -> ClientConfig {
         let fetch = self.fetch_bytes.to_string();
+        let answer = self.fetch_bytes.saturating_mul(FETCHED_PARTITIONS);
+        let answer = answer.clamp(LARGEST_MESSAGE, LARGEST_FETCH).to_string();
         let refresh = METADATA_REFRESH.as_millis().to_string();
         let mut all = vec![
             ("group.id", group),
@@ -236,6 +245,10 @@ impl Options {
             // The group waits this long for a member that was killed, also its own successor.
             ("session.timeout.ms", "10000"),
         ];
+        // The client refuses one that is below a limit of the user's own for messages.
+        if !self.librdkafka.contains_key("message.max.bytes") {
+            all.push(("fetch.max.bytes", &answer));
+        }
         all.extend_from_slice(ours);
         self.client(&all)
     }
@@ -259,6 +272,20 @@ mod tests {
         assert_eq!(config.get("sasl.password"), Some("geheim"));
         assert_eq!(config.get("transactional.id"), None);
         assert!(!format!("{options:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn a_fetch_is_bounded_however_many_partitions_there_are() {
+        let fetch = |text: &str| {
+            let options: Options = toml::from_str(text).unwrap();
+            options.consumer("g", &[]).get("fetch.max.bytes").map(ToOwned::to_owned)
+        };
+        assert_eq!(fetch("").as_deref(), Some("1200000"));
+        assert_eq!(fetch("fetch_bytes = 1000").as_deref(), Some("1000000"));
+        assert_eq!(fetch("fetch_bytes = 4294967295").as_deref(), Some("2147483135"));
+        assert_eq!(fetch("librdkafka = { 'message.max.bytes' = 99999999 }"), None);
+        let own = "librdkafka = { 'fetch.max.bytes' = 7000000 }";
+        assert_eq!(fetch(own).as_deref(), Some("7000000"));
     }
 
     #[test]
