@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tailwater_test_support::{
-    Database, Kafka, Postgres, PostgresVersion, Session, Tailwater, unique_name, wait_for,
-    wait_until,
+    Database, Kafka, Postgres, PostgresOptions, PostgresVersion, Session, Tailwater, unique_name,
+    wait_for, wait_until,
 };
 
 use crate::bad_input::{FAILED, ends_with};
@@ -181,7 +181,10 @@ fn a_table_made_while_the_pipeline_runs_goes_over_kafka_too() -> Result<()> {
 /// written, and streamed, after the copy was prepared and before it was taken.
 #[test]
 fn in_a_topic_the_copy_of_a_new_table_is_newer_than_what_stands_before_it() -> Result<()> {
-    let (source, kafka) = (source(PostgresVersion::V18)?, Kafka::shared());
+    // Where other tests always have transactions open the copy shows the table as it was a little earlier.
+    let postgres = Postgres::start(PostgresVersion::V18, PostgresOptions::default())?;
+    let (source, kafka) = (postgres.create_database()?, Kafka::shared());
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY)")?;
     let link = Link::plain(kafka, "");
     let capture = link.capture(&source, "")?;
     let held = capture.directory().join("held");
