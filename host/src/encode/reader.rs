@@ -138,11 +138,12 @@ impl Reader {
         let block = self.blocks.get(record.topic).map_or(&b""[..], Vec::as_slice);
         let envelope = envelope(value, block, &mut self.source, None)?;
         let Some(op) = envelope.op()? else { return Ok(Outcome::Ignored) };
-        let shape = match op {
-            Op::Truncate => self.emptied()?,
-            Op::Read | Op::Insert | Op::Update | Op::Delete => self.foreign(record, &envelope)?,
-        };
+        let is_truncate = op == Op::Truncate;
+        let shape = if is_truncate { self.emptied()? } else { self.foreign(record, &envelope)? };
         let position = foreign_position(record, &self.source, op)?;
+        if is_truncate {
+            return add(&shape, position, &self.source, (op, Old::None, None), changes);
+        }
         // Debezium tells the whole row before an update only if the log has it.
         let mut rows = Rows::new(&shape, (value, record.exact), op == Op::Update, changes);
         if let Some(before) = envelope.before {
