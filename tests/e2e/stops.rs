@@ -16,7 +16,7 @@ use crate::outages::{RATE, into_url, into_url_with, metric, recovers};
 /// Within which a stop is done, and a leg that stands still is told of.
 pub(crate) const PROMISED: Duration = Duration::from_secs(5);
 /// What a busy machine may add to the latter.
-const SLACK: Duration = Duration::from_secs(5);
+pub(crate) const SLACK: Duration = Duration::from_secs(5);
 
 const CAPTURED: &str = "tailwater_passed_total{step=\"captured\"}";
 
