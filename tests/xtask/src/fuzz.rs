@@ -19,9 +19,8 @@ const WRAPPING: &str = "TAILWATER_FUZZ_BUILD";
 /// Tells the fuzzer which target runs.
 const TARGET: &str = "TAILWATER_FUZZ_TARGET";
 
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 8] = [
     "--cfg=fuzzing",
-    "-Copt-level=2",
     "-Cdebug-assertions=on",
     "-Coverflow-checks=on",
     "-Cpasses=sancov-module",
@@ -30,6 +29,9 @@ const FLAGS: [&str; 9] = [
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
 ];
+
+/// Takes minutes to compile, which a run of a few seconds is not worth.
+const OPTIMISED: [&str; 2] = ["--config", "profile.dev.package.tailwater.opt-level=2"];
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -56,17 +58,17 @@ pub(crate) fn compile_if_asked() -> Result<()> {
 /// Sets up, builds and fuzzes.
 pub(crate) fn run(options: &Options) -> Result<()> {
     steps::setup()?;
-    fuzz(&options.targets, options.seconds)
+    fuzz(&options.targets, options.seconds, &OPTIMISED)
 }
 
-/// A few seconds of each target, for the test command.
+/// A few seconds of each target, for the test command: what is kept is tried again, and a little more.
 pub(crate) fn briefly() -> Result<()> {
-    fuzz(&[], 3)
+    fuzz(&[], 3, &[])
 }
 
-/// Fuzzes the targets that are chosen; all if none is.
-fn fuzz(chosen: &[String], seconds: u32) -> Result<()> {
-    let binary = steps::step("building the fuzzer", build)?;
+/// Fuzzes the targets that are chosen, built with more arguments of cargo; all if none is.
+fn fuzz(chosen: &[String], seconds: u32, arguments: &[&str]) -> Result<()> {
+    let binary = steps::step("building the fuzzer", || build(arguments))?;
     let mut targets = known(&binary)?;
     for target in chosen {
         let known = targets.join(", ");
@@ -90,10 +92,10 @@ fn fuzz(chosen: &[String], seconds: u32) -> Result<()> {
     })
 }
 
-fn build() -> Result<PathBuf> {
+fn build(arguments: &[&str]) -> Result<PathBuf> {
     let directory = steps::target_directory().join("fuzz");
     let mut cargo = steps::cargo();
-    cargo.args(["build", "--quiet", "--package", "tailwater-fuzz"]);
+    cargo.args(["build", "--quiet", "--package", "tailwater-fuzz"]).args(arguments);
     cargo.env(WRAPPING, "1").env("RUSTC_WORKSPACE_WRAPPER", std::env::current_exe()?);
     steps::run(&mut cargo)?;
     fs::create_dir_all(&directory)?;
