@@ -97,8 +97,7 @@ impl Member {
     }
 }
 
-/// The threads that help the one that runs a chain. They are its own: compiling a new version uses
-/// rayon's common ones, and may hold them for minutes.
+/// The threads that help the one that runs a chain. They are its own, so that nothing else holds them.
 pub(super) struct Crew {
     /// None: not needed yet, or not to be had.
     threads: Option<ThreadPool>,

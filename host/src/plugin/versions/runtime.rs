@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use rustix::process::nice;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Module};
 
@@ -27,7 +29,12 @@ pub struct Runtime {
     /// Digests of what was compiled here. One component is compiled at a time: that takes all cores by
     /// itself, and a lot of memory.
     compiled: Arc<Mutex<HashSet<String>>>,
+    /// How much nicer than others the threads are that compile.
+    niceness: i32,
 }
+
+/// Of compiling beside a version that runs: a tenth of a core that others want, all of one that nobody does.
+const YIELDING: i32 = 10;
 
 /// A component as it was on disk.
 pub(crate) struct Code {
@@ -55,7 +62,12 @@ impl Runtime {
         let linker = Arc::new(engine::linker(&engine).map_err(fail)?);
         let cache = cache.map(|directory| Compiled::kept_in(directory, engine.clone()));
         let (quarantine, compiled) = (Quarantine::default(), Arc::default());
-        Ok(Runtime { engine, linker, quarantine, cache, compiled })
+        Ok(Runtime { engine, linker, quarantine, cache, compiled, niceness: 0 })
+    }
+
+    /// One that compiles what nothing waits for, and takes no time from what runs.
+    pub(crate) fn yielding(self) -> Runtime {
+        Runtime { niceness: YIELDING, ..self }
     }
 
     /// Keeps in a directory which versions of plugins are not to run again; else that is known as long as
@@ -83,7 +95,7 @@ impl Runtime {
         if let Some(component) = known {
             return Ok(Code { component, digest, bytes });
         }
-        let component = Component::from_binary(&self.engine, &wasm).map_err(|source| {
+        let component = self.compile(&wasm).map_err(|source| {
             // Where nothing compiles, the file is not to blame.
             match Module::from_binary(&self.engine, SMALLEST) {
                 Ok(_) => Error::NotAComponent { path: path.to_owned(), source },
@@ -95,6 +107,13 @@ impl Runtime {
             compiled.insert(digest.clone());
         }
         Ok(Code { component, digest, bytes })
+    }
+
+    /// Compiles on threads of its own: a priority that was lowered stays so.
+    fn compile(&self, wasm: &[u8]) -> wasmtime::Result<Component> {
+        let compile = || Component::from_binary(&self.engine, wasm);
+        // Without threads it compiles all the same.
+        threads(self.niceness).map_or_else(|_| compile(), |threads| threads.install(compile))
     }
 
     /// The code of a version that ran here before, if it is still at hand.
@@ -115,5 +134,29 @@ impl Runtime {
     /// Remembers that code passed a test. Best effort: else it is tested again.
     pub(crate) fn note_passed(&self, digest: &str, test: &str) {
         self.cache.iter().for_each(|cache| cache.note_passed(digest, test));
+    }
+}
+
+/// One for each core, so much nicer than the one that asks.
+fn threads(niceness: i32) -> Result<ThreadPool, ThreadPoolBuildError> {
+    let threads = ThreadPoolBuilder::new().thread_name(|number| format!("compile-{number}"));
+    threads.start_handler(move |_| drop(nice(niceness))).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[test]
+    fn threads_that_compile_beside_a_version_yield_and_who_asks_for_it_does_not() {
+        let niceness = || getpriority_process(None).unwrap();
+        let before = niceness();
+        let runtime = Runtime::new(None).unwrap();
+        assert_eq!(threads(runtime.niceness).unwrap().install(niceness), before);
+        let yielding = runtime.yielding();
+        assert_eq!(threads(yielding.niceness).unwrap().install(niceness), before + YIELDING);
+        assert_eq!(niceness(), before);
     }
 }
