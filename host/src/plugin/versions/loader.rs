@@ -180,6 +180,11 @@ impl Loader {
         Loader { lines, ..self }
     }
 
+    /// One for new versions beside the one that runs.
+    pub(crate) fn yielding(self) -> Loader {
+        Loader { runtime: self.runtime.yielding(), ..self }
+    }
+
     /// Loads what a process is to begin with: the version in the file, if that makes of its golden events
     /// what they say. In the place of one in quarantine it is the one that went on instead.
     pub(crate) fn load_to_run(&self) -> Result<Loaded, Error> {

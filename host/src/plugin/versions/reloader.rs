@@ -115,7 +115,7 @@ pub(crate) fn follow(
     let name = format!("reload-{}", loader.options.name);
     let (watcher, watched) = (Arc::downgrade(&watch.0), directory_of(&loader.options.path));
     let (looked_at, sound) = (String::new(), String::new());
-    let loader = Loader { runtime: loader.runtime.yielding(), ..loader };
+    let loader = loader.yielding();
     let reloader =
         Reloader { loader, handover, role, has_state, watcher, watched, looked_at, sound };
     let builder = thread::Builder::new().name(name);
