@@ -45,11 +45,36 @@ fn first_escaped(text: &[u8]) -> Option<usize> {
 /// Whether one of the eight bytes is below 0x20, a quote or a backslash: of a byte less than `n` the
 /// top bit is set by subtracting `n` and was not set before.
 fn may_hold_escaped(word: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x8080_8080_8080_8080;
-    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
-    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    (below(word, 0x20) | is(b'"') | is(b'\\')) & TOPS != 0
+    (below(word, 0x20) | equal(word, b'"') | equal(word, b'\\')) & TOPS != 0
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const TOPS: u64 = 0x8080_8080_8080_8080;
+
+/// The top bit of each byte that is less than `bound`; behind the first one also of others.
+fn below(word: u64, bound: u64) -> u64 {
+    word.wrapping_sub(ONES * bound) & !word
+}
+
+/// The top bit of each byte that is `byte`; behind the first one also of others.
+fn equal(word: u64, byte: u8) -> u64 {
+    below(word ^ (ONES * u64::from(byte)), 1)
+}
+
+/// Where the first quote or backslash is. Names and most values are so short that a call of `memchr` would cost more
+/// than they do.
+fn first_quote(text: &[u8]) -> Option<usize> {
+    const SHORT: usize = 4;
+    let (words, _) = text.as_chunks::<8>();
+    for (number, word) in words.iter().take(SHORT).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = (equal(word, b'"') | equal(word, b'\\')) & TOPS;
+        if found != 0 {
+            return Some(8 * number + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let passed = 8 * words.len().min(SHORT);
+    memchr::memchr2(b'"', b'\\', &text[passed..]).map(|found| passed + found)
 }
 
 fn write_escape(out: &mut Vec<u8>, byte: u8) {
@@ -178,7 +203,7 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         loop {
             let rest = &self.bytes[self.at..];
-            let found = memchr::memchr2(b'"', b'\\', rest).ok_or_else(|| self.error())?;
+            let found = first_quote(rest).ok_or_else(|| self.error())?;
             self.at += found;
             if self.bytes[self.at] == b'"' {
                 self.at += 1;
@@ -293,6 +318,7 @@ pub(super) fn string_content(token: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
@@ -304,6 +330,14 @@ mod tests {
             write_string(&mut out, text.as_bytes());
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text.clone());
             prop_assert_eq!(string_content(&out), Some(text.into_bytes()));
+        }
+
+        #[test]
+        fn the_first_quote_is_found_wherever_it_is(
+            text in vec(prop_oneof![20 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\')], 0..80)
+        ) {
+            let wanted = text.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+            prop_assert_eq!(first_quote(&text), wanted);
         }
 
         #[test]

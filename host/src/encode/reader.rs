@@ -319,9 +319,9 @@ fn object(token: &[u8]) -> Option<&[u8]> {
 
 /// Position and fingerprint of an origin.
 fn parse(origin: &[u8]) -> Option<(Position, u64)> {
-    let mut words = std::str::from_utf8(origin).ok()?.split(' ');
-    let position = words.next()?.parse().ok()?;
-    let fingerprint = u64::from_str_radix(words.next()?, 16).ok()?;
+    let mut words = origin.split(|byte| *byte == b' ').map(str::from_utf8);
+    let position = words.next()?.ok()?.parse().ok()?;
+    let fingerprint = u64::from_str_radix(words.next()?.ok()?, 16).ok()?;
     Some((position, fingerprint))
 }
 

@@ -280,15 +280,16 @@ impl Consumer {
         match polled {
             None => Ok(false),
             Some(Ok(message)) => {
-                let (topic, partition) = (message.topic(), message.partition());
+                let record = incoming(&message);
+                let (topic, partition) = (record.topic, record.partition);
                 let member = self.kafka.context();
                 let Some(assignment) = member.assignment(topic, partition) else { return Ok(true) };
-                let since = member.since(topic, partition, message.offset());
+                let since = member.since(topic, partition, record.offset);
                 let full = since.is_some() && self.pending.is_of_another(topic, partition);
                 let full = full.then(|| std::mem::take(&mut self.pending));
-                let next = Next { offset: message.offset() + 1, assignment, since };
+                let next = Next { offset: record.offset + 1, assignment, since };
                 let Consumer { reader, schemas, pending, .. } = self;
-                take_in(&message, next, reader, schemas, pending)?;
+                take_in(&record, next, reader, schemas, pending)?;
                 // Not before: with an error this consumer ends, and what is noted as handed on is not read
                 // again.
                 if let Some(full) = full {
@@ -357,26 +358,34 @@ fn hand_on(
     Some(Hop { dead_letters, ..Hop::new(changes, offsets) })
 }
 
-fn take_in(
-    message: &BorrowedMessage<'_>,
-    next: Next,
-    reader: &mut Reader,
-    schemas: &mut Schemas,
-    pending: &mut Pending,
-) -> Result<(), Error> {
-    let header = |name: &str| {
-        let mut headers = message.headers()?.iter();
-        headers.find(|header| header.key == name).and_then(|header| header.value)
-    };
-    let record = Incoming {
+/// What matters of a message, each part asked for once: the client makes a topic's name and a header anew every time.
+fn incoming<'a>(message: &'a BorrowedMessage<'_>) -> Incoming<'a> {
+    let (mut origin, mut exact) = (None, None);
+    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+        match header.key {
+            ORIGIN => origin = origin.or(header.value),
+            EXACT => exact = exact.or(header.value),
+            _ => {}
+        }
+    }
+    Incoming {
         topic: message.topic(),
         partition: message.partition(),
         offset: message.offset(),
         key: message.key(),
         value: message.payload(),
-        origin: header(ORIGIN),
-        exact: header(EXACT),
-    };
+        origin,
+        exact,
+    }
+}
+
+fn take_in(
+    record: &Incoming<'_>,
+    next: Next,
+    reader: &mut Reader,
+    schemas: &mut Schemas,
+    pending: &mut Pending,
+) -> Result<(), Error> {
     let mut trouble = None;
     let mut resolve = |fingerprint| {
         schemas.resolve(fingerprint).unwrap_or_else(|error| {
@@ -385,16 +394,17 @@ fn take_in(
         })
     };
     let before = pending.changes.bytes();
-    let read = reader.read(&record, &mut resolve, &mut pending.changes);
+    let read = reader.read(record, &mut resolve, &mut pending.changes);
     if let Some(trouble) = trouble {
         return Err(trouble);
     }
     if let Err(error) = read {
         pending.dead_letters.push(record.dead_letter(&error));
     }
-    pending.offsets.read(message.topic(), message.partition(), next);
+    pending.offsets.read(record.topic, record.partition, next);
     // A number of a few bytes may be written out with thousands of zeros.
-    pending.bytes += message.payload_len().max(pending.changes.bytes() - before);
+    let value = record.value.map_or(0, <[u8]>::len);
+    pending.bytes += value.max(pending.changes.bytes() - before);
     pending.since.get_or_insert_with(Instant::now);
     Ok(())
 }
