@@ -127,6 +127,14 @@ impl<'a> Scanner<'a> {
         found
     }
 
+    /// The digits that come next, stepped over. Skips no white space.
+    pub(super) fn digits(&mut self) -> &'a [u8] {
+        let rest = &self.bytes[self.at..];
+        let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        self.at += end;
+        &rest[..end]
+    }
+
     fn skip_space(&mut self) {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes.get(self.at) {
             self.at += 1;
