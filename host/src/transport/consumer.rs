@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use rustc_hash::FxHashMap;
 
 use super::client::Events;
+use super::headers::Headers;
 use super::member::Member;
 use super::offsets::Next;
 use super::reach::reach;
@@ -361,11 +362,11 @@ fn hand_on(
 /// What matters of a message, each part asked for once: the client makes a topic's name and a header anew every time.
 fn incoming<'a>(message: &'a BorrowedMessage<'_>) -> Incoming<'a> {
     let (mut origin, mut exact) = (None, None);
-    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-        match header.key {
-            ORIGIN => origin = origin.or(header.value),
-            EXACT => exact = exact.or(header.value),
-            _ => {}
+    for (name, value) in Headers::of(message) {
+        if name == ORIGIN.as_bytes() {
+            origin = origin.or(value);
+        } else if name == EXACT.as_bytes() {
+            exact = exact.or(value);
         }
     }
     Incoming {

@@ -10,6 +10,7 @@ mod compacted;
 mod consumer;
 mod error;
 mod extent;
+mod headers;
 mod letters;
 mod member;
 mod offsets;
