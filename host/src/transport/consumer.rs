@@ -7,7 +7,6 @@
 //! reads it again; ClickHouse knows rows by their version, so they are the same rows.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -15,33 +14,27 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
-use rustc_hash::FxHashMap;
 
 use super::client::Events;
 use super::headers::Headers;
 use super::member::Member;
 use super::offsets::Next;
 use super::reach::reach;
+use super::schemas::Schemas;
 use super::starts::{self, Starts};
 use super::topics::Names;
 use super::underway::Underway;
-use super::{Error, Offsets, Options, compacted};
+use super::{Error, Offsets, Options};
 use crate::ack::Durable;
 use crate::change::Changes;
 use crate::dead_letter::DeadLetter;
 use crate::disposition::Disposition;
 use crate::encode::{EXACT, Incoming, ORIGIN, Reader};
 use crate::hop::{Hop, Point as _};
-use crate::table::Table;
 use crate::telemetry::metrics::Metrics;
 
 /// How long the broker may take to answer at the start.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a table version's description may come after its first record, where that was written without
-/// transactions. With one, the description is before the end of its topic, which [`compacted::read`] waits for.
-const SCHEMA_PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks for it.
-const SCHEMA_PAUSE: Duration = Duration::from_millis(250);
 /// Without a poll for this long the group has to be told that the member still lives; its limit is
 /// `max.poll.interval.ms`, five minutes.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -110,12 +103,7 @@ impl Consumer {
         Ok(Consumer {
             kafka,
             reader: Reader::default(),
-            schemas: Schemas {
-                options: options.clone(),
-                topic: Names::below(prefix).schemas,
-                known: FxHashMap::default(),
-                missing: FxHashMap::default(),
-            },
+            schemas: Schemas::of(Names::below(prefix).schemas, options),
             pending: Pending::default(),
             stored: Offsets::default(),
             outrun: false,
@@ -408,66 +396,6 @@ fn take_in(
     pending.bytes += value.max(pending.changes.bytes() - before);
     pending.since.get_or_insert_with(Instant::now);
     Ok(())
-}
-
-/// The table versions that our own records name.
-struct Schemas {
-    options: Options,
-    topic: String,
-    /// None is what this version cannot read, because one after it wrote it.
-    known: FxHashMap<u64, Option<Arc<Table>>>,
-    /// What was waited for in vain, and when it was last looked for.
-    missing: FxHashMap<u64, Instant>,
-}
-
-impl Schemas {
-    /// A table version, if the topic has it. One that is new is waited for; one that was waited for in
-    /// vain is looked for now and then, so that its records cost no more than any other dead letters.
-    fn resolve(&mut self, fingerprint: u64) -> Result<Option<Arc<Table>>, Error> {
-        if let Some(known) = self.known.get(&fingerprint) {
-            return Ok(known.clone());
-        }
-        let missed = self.missing.get(&fingerprint).map(Instant::elapsed);
-        if missed.is_some_and(|since| since < SCHEMA_PATIENCE) {
-            return Ok(None);
-        }
-        let patience = if missed.is_some() { Duration::ZERO } else { SCHEMA_PATIENCE };
-        let deadline = Instant::now() + patience;
-        loop {
-            self.read()?;
-            if let Some(known) = self.known.get(&fingerprint) {
-                return Ok(known.clone());
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-            thread::sleep(SCHEMA_PAUSE);
-        }
-        if missed.is_none() {
-            let (fingerprint, topic) = (format!("{fingerprint:016x}"), &self.topic);
-            tracing::warn!(
-                fingerprint,
-                topic,
-                "a table version is missing; its records are set aside"
-            );
-        }
-        self.missing.insert(fingerprint, Instant::now());
-        Ok(None)
-    }
-
-    fn read(&mut self) -> Result<(), Error> {
-        let known = &mut self.known;
-        compacted::read(&self.options, &self.topic, |key, value| {
-            match serde_json::from_slice::<Table>(value.unwrap_or_default()) {
-                Ok(table) => _ = known.insert(table.fingerprint, Some(Arc::new(table))),
-                Err(_) => {
-                    let key = std::str::from_utf8(key).ok();
-                    let key = key.and_then(|key| u64::from_str_radix(key, 16).ok());
-                    key.into_iter().for_each(|key| _ = known.entry(key).or_default());
-                }
-            }
-        })
-    }
 }
 
 fn is_out_of_range(error: &KafkaError) -> bool {

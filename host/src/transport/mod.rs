@@ -19,6 +19,7 @@ mod producer;
 mod pulse;
 mod reach;
 mod redriven;
+mod schemas;
 mod starts;
 mod topics;
 mod underway;
