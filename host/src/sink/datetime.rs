@@ -23,7 +23,15 @@ pub(super) fn days(text: &[u8]) -> Result<(i32, Fit), Unreadable> {
 
 /// The microsecond of a `timestamp` or `timestamptz`, moved to the nearest that `DateTime64` holds.
 pub(super) fn micros(text: &[u8]) -> Result<(i64, Fit), Unreadable> {
-    let moment = finite(text, |reader| {
+    let moment = match ordinary(text) {
+        Some(moment) => moment,
+        None => any_moment(text)?,
+    };
+    Ok(within(MICROS, moment))
+}
+
+fn any_moment(text: &[u8]) -> Result<i64, Unreadable> {
+    finite(text, |reader| {
         let date = reader.date()?;
         reader.expect(b' ')?;
         let clock = reader.clock()?;
@@ -32,8 +40,38 @@ pub(super) fn micros(text: &[u8]) -> Result<(i64, Fit), Unreadable> {
         // The last years of PostgreSQL are beyond what an i64 counts from 1970.
         let midnight = day.saturating_mul(MICROS_PER_DAY);
         Some(midnight.saturating_add(clock).saturating_sub(offset))
-    })?;
-    Ok(within(MICROS, moment))
+    })
+}
+
+/// [`any_moment`] for the text that nearly every moment has, `2024-02-29 13:14:15.123456+00`, whose digits
+/// stand where they are looked for; nothing for any other.
+fn ordinary(text: &[u8]) -> Option<i64> {
+    let text = text.strip_suffix(b"+00").unwrap_or(text);
+    let (text, fraction) = text.split_first_chunk::<19>()?;
+    let digit = |at: usize| Some(text[at].wrapping_sub(b'0')).filter(|digit| *digit <= 9);
+    let pair = |at: usize| Some(i64::from(digit(at)? * 10 + digit(at + 1)?));
+    let parts = [text[4], text[7], text[10], text[13], text[16]];
+    let (year, month, day) = (pair(0)? * 100 + pair(2)?, pair(5)?, pair(8)?);
+    let (hours, minutes, seconds) = (pair(11)?, pair(14)?, pair(17)?);
+    let is_date = parts == *b"-- ::" && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !is_date || hours > 24 || minutes > 59 || seconds > 60 {
+        return None;
+    }
+    let mut micros = 0;
+    if let Some((point, digits)) = fraction.split_first() {
+        if *point != b'.' || digits.is_empty() || digits.len() > 6 {
+            return None;
+        }
+        for at in 0..6 {
+            let digit = digits.get(at).map_or(0, |byte| byte.wrapping_sub(b'0'));
+            if digit > 9 {
+                return None;
+            }
+            micros = micros * 10 + i64::from(digit);
+        }
+    }
+    let clock = ((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros;
+    Some(days_from_civil(year, month, day) * MICROS_PER_DAY + clock)
 }
 
 /// `infinity` lies beyond every bound.
@@ -213,6 +251,20 @@ mod tests {
             let text = format!("{year:04}-{month:02}-{day:02}");
             let expected = i32::try_from(counted(year, month, day)).expect("four centuries");
             prop_assert_eq!(days(text.as_bytes()), Ok((expected, Fit::Exact)));
+        }
+
+        #[test]
+        fn digits_in_their_places_are_read_as_any_others_are(
+            day in "[01][0-9]{3}-[01][0-9]-[0-3][0-9]|[0-9-]{10}",
+            clock in "[0-2][0-9]:[0-6][0-9]:[0-6][0-9]|[0-9:]{8}",
+            rest in r"(\.[0-9]{0,7})?(\+00|[+-][0-9]{2}|x)?( BC)?",
+        ) {
+            let text = format!("{day} {clock}{rest}");
+            if let Some(moment) = ordinary(text.as_bytes()) {
+                prop_assert_eq!(any_moment(text.as_bytes()), Ok(moment), "{}", text);
+            } else if rest.trim_end_matches("+00").is_empty() {
+                prop_assert_eq!(any_moment(text.as_bytes()), Err(Unreadable), "{}", text);
+            }
         }
 
         #[test]
