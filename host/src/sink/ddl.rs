@@ -26,12 +26,16 @@ pub(super) const META: [(&str, &str); 4] = [
     ("_version", "UInt128"),
     ("_deleted", "UInt8"),
     ("_commit_time", "DateTime64(6, 'UTC')"),
-    ("_exact", "Map(LowCardinality(String), Nullable(String))"),
+    ("_exact", "Map(String, Nullable(String))"),
 ];
 
 /// Tells of every 131,072 rows how new they are, so that a start finds the newest without reading the
 /// table.
 const NEWEST: &str = "INDEX _newest _version TYPE minmax GRANULARITY 16";
+
+/// Bytes, not compressed, from which a part has files of its own for each column. An insert is below it, so that
+/// it is a handful of files to make and to bring to the disk, not two or more for each column.
+const WIDE: usize = 64 << 20;
 
 /// A column as ClickHouse has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,8 +127,8 @@ impl Place {
         let partition = self.plan.partition_by.as_ref();
         format!(
             "CREATE TABLE IF NOT EXISTS {}{} ({}) ENGINE = {}{parameters}{} ORDER BY ({}) \
-             SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1{} \
-             COMMENT {}",
+             SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1, \
+             min_bytes_for_wide_part = {WIDE}{} COMMENT {}",
             self.versions(),
             self.on_cluster(),
             definitions.join(", "),
