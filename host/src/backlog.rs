@@ -5,8 +5,9 @@
 //! ago, and waits only for what comes in one go with it: the rows of a transaction, or records that a consumer
 //! fetches partition by partition.
 //!
-//! Changes that committed long ago are another matter. Nobody waits for one of them in particular, so the steps are
-//! fewer and larger until the stream has caught up, which it does sooner that way.
+//! Changes that committed long ago are another matter, and so are copied rows as long as more of them come. Nobody
+//! waits for one of them in particular, so the steps are fewer and larger until the stream has caught up, which it
+//! does sooner that way.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -41,7 +42,7 @@ impl Came {
     }
 }
 
-/// Whether changes are behind whose newest commit was then, in microseconds since 1970. Rows of a copy, which
+/// Whether changes are behind whose newest commit was then, in microseconds since 1970. By this rows of a copy, which
 /// have 0, are not. Where the clocks of the two machines differ by more than a second, all are or none.
 #[must_use]
 pub fn is_behind(newest_commit: i64, now: SystemTime) -> bool {

@@ -8,14 +8,17 @@
 //! new snapshot already shows are passed over by the decoder.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use futures_util::{StreamExt, pin_mut};
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, pin_mut};
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, CopyOutStream};
 use tracing::info;
 
 use super::catalog::{self, Before, Published};
@@ -24,6 +27,7 @@ use super::preflight::{quote, quote_ident};
 use super::progress::Progress;
 use super::seen::{self, FORM};
 use super::source_url::SourceUrl;
+use super::stream::NAP;
 use crate::budget::Budget;
 use crate::change::{Change, Changes, Old, Op, Transaction};
 use crate::decode::copy;
@@ -142,6 +146,7 @@ pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> (Taken, Resul
     let (queue, taken) = (Arc::new(Mutex::new(queue)), Arc::<Mutex<Taken>>::default());
     let plan = Arc::new(plan);
     let mut workers = JoinSet::new();
+    let (go_on, told) = watch::channel(());
     for _ in 0..plan.workers.clamp(1, plan.tables.len().max(1)) {
         let worker = Worker {
             plan: Arc::clone(&plan),
@@ -150,14 +155,16 @@ pub async fn take(plan: Plan, out: mpsc::Sender<Hop<LogPoint>>) -> (Taken, Resul
             out: out.clone(),
             progress: progress.clone(),
         };
-        workers.spawn(worker.run());
+        let told = told.clone();
+        workers.spawn_blocking(move || worker.run_here(told));
     }
+    let mut go_on = Some(go_on);
     let mut end = Ok(());
     while let Some(ended) = workers.join_next().await {
-        end = ended.expect("a snapshot worker does not panic");
-        if end.is_err() {
-            // None of them sends anything after this.
-            workers.shutdown().await;
+        let ended = ended.expect("a snapshot worker does not panic");
+        if ended.is_err() && go_on.take().is_some() {
+            // None of them sends anything after they were waited for.
+            end = ended;
         }
     }
     progress.finish();
@@ -180,6 +187,19 @@ struct Worker {
 }
 
 impl Worker {
+    /// Runs on this thread alone, the connection too, so that what comes is handed on without waking another one.
+    /// Ends early when the sender of `told` is gone.
+    fn run_here(self, mut told: watch::Receiver<()>) -> Result<(), Stop> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::from)?;
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = told.changed() => Ok(()),
+                end = self.run() => end,
+            }
+        })
+    }
+
     async fn run(self) -> Result<(), Stop> {
         let client = catalog::connect(&self.plan.url).await?;
         let begin = format!(
@@ -228,7 +248,7 @@ impl Worker {
         // Whatever is there from before: a copy that was begun, or one of another way to ClickHouse.
         rows.push_truncate();
         pin_mut!(lines);
-        while let Some(line) = lines.next().await {
+        while let Some(line) = next_line(&mut lines).await {
             rows.push_line(&line.map_err(Error::from)?)?;
             if rows.batch.bytes() >= BATCH_BYTES {
                 self.send(&mut rows, Vec::new()).await?;
@@ -256,6 +276,23 @@ impl Worker {
         let hop = Hop { room, ..Hop::new(changes, point) };
         self.out.send(hop).await.map_err(|_| Stop::Receiver)
     }
+}
+
+/// The next line. When all are used up that have come, the server gets a moment to send some more: it wakes a reader
+/// that sleeps for every few of them, which costs both sides more than the lines do.
+async fn next_line(
+    lines: &mut Pin<&mut CopyOutStream>,
+) -> Option<Result<Bytes, tokio_postgres::Error>> {
+    if let Some(line) = lines.next().now_or_never() {
+        return line;
+    }
+    // The connection is read on this thread too.
+    tokio::task::yield_now().await;
+    if let Some(line) = lines.next().now_or_never() {
+        return line;
+    }
+    std::thread::sleep(NAP);
+    lines.next().await
 }
 
 /// The rows of one table on their way.

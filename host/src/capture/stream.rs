@@ -44,7 +44,7 @@ const DENSE_GAP: Duration = Duration::from_millis(1);
 /// and a dense one is left alone for so long before each read. The server writes row by row, and a
 /// reader that sleeps in `read` costs both sides a wake-up for every row; the socket holds more than
 /// comes in this time.
-const NAP: Duration = Duration::from_micros(250);
+pub(super) const NAP: Duration = Duration::from_micros(250);
 
 /// What a stream needs from the capture that runs it.
 #[derive(Debug)]

@@ -58,6 +58,12 @@ impl Batch {
         self.blocks.iter().map(Block::row_count).sum()
     }
 
+    /// Whether it is of copies of tables that go on after it: nobody waits for one of these rows in particular.
+    pub(super) fn is_of_copies(&self) -> bool {
+        let copied = self.blocks.iter().any(|block| block.counts[Op::Read as usize] > 0);
+        copied && self.committed.is_empty() && self.copies.is_empty()
+    }
+
     /// Whether only the point moved: nothing has to be stored.
     pub(super) fn holds_nothing(&self) -> bool {
         let nothing_else = self.truncates.is_empty() && self.copies.is_empty();
@@ -137,5 +143,35 @@ impl Spare {
             buffer.clear();
             self.0.push(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hop::{Copied, SnapshotDone};
+    use crate::sink::ddl::Place;
+    use crate::sink::options::Options;
+    use crate::table::{ReplicaIdentity, Table, TableName};
+
+    #[test]
+    fn a_batch_is_of_copies_until_one_is_complete_or_a_change_of_the_stream_comes() {
+        let table = TableName { schema: "public".into(), name: "users".into() };
+        let (plan, copied) = (Options::default().plan(&table), Copied::default());
+        let place = Place { database: "shop".into(), plan };
+        let (schema, name) = (table.schema.clone(), table.name.clone());
+        let of = Table::new(1, schema, name, Vec::new(), ReplicaIdentity::Default);
+        let encoder = Arc::new(Encoder::new(Arc::new(of), place, Vec::new()));
+        let mut batch = Batch::default();
+        assert!(!batch.is_of_copies());
+        batch.blocks.push(Block::new(encoder, Vec::new()));
+        assert!(!batch.is_of_copies());
+        batch.blocks[0].counts[Op::Read as usize] = 1;
+        assert!(batch.is_of_copies());
+        batch.copies.push(CopyMark::Complete(SnapshotDone { table, copied }));
+        assert!(!batch.is_of_copies());
+        batch.copies.clear();
+        batch.committed.push(1);
+        assert!(!batch.is_of_copies());
     }
 }

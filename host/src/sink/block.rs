@@ -112,6 +112,11 @@ impl Block {
         self.rows.count + self.late.count + self.aside.len()
     }
 
+    /// Whether all its rows are copied ones, so that no two are of one row.
+    pub(super) fn is_copied(&self) -> bool {
+        self.counts[Op::Read as usize] == self.row_count() as u64
+    }
+
     /// Adds a change of any kind but a truncate; the error is why it is a dead letter.
     pub(super) fn push(&mut self, changes: &Changes, change: &Change) -> Result<(), String> {
         let encoder = Arc::clone(&self.encoder);

@@ -31,6 +31,20 @@ const UNANSWERED: Duration = Duration::from_secs(60);
 /// ClickHouse closes a connection that was idle for three seconds.
 const LONGEST_IDLE: Duration = Duration::from_secs(2);
 
+/// How a block goes into a table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Insert<'a> {
+    /// What an error calls it.
+    pub(super) task: &'a str,
+    /// `INSERT INTO …`
+    pub(super) sql: &'a str,
+    /// A second block with the same token is dropped by the server. Without one every block is kept.
+    pub(super) token: Option<&'a str>,
+    /// Whether versions of one row are left to the next merge, which takes the server half the time. A query that
+    /// tells them apart takes longer until then.
+    pub(super) as_it_is: bool,
+}
+
 /// A connection pool to one database.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -133,16 +147,14 @@ impl Client {
         answer.map_err(|error| Error::server_with_rows(task, &error))
     }
 
-    /// Sends one block, a header before it; a second one with the same token is dropped by the server. Without a token
-    /// every block is kept.
+    /// Sends one block, a header before it.
     pub(super) async fn insert(
         &self,
-        task: &str,
-        sql: &str,
-        token: Option<&str>,
+        insert: &Insert<'_>,
         header: &Bytes,
         block: &Bytes,
     ) -> Result<(), Error> {
+        let Insert { task, sql, token, as_it_is } = *insert;
         let insert = self
             .http
             .insert_formatted_with(sql)
@@ -151,6 +163,9 @@ impl Client {
             Some(token) => insert.with_setting("insert_deduplication_token", token),
             None => insert.with_setting("insert_deduplicate", "0"),
         };
+        if as_it_is {
+            insert = insert.with_setting("optimize_on_insert", "0");
+        }
         let failed = |error| Error::server_with_rows(task, &error);
         if !header.is_empty() {
             insert.send(header.clone()).await.map_err(failed)?;

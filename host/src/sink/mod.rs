@@ -288,7 +288,8 @@ impl Sink {
                 points.take_in(point);
             }
             let takes_more = open && held.is_none();
-            let is_behind = backlog::is_behind(points.newest_commit(), SystemTime::now());
+            let is_behind = filling.is_of_copies()
+                || backlog::is_behind(points.newest_commit(), SystemTime::now());
             let due = self.due(&filling, left, takes_more, is_behind);
             if idle && due.is_some_and(|due| due <= Instant::now()) {
                 left = Some(Instant::now());

@@ -52,7 +52,7 @@ pub struct Options {
     /// its way and one filling. Default: 16 MiB.
     pub batch_bytes: usize,
     /// Milliseconds between the beginnings of two batches that are not full; ten times as many, up to
-    /// 500, while changes are more than a second old. Default: 25.
+    /// 500, while rows of a copy come or changes are more than a second old. Default: 25.
     pub flush_interval_ms: u64,
     /// Tables of one batch that are written at the same time. Default: 4.
     pub concurrent_inserts: usize,

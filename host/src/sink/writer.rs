@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use super::batch::Batch;
 use super::block::{Block, Encoder, Rows};
-use super::client::Client;
+use super::client::{Client, Insert};
 use super::encode::write_string;
 use super::error::Error;
 use super::letters::Letters;
@@ -41,6 +41,8 @@ use crate::telemetry::metrics::{ChangeLabels, Metrics, StepLabels};
 const STORED: StepLabels = StepLabels { step: "stored" };
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Bytes of copied rows from which on there are many such blocks, which ClickHouse merges soon.
+const LARGE: usize = 4 << 20;
 
 /// Attempts something until it works, or fails in a way that another attempt will not change.
 macro_rules! until_done {
@@ -151,11 +153,10 @@ impl Writer {
         if !block.aside.is_empty() {
             dead_letters = self.store_filled(block).await?;
         }
-        let mut rows = std::mem::take(&mut block.rows);
-        self.insert(block, &mut rows).await?;
-        block.rows = rows;
-        let mut late = std::mem::take(&mut block.late);
-        self.insert(block, &mut late).await?;
+        let encoder = Arc::clone(&block.encoder);
+        let as_it_is = block.is_copied() && block.rows.bytes.len() >= LARGE;
+        self.insert_rows(&encoder, &mut block.rows, as_it_is).await?;
+        self.insert_rows(&encoder, &mut block.late, false).await?;
         Ok(dead_letters)
     }
 
@@ -165,16 +166,17 @@ impl Writer {
         let mut filler = Filler::new(&self.client, block);
         while let Some(mut filled) = until_done!(self, filler.fill_next())? {
             dead_letters.append(&mut filled.dead_letters);
-            self.insert_rows(&encoder, &mut filled.rows).await?;
+            self.insert_rows(&encoder, &mut filled.rows, false).await?;
         }
         Ok(dead_letters)
     }
 
-    async fn insert(&self, block: &Block, rows: &mut Rows) -> Result<(), Error> {
-        self.insert_rows(&block.encoder, rows).await
-    }
-
-    async fn insert_rows(&self, encoder: &Encoder, rows: &mut Rows) -> Result<(), Error> {
+    async fn insert_rows(
+        &self,
+        encoder: &Encoder,
+        rows: &mut Rows,
+        as_it_is: bool,
+    ) -> Result<(), Error> {
         let Some((first, last)) = rows.span else {
             return Ok(());
         };
@@ -183,8 +185,8 @@ impl Writer {
         let token = format!("{run:016x}-{first}-{last}-{count}-{digest:016x}");
         let task = format!("insert into `{}`", encoder.place.versions_name());
         failpoint::pass("before_store");
-        let insert =
-            || self.client.insert(&task, &encoder.insert, Some(&token), &encoder.header, &body);
+        let insert = Insert { task: &task, sql: &encoder.insert, token: Some(&token), as_it_is };
+        let insert = || self.client.insert(&insert, &encoder.header, &body);
         let mut done = until_done!(self, insert());
         if done.as_ref().is_err_and(Error::doubts_shape) {
             if !self.still_fits(encoder).await? {
@@ -328,7 +330,8 @@ impl Writer {
         let name = format!("{OWN_PREFIX}{name}");
         let sql = format!("INSERT INTO {} ({columns}) FORMAT RowBinary", self.client.table(&name));
         let task = format!("insert into `{name}`");
-        self.client.insert(&task, &sql, None, &Bytes::new(), rows).await
+        let insert = Insert { task: &task, sql: &sql, token: None, as_it_is: false };
+        self.client.insert(&insert, &Bytes::new(), rows).await
     }
 
     /// Reads the last truncates at start.

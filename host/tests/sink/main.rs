@@ -2,6 +2,7 @@
 //! order, and what it says of what it finds.
 
 mod acknowledged;
+mod copies;
 mod dead_letters;
 mod feed;
 mod history;
