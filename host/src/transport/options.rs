@@ -215,6 +215,9 @@ impl Options {
             ("queue.buffering.max.messages", "500000"),
             ("message.max.bytes", &largest),
             ("delivery.report.only.error", "true"),
+            // A broker shows a new topic before it takes records for it, and refuses the first batch. This is
+            // the first pause; the next ones double, up to a second.
+            ("retry.backoff.ms", "10"),
         ];
         if self.delivery == Delivery::ExactlyOnce {
             ours.push(("transactional.id", transactional_id));
