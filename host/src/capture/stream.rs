@@ -42,9 +42,10 @@ const IDLE_READ: Duration = Duration::from_millis(50);
 /// A stream whose bytes come closer together than this is a dense one,
 const DENSE_GAP: Duration = Duration::from_millis(1);
 /// and a dense one is left alone for so long before each read. The server writes row by row, and a
-/// reader that sleeps in `read` costs both sides a wake-up for every row; the socket holds more than
-/// comes in this time.
+/// reader that sleeps in `read` costs both sides a wake-up for every row.
 pub(super) const NAP: Duration = Duration::from_micros(250);
+/// Where a read brings so many bytes, the socket may hold less than would come meanwhile, and the server would wait.
+const MANY_BYTES: usize = 32 * 1024;
 
 /// What a stream needs from the capture that runs it.
 #[derive(Debug)]
@@ -194,7 +195,8 @@ impl Stream<'_> {
             Some(count) => {
                 state.frames.advance(count);
                 let now = Instant::now();
-                state.dense = now.duration_since(state.last_heard) < DENSE_GAP;
+                state.dense =
+                    count < MANY_BYTES && now.duration_since(state.last_heard) < DENSE_GAP;
                 state.last_heard = now;
                 if std::mem::take(&mut state.silent) {
                     self.leg.moving();
