@@ -44,8 +44,8 @@ const DENSE_GAP: Duration = Duration::from_millis(1);
 /// and a dense one is left alone for so long before each read. The server writes row by row, and a
 /// reader that sleeps in `read` costs both sides a wake-up for every row.
 pub(super) const NAP: Duration = Duration::from_micros(250);
-/// Where a read brings so many bytes, the socket may hold less than would come meanwhile, and the server would wait.
-const MANY_BYTES: usize = 32 * 1024;
+/// Of messages this large the socket holds a few, and the server would wait for us meanwhile.
+const LARGE_MESSAGE: usize = 8 * 1024;
 
 /// What a stream needs from the capture that runs it.
 #[derive(Debug)]
@@ -113,6 +113,8 @@ pub(super) struct State {
     silent: bool,
     read_timeout: Duration,
     dense: bool,
+    /// Whether a large message came since the last read.
+    large: bool,
 }
 
 impl State {
@@ -133,6 +135,7 @@ impl State {
             silent: false,
             read_timeout: Duration::ZERO,
             dense: false,
+            large: false,
         }
     }
 
@@ -188,15 +191,15 @@ impl Stream<'_> {
             self.connection.set_timeout(timeout)?;
             state.read_timeout = timeout;
         }
-        if state.dense {
+        let large = std::mem::take(&mut state.large);
+        if state.dense && !large {
             std::thread::sleep(NAP);
         }
         match self.connection.read(state.frames.spare())? {
             Some(count) => {
                 state.frames.advance(count);
                 let now = Instant::now();
-                state.dense =
-                    count < MANY_BYTES && now.duration_since(state.last_heard) < DENSE_GAP;
+                state.dense = now.duration_since(state.last_heard) < DENSE_GAP;
                 state.last_heard = now;
                 if std::mem::take(&mut state.silent) {
                     self.leg.moving();
@@ -224,6 +227,7 @@ impl Stream<'_> {
             match frame {
                 Frame::Wal { start, end, lsn, server_end } => {
                     state.server_end = state.server_end.max(server_end);
+                    state.large |= end - start >= LARGE_MESSAGE;
                     let message = state.frames.slice(start, end);
                     let mut step = self.decoder.push(message, start, lsn, &mut state.batch)?;
                     while let Step::Define(relation) = step {
